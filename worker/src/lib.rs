@@ -1,1 +1,5 @@
-//! worker
+//! The Retouch worker: everything behind the program `retouch`.
+
+pub mod broker;
+pub mod editor;
+pub mod media;

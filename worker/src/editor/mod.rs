@@ -124,7 +124,10 @@ pub enum EditError {
 impl EditError {
     /// A final refusal.
     pub fn rejected(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Rejected { code: code.into(), message: message.into() }
+        Self::Rejected {
+            code: code.into(),
+            message: message.into(),
+        }
     }
 }
 
