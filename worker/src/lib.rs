@@ -1,5 +1,7 @@
 //! The Retouch worker: everything behind the program `retouch`.
 
+pub mod blobs;
 pub mod broker;
 pub mod editor;
 pub mod media;
+pub mod tls;
