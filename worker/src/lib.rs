@@ -1,5 +1,6 @@
 //! The Retouch worker: everything behind the program `retouch`.
 
 pub mod broker;
+pub mod delay;
 pub mod editor;
 pub mod media;
