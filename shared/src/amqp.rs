@@ -39,9 +39,7 @@ impl AmqpError {
                 | AMQPSoftError::PRECONDITIONFAILED,
             ) => Self::Refused(text),
             AMQPErrorKind::Soft(
-                AMQPSoftError::CONTENTTOOLARGE
-                | AMQPSoftError::NOROUTE
-                | AMQPSoftError::NOCONSUMERS,
+                AMQPSoftError::CONTENTTOOLARGE | AMQPSoftError::NOROUTE | AMQPSoftError::NOCONSUMERS,
             ) => Self::Unavailable(text),
             AMQPErrorKind::Hard(hard) => match hard.get_id() {
                 // 402 invalid path, 530 not allowed: the virtual host is not there or not ours.
@@ -69,9 +67,9 @@ impl Link {
     /// # Errors
     /// [`AmqpError::Refused`] where it is not such a URL. The message never holds the URL: it may hold a password.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, AmqpError> {
-        let mut uri: AMQPUri = url.parse().map_err(|error: String| {
-            AmqpError::Refused(format!("the AMQP URL cannot be used: {error}"))
-        })?;
+        let mut uri: AMQPUri = url
+            .parse()
+            .map_err(|error: String| AmqpError::Refused(format!("the AMQP URL cannot be used: {error}")))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         if uri.vhost.is_empty() {
             // `amqp://host/` names the virtual host "" by the letter of the specification; nobody means that.
@@ -97,10 +95,9 @@ impl Link {
                     AmqpError::Refused(format!("{address}: {why}"))
                 }
             }),
-            Err(_elapsed) => Err(AmqpError::Unavailable(format!(
-                "{address}: no connection within {:?}",
-                self.timeout
-            ))),
+            Err(_elapsed) => {
+                Err(AmqpError::Unavailable(format!("{address}: no connection within {:?}", self.timeout)))
+            }
         }
     }
 }
@@ -121,14 +118,8 @@ struct State<T> {
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        let state = State {
-            open: None,
-            failed: None,
-        };
-        Self {
-            attempts: AtomicU64::new(0),
-            state: Mutex::new(state),
-        }
+        let state = State { open: None, failed: None };
+        Self { attempts: AtomicU64::new(0), state: Mutex::new(state) }
     }
 }
 
@@ -206,10 +197,6 @@ mod tests {
         assert!(one.is_err() && two.is_err() && three.is_err());
         assert_eq!(opened.load(Ordering::Relaxed), 1);
         assert!(attempt().await.is_err());
-        assert_eq!(
-            opened.load(Ordering::Relaxed),
-            2,
-            "the next one tries again"
-        );
+        assert_eq!(opened.load(Ordering::Relaxed), 2, "the next one tries again");
     }
 }

@@ -64,12 +64,7 @@ struct Job {
 impl Publisher {
     /// A publisher that is not connected yet. `name` is shown in the broker's list of connections.
     pub fn new(link: Link, name: &str, confirm_timeout: Duration) -> Self {
-        Self {
-            link,
-            name: name.to_owned(),
-            confirm_timeout,
-            slot: Slot::default(),
-        }
+        Self { link, name: name.to_owned(), confirm_timeout, slot: Slot::default() }
     }
 
     /// Publishes and returns when the broker has confirmed it.
@@ -97,10 +92,7 @@ impl Publisher {
             if !line.connection.status().blocked() {
                 self.slot.take_if(|open| Arc::ptr_eq(open, &line)).await;
             }
-            let why = format!(
-                "no confirm from the broker within {:?}",
-                self.confirm_timeout
-            );
+            let why = format!("no confirm from the broker within {:?}", self.confirm_timeout);
             return Err(AmqpError::Unavailable(why));
         };
         result
@@ -124,9 +116,7 @@ impl Publisher {
         let channel = connection.create_channel().await;
         let channel = channel.map_err(|error| AmqpError::from_lapin(&error))?;
         let confirm = channel.confirm_select(ConfirmSelectOptions::default());
-        confirm
-            .await
-            .map_err(|error| AmqpError::from_lapin(&error))?;
+        confirm.await.map_err(|error| AmqpError::from_lapin(&error))?;
         let (jobs, queue) = mpsc::channel(16);
         let (running, ended) = watch::channel(());
         let confirms = run(channel.clone(), queue);
@@ -199,10 +189,7 @@ async fn fly(channel: &Channel, numbers: &AtomicU64, job: Job) -> Landed {
         headers.insert(NUMBER_HEADER.into(), value);
         properties = properties.with_headers(headers);
     }
-    let options = BasicPublishOptions {
-        mandatory: outgoing.mandatory,
-        immediate: false,
-    };
+    let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
     let sent = channel.basic_publish(
         outgoing.exchange.clone(),
         outgoing.routing_key,
@@ -214,19 +201,11 @@ async fn fly(channel: &Channel, numbers: &AtomicU64, job: Job) -> Landed {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
-    Landed {
-        number,
-        exchange: outgoing.exchange,
-        result,
-        answer,
-    }
+    Landed { number, exchange: outgoing.exchange, result, answer }
 }
 
 fn decide(batch: Vec<Landed>, returned: &mut HashSet<u64>) {
-    let carried: Vec<_> = batch
-        .iter()
-        .map(|landed| carried_return(&landed.result))
-        .collect();
+    let carried: Vec<_> = batch.iter().map(|landed| carried_return(&landed.result)).collect();
     returned.extend(carried.iter().flatten());
     for (landed, carried) in batch.into_iter().zip(carried) {
         let outcome = if returned.remove(&landed.number) {
@@ -243,16 +222,16 @@ fn outcome(landed: &Landed, carried: Option<u64>) -> Result<(), AmqpError> {
     match &landed.result {
         // Returns are handed out in the order of their messages. One that is older than this message may stand before
         // this message's own, which is then still to come.
-        Ok(Confirmation::Ack(_)) if carried.is_some_and(|other| other < landed.number) => Err(
-            AmqpError::Unavailable("the broker's confirm was not clear".to_owned()),
-        ),
+        Ok(Confirmation::Ack(_)) if carried.is_some_and(|other| other < landed.number) => {
+            Err(AmqpError::Unavailable("the broker's confirm was not clear".to_owned()))
+        }
         Ok(Confirmation::Ack(_)) => Ok(()),
         Ok(Confirmation::Nack(_)) => Err(AmqpError::Unavailable(
             "the broker did not take the message: its queue is full or has no leader".to_owned(),
         )),
-        Ok(Confirmation::NotRequested) => Err(AmqpError::Unavailable(
-            "the channel gives no confirms".to_owned(),
-        )),
+        Ok(Confirmation::NotRequested) => {
+            Err(AmqpError::Unavailable("the channel gives no confirms".to_owned()))
+        }
         Err(error) => Err(match AmqpError::from_lapin(error) {
             // A channel's error ends everything in flight on it; only what it names is to blame.
             AmqpError::NotFound(why) | AmqpError::Refused(why)

@@ -1,2 +1,4 @@
-//! t
-#[test] fn x() { println!("{:?}", std::env::var("RETOUCH_TEST_AMQP_URL")); }
+//! The suite: one binary, real servers, started by `tests/run`.
+
+mod broker_conformance;
+mod broker_rabbitmq;

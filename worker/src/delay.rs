@@ -18,10 +18,7 @@ pub struct Pace {
 
 impl Pace {
     /// For connections and everything else that the whole worker waits for.
-    pub const RECONNECT: Self = Self {
-        first: Duration::from_millis(500),
-        most: Duration::from_secs(30),
-    };
+    pub const RECONNECT: Self = Self { first: Duration::from_millis(500), most: Duration::from_secs(30) };
 
     /// The delay after `attempt` failures (0 is the first). `jitter` of `0.0..=1.0` picks from the upper half, so that
     /// replicas that failed together do not come back together.
@@ -32,9 +29,7 @@ impl Pace {
         for _ in 0..=attempt.min(64) {
             delay = backoff.next_backoff().unwrap_or(self.most);
         }
-        delay
-            .min(self.most)
-            .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        delay.min(self.most).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
     fn exponential(self) -> ExponentialBackoff<SystemClock> {
@@ -84,19 +79,9 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_most_and_jitter_takes_off_at_most_half() {
         let seconds = |attempt, jitter| Pace::RECONNECT.delay(attempt, jitter).as_secs_f64();
-        for (attempt, full) in [
-            (0, 0.5),
-            (1, 1.0),
-            (2, 2.0),
-            (5, 16.0),
-            (6, 30.0),
-            (u32::MAX, 30.0),
-        ] {
+        for (attempt, full) in [(0, 0.5), (1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (u32::MAX, 30.0)] {
             assert!((seconds(attempt, 1.0) - full).abs() < 0.001, "{attempt}");
-            assert!(
-                (seconds(attempt, 0.0) - full / 2.0).abs() < 0.001,
-                "{attempt}"
-            );
+            assert!((seconds(attempt, 0.0) - full / 2.0).abs() < 0.001, "{attempt}");
         }
     }
 

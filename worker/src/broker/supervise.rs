@@ -59,9 +59,7 @@ pub async fn supervise<F, Fut>(
     let mut backoff = Backoff::new(Pace::RECONNECT);
     while !shutdown.is_cancelled() {
         let started = Instant::now();
-        let attempt = consume(
-            &*broker, &queue, prefetch, &shutdown, &status, &crew, &handle,
-        );
+        let attempt = consume(&*broker, &queue, prefetch, &shutdown, &status, &crew, &handle);
         let Err(error) = attempt.await else { break };
         if started.elapsed() >= SETTLED {
             backoff.reset();
@@ -124,11 +122,7 @@ where
 }
 
 /// A queue that is gone is declared again: the work that went with it is found by the sweep.
-async fn start(
-    broker: &dyn Broker,
-    queue: &Queue,
-    prefetch: u16,
-) -> Result<Box<dyn Consumer>, BrokerError> {
+async fn start(broker: &dyn Broker, queue: &Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
     match broker.consume(queue.clone(), prefetch).await {
         Err(BrokerError::NoSuchQueue(name)) => {
             tracing::warn!(name, "the queue is gone, declaring it again");
@@ -144,11 +138,7 @@ async fn start(
 }
 
 impl Crew {
-    fn work(
-        &self,
-        permit: OwnedSemaphorePermit,
-        handler: impl Future<Output = ()> + Send + 'static,
-    ) {
+    fn work(&self, permit: OwnedSemaphorePermit, handler: impl Future<Output = ()> + Send + 'static) {
         let abort = self.abort.clone();
         self.tracker.spawn(async move {
             let handler = AssertUnwindSafe(handler).catch_unwind();
@@ -165,12 +155,7 @@ impl Crew {
 }
 
 /// Tells a loss once, and further failed attempts only to those who ask for details.
-fn report_loss(
-    status: &watch::Sender<Liveness>,
-    queue: &Queue,
-    error: &BrokerError,
-    delay: Duration,
-) {
+fn report_loss(status: &watch::Sender<Liveness>, queue: &Queue, error: &BrokerError, delay: Duration) {
     let since = match &*status.borrow() {
         Liveness::Lost { since, .. } => Some(*since),
         Liveness::Starting | Liveness::Consuming | Liveness::Stopped => None,
@@ -180,8 +165,5 @@ fn report_loss(
     } else {
         tracing::warn!(?queue, %error, ?delay, "not consuming; trying again until it works");
     }
-    status.send_replace(Liveness::Lost {
-        since: since.unwrap_or_else(Utc::now),
-        error: error.to_string(),
-    });
+    status.send_replace(Liveness::Lost { since: since.unwrap_or_else(Utc::now), error: error.to_string() });
 }

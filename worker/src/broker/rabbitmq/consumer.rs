@@ -19,10 +19,7 @@ use crate::broker::{BrokerError, Consumer, Delivery, Queue, Settle};
 
 /// How often a consumer that hears nothing asks whether the broker still knows it.
 const PROBE: Duration = Duration::from_secs(20);
-const REQUEUE: BasicNackOptions = BasicNackOptions {
-    multiple: false,
-    requeue: true,
-};
+const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
 
 pub(super) struct RabbitConsumer {
     channel: Channel,
@@ -52,13 +49,7 @@ impl RabbitConsumer {
         let mut probe = interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         probe.reset();
-        Ok(Self {
-            channel,
-            stream: Some(stream),
-            queue: name,
-            is_dead_queue: *queue == Queue::Dead,
-            probe,
-        })
+        Ok(Self { channel, stream: Some(stream), queue: name, is_dead_queue: *queue == Queue::Dead, probe })
     }
 
     /// A socket that is up proves nothing: ask the broker whether the queue has a consumer and this channel is heard.
@@ -72,18 +63,12 @@ impl RabbitConsumer {
     }
 
     fn delivery(&self, mut received: lapin::message::Delivery) -> Delivery {
-        let broker_death = self
-            .is_dead_queue
-            .then(|| convert::broker_death(&received))
-            .flatten();
+        let broker_death = self.is_dead_queue.then(|| convert::broker_death(&received)).flatten();
         Delivery {
             message: convert::incoming(&mut received),
             redelivered: convert::redelivered(&received),
             broker_death,
-            settler: Box::new(Settler {
-                acker: Some(received.acker),
-                _channel: self.channel.clone(),
-            }),
+            settler: Box::new(Settler { acker: Some(received.acker), _channel: self.channel.clone() }),
         }
     }
 }
@@ -114,9 +99,7 @@ fn lost(why: &str) -> BrokerError {
 
 impl Drop for RabbitConsumer {
     fn drop(&mut self) {
-        let (Some(stream), Ok(runtime)) =
-            (self.stream.take(), tokio::runtime::Handle::try_current())
-        else {
+        let (Some(stream), Ok(runtime)) = (self.stream.take(), tokio::runtime::Handle::try_current()) else {
             return;
         };
         runtime.spawn(stop(self.channel.clone(), stream));

@@ -70,13 +70,7 @@ pub(super) fn outgoing(
         Destination::Reply(queue) => (String::new(), queue.clone()),
     };
     let mandatory = !matches!(to, Destination::Event(_));
-    let Message {
-        payload,
-        headers,
-        reply_to,
-        correlation_id,
-        message_id,
-    } = message;
+    let Message { payload, headers, reply_to, correlation_id, message_id } = message;
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())
@@ -208,10 +202,7 @@ mod tests {
         ]);
         assert!(redelivered(&message));
         let Message { mut headers, .. } = incoming(&mut message);
-        assert_eq!(
-            headers.keys().collect::<Vec<_>>(),
-            ["traceparent", "x-retouch-attempt"]
-        );
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["traceparent", "x-retouch-attempt"]);
         assert_eq!(headers["x-retouch-attempt"], "3");
         headers.insert("x-death".into(), "no".into());
         assert_eq!(table(&headers).inner().len(), 2);
@@ -220,8 +211,7 @@ mod tests {
     #[test]
     fn a_long_header_is_cut_between_characters() {
         let headers = Headers::from([("x-retouch-error".to_owned(), "é".repeat(2000))]);
-        let Some(AMQPValue::LongString(value)) =
-            table(&headers).inner().get("x-retouch-error").cloned()
+        let Some(AMQPValue::LongString(value)) = table(&headers).inner().get("x-retouch-error").cloned()
         else {
             panic!("no header");
         };
@@ -242,9 +232,7 @@ mod tests {
             ("x-first-death-reason", string("expired")),
             ("x-first-death-queue", string("wait")),
         ];
-        let told = |headers: &[(&str, AMQPValue)]| {
-            broker_death(&received(headers)).map(|(reason, _)| reason)
-        };
+        let told = |headers: &[(&str, AMQPValue)]| broker_death(&received(headers)).map(|(reason, _)| reason);
         assert_eq!(told(&headers).as_deref(), Some("delivery_limit"));
         assert_eq!(told(&headers[1..]).as_deref(), Some("expired"));
         headers.push(("x-last-death-reason", string("rejected")));

@@ -54,13 +54,7 @@ impl RabbitMq {
     pub fn lazy(url: &str, topology: Topology) -> Result<Self, BrokerError> {
         let link = Link::new(url, CONNECT_TIMEOUT).map_err(convert::error)?;
         let publisher = Publisher::new(link.clone(), "retouch publisher", CONFIRM_TIMEOUT);
-        Ok(Self {
-            topology,
-            link,
-            publisher,
-            consuming: Slot::default(),
-            closed: AtomicBool::new(false),
-        })
+        Ok(Self { topology, link, publisher, consuming: Slot::default(), closed: AtomicBool::new(false) })
     }
 
     /// Compares what exists with what is needed, and changes nothing.
@@ -102,15 +96,10 @@ impl Broker for RabbitMq {
     async fn publish(&self, to: Destination, message: Message) -> Result<(), BrokerError> {
         self.ensure_open().map_err(convert::error)?;
         let outgoing = convert::outgoing(&self.topology, &to, message)?;
-        self.publisher
-            .publish(outgoing)
-            .await
-            .map_err(|error| match error {
-                AmqpError::NotFound(_) => {
-                    BrokerError::NoSuchQueue(convert::target(&self.topology, &to))
-                }
-                error => convert::error(error),
-            })
+        self.publisher.publish(outgoing).await.map_err(|error| match error {
+            AmqpError::NotFound(_) => BrokerError::NoSuchQueue(convert::target(&self.topology, &to)),
+            error => convert::error(error),
+        })
     }
 
     async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -140,15 +129,10 @@ impl Broker for RabbitMq {
 
 /// Asks the broker about a queue. A queue that is not there ends the channel.
 async fn passive(channel: &Channel, name: ShortString) -> Result<lapin::Queue, AmqpError> {
-    let options = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let asked = channel.queue_declare(name, options, FieldTable::default());
     match tokio::time::timeout(CONNECT_TIMEOUT, asked).await {
         Ok(answer) => answer.map_err(|error| AmqpError::from_lapin(&error)),
-        Err(_elapsed) => Err(AmqpError::Unavailable(
-            "the broker does not answer".to_owned(),
-        )),
+        Err(_elapsed) => Err(AmqpError::Unavailable("the broker does not answer".to_owned())),
     }
 }

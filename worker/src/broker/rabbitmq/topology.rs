@@ -127,10 +127,7 @@ impl Plan {
 
 impl Exchange {
     fn new(name: &str, kind: &'static str) -> Self {
-        Self {
-            name: name.to_owned(),
-            kind,
-        }
+        Self { name: name.to_owned(), kind }
     }
 }
 
@@ -198,17 +195,15 @@ pub(super) async fn declare(connection: &Connection, plan: &Plan) -> Result<(), 
             // Whoever manages the broker may have given us no right to declare: then it must be there.
             Err(AmqpError::Refused(why)) if why.starts_with("ACCESS_REFUSED") => {
                 channel = open(connection).await?;
-                run(&channel, &step, true)
-                    .await
-                    .map_err(|failed| match failed {
-                        AmqpError::NotFound(_) | AmqpError::Refused(_) => {
-                            let what = step.what();
-                            BrokerError::Misconfigured(format!(
-                                "there is no {what}, and declaring it was refused: {why}"
-                            ))
-                        }
-                        failed => error(failed),
-                    })?;
+                run(&channel, &step, true).await.map_err(|failed| match failed {
+                    AmqpError::NotFound(_) | AmqpError::Refused(_) => {
+                        let what = step.what();
+                        BrokerError::Misconfigured(format!(
+                            "there is no {what}, and declaring it was refused: {why}"
+                        ))
+                    }
+                    failed => error(failed),
+                })?;
             }
             Err(AmqpError::Refused(why)) => {
                 return Err(BrokerError::Misconfigured(difference(&step.what(), &why)));
@@ -220,10 +215,7 @@ pub(super) async fn declare(connection: &Connection, plan: &Plan) -> Result<(), 
 }
 
 /// Compares the plan with what is there.
-pub(super) async fn check(
-    connection: &Connection,
-    plan: &Plan,
-) -> Result<Vec<Finding>, BrokerError> {
+pub(super) async fn check(connection: &Connection, plan: &Plan) -> Result<Vec<Finding>, BrokerError> {
     let mut channel = open(connection).await?;
     let mut findings = Vec::new();
     // A binding cannot be asked for.
@@ -261,9 +253,8 @@ async fn open(connection: &Connection) -> Result<Channel, BrokerError> {
 }
 
 async fn run(channel: &Channel, step: &Step<'_>, passive: bool) -> Result<(), AmqpError> {
-    let name = |name: &str| {
-        short(name.to_owned()).map_err(|too_long| AmqpError::Refused(too_long.to_string()))
-    };
+    let name =
+        |name: &str| short(name.to_owned()).map_err(|too_long| AmqpError::Refused(too_long.to_string()));
     let done = match step {
         Step::Exchange(exchange) => {
             let kind = match exchange.kind {
@@ -271,22 +262,13 @@ async fn run(channel: &Channel, step: &Step<'_>, passive: bool) -> Result<(), Am
                 "fanout" => ExchangeKind::Fanout,
                 _direct => ExchangeKind::Direct,
             };
-            let options = ExchangeDeclareOptions {
-                passive,
-                durable: true,
-                ..ExchangeDeclareOptions::default()
-            };
+            let options =
+                ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
             let table = FieldTable::default();
-            channel
-                .exchange_declare(name(&exchange.name)?, kind, options, table)
-                .await
+            channel.exchange_declare(name(&exchange.name)?, kind, options, table).await
         }
         Step::Queue(queue) => {
-            let options = QueueDeclareOptions {
-                passive,
-                durable: true,
-                ..QueueDeclareOptions::default()
-            };
+            let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
             let declared = channel.queue_declare(name(&queue.name)?, options, queue.table());
             declared.await.map(|_counts| ())
         }
@@ -295,9 +277,7 @@ async fn run(channel: &Channel, step: &Step<'_>, passive: bool) -> Result<(), Am
         Step::Binding(binding) => {
             let (queue, exchange) = (name(&binding.queue)?, name(&binding.exchange)?);
             let (key, options) = (name(&binding.key)?, QueueBindOptions::default());
-            channel
-                .queue_bind(queue, exchange, key, options, FieldTable::default())
-                .await
+            channel.queue_bind(queue, exchange, key, options, FieldTable::default()).await
         }
     };
     done.map_err(|failed| AmqpError::from_lapin(&failed))
@@ -363,23 +343,10 @@ mod tests {
         let plan = Plan::new(&names, &["local".to_owned()]);
         assert_eq!(plan.queues.len(), 3 + RUNGS.len());
         for queue in &plan.queues {
-            assert!(
-                plan.bindings
-                    .iter()
-                    .any(|binding| binding.queue == queue.name),
-                "{queue:?}"
-            );
-            let has = |name| {
-                queue
-                    .arguments
-                    .iter()
-                    .any(|(argument, _)| *argument == name)
-            };
+            assert!(plan.bindings.iter().any(|binding| binding.queue == queue.name), "{queue:?}");
+            let has = |name| queue.arguments.iter().any(|(argument, _)| *argument == name);
             assert_eq!(has("x-message-ttl"), queue.name.contains(".wait."));
-            assert_eq!(
-                has("x-dead-letter-exchange"),
-                queue.name != names.dead_queue()
-            );
+            assert_eq!(has("x-dead-letter-exchange"), queue.name != names.dead_queue());
         }
     }
 }
