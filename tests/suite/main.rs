@@ -1,1 +1,4 @@
-//! t
+//! The suite: one binary, real servers, started by `tests/run`.
+
+mod broker_conformance;
+mod broker_rabbitmq;

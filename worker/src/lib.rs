@@ -2,6 +2,7 @@
 
 pub mod blobs;
 pub mod broker;
+pub mod delay;
 pub mod editor;
 pub mod media;
 pub mod tls;
