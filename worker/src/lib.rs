@@ -5,4 +5,5 @@ pub mod broker;
 pub mod delay;
 pub mod editor;
 pub mod media;
+pub mod sources;
 pub mod tls;

@@ -4,7 +4,5 @@
 /// Makes ring the process's TLS provider. Cheap, and harmless when called again.
 pub fn init() {
     // An error means that one is installed already: ours, or the one that a test or an embedder chose.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .ok();
+    rustls::crypto::ring::default_provider().install_default().ok();
 }

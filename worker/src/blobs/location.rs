@@ -36,10 +36,7 @@ impl FromStr for BlobsLocation {
     type Err = BadLocation;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = |reason| BadLocation {
-            text: redact(text),
-            reason,
-        };
+        let refuse = |reason| BadLocation { text: redact(text), reason };
         if text.is_empty() {
             return Err(refuse("it is empty"));
         }
@@ -88,14 +85,9 @@ fn s3(url: &Url) -> Result<BlobsLocation, &'static str> {
     // object_store would percent-encode anything else, and the public URL would then not match the key.
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=".contains(&b);
     if !prefix.bytes().all(plain) || prefix.contains("//") {
-        return Err(
-            "a prefix is made of letters, digits and any of - _ . = between single slashes",
-        );
+        return Err("a prefix is made of letters, digits and any of - _ . = between single slashes");
     }
-    Ok(BlobsLocation::S3 {
-        bucket: bucket.to_owned(),
-        prefix: prefix.to_owned(),
-    })
+    Ok(BlobsLocation::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
 }
 
 /// Somebody who writes credentials into the URL must not find them in the log.
@@ -122,10 +114,7 @@ mod tests {
     use super::*;
 
     fn s3(bucket: &str, prefix: &str) -> BlobsLocation {
-        BlobsLocation::S3 {
-            bucket: bucket.into(),
-            prefix: prefix.into(),
-        }
+        BlobsLocation::S3 { bucket: bucket.into(), prefix: prefix.into() }
     }
 
     #[test]
@@ -138,11 +127,7 @@ mod tests {
             ("memory:", BlobsLocation::Memory, "memory:"),
             ("s3://pictures", s3("pictures", ""), "s3://pictures"),
             ("s3://pictures/", s3("pictures", ""), "s3://pictures"),
-            (
-                "s3://pictures/a/b/",
-                s3("pictures", "a/b"),
-                "s3://pictures/a/b",
-            ),
+            ("s3://pictures/a/b/", s3("pictures", "a/b"), "s3://pictures/a/b"),
         ] {
             let location: BlobsLocation = text.parse().expect(text);
             assert_eq!(location, expected, "{text}");

@@ -91,11 +91,9 @@ impl Blobs {
     pub fn open(location: &BlobsLocation) -> Result<Self, BlobError> {
         let unusable = |why: String| BlobError::Unavailable(format!("{location}: {why}"));
         match location {
-            BlobsLocation::Memory => Ok(Self {
-                store: Arc::new(InMemory::new()),
-                prefix: Path::default(),
-                place: Place::Memory,
-            }),
+            BlobsLocation::Memory => {
+                Ok(Self { store: Arc::new(InMemory::new()), prefix: Path::default(), place: Place::Memory })
+            }
             BlobsLocation::Folder(folder) => {
                 let root = folder.join(ALGORITHM);
                 std::fs::create_dir_all(&root).map_err(|error| unusable(error.to_string()))?;
@@ -103,11 +101,7 @@ impl Blobs {
                 let store = LocalFileSystem::new_with_prefix(folder)
                     .map_err(|error| unusable(explain(&error)))?
                     .with_fsync(true);
-                Ok(Self {
-                    store: Arc::new(store),
-                    prefix: Path::default(),
-                    place: Place::Folder(root),
-                })
+                Ok(Self { store: Arc::new(store), prefix: Path::default(), place: Place::Folder(root) })
             }
             BlobsLocation::S3 { bucket, prefix } => {
                 crate::tls::init();
@@ -133,19 +127,13 @@ impl Blobs {
     /// [`BlobError::Unavailable`].
     pub async fn put(&self, bytes: Bytes, content_type: &str) -> Result<BlobRef, BlobError> {
         let hash = digest(&bytes).await;
-        let kept = BlobRef {
-            hash,
-            bytes: bytes.len() as u64,
-        };
+        let kept = BlobRef { hash, bytes: bytes.len() as u64 };
         match self.get(hash).await {
             Ok(_) => return Ok(kept),
             Err(BlobError::Missing(_) | BlobError::Corrupt(_)) => {}
             Err(error @ BlobError::Unavailable(_)) => return Err(error),
         }
-        let options = PutOptions {
-            attributes: self.attributes(content_type),
-            ..PutOptions::default()
-        };
+        let options = PutOptions { attributes: self.attributes(content_type), ..PutOptions::default() };
         self.store
             .put_opts(&self.path(hash), bytes.into(), options)
             .await
@@ -176,11 +164,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
-    pub async fn exists(
-        &self,
-        hash: Digest32,
-        expected_bytes: Option<u64>,
-    ) -> Result<bool, BlobError> {
+    pub async fn exists(&self, hash: Digest32, expected_bytes: Option<u64>) -> Result<bool, BlobError> {
         match self.store.head(&self.path(hash)).await {
             Ok(meta) => Ok(expected_bytes.is_none_or(|expected| meta.size == expected)),
             Err(error) => match self.not_read(hash, &error).await {
@@ -204,11 +188,7 @@ impl Blobs {
     fn path(&self, hash: Digest32) -> Path {
         let hex = hash.to_hex();
         let (shelf, _) = hex.split_at(2);
-        self.prefix
-            .clone()
-            .join(ALGORITHM)
-            .join(shelf)
-            .join(hex.as_str())
+        self.prefix.clone().join(ALGORITHM).join(shelf).join(hex.as_str())
     }
 
     fn attributes(&self, content_type: &str) -> Attributes {
@@ -218,10 +198,7 @@ impl Blobs {
             // What has its digest for a name never changes: a CDN in front may keep it for good.
             Place::Bucket | Place::Memory => Attributes::from_iter([
                 (Attribute::ContentType, content_type.to_owned()),
-                (
-                    Attribute::CacheControl,
-                    "public, max-age=31536000, immutable".to_owned(),
-                ),
+                (Attribute::CacheControl, "public, max-age=31536000, immutable".to_owned()),
             ]),
         }
     }
@@ -248,11 +225,7 @@ impl Blobs {
             // A HEAD on a bucket that is gone answers the same 404 as on an object; listing tells them apart.
             Place::Bucket => {
                 let mut listing = self.store.list(Some(&self.prefix.clone().join(ALGORITHM)));
-                listing
-                    .try_next()
-                    .await
-                    .map(|_| ())
-                    .map_err(|error| explain(&error))
+                listing.try_next().await.map(|_| ()).map_err(|error| explain(&error))
             }
         }
     }

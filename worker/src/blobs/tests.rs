@@ -72,10 +72,7 @@ async fn conformance(blobs: &Blobs) {
     assert_eq!(blobs.get(kept.hash).await, Ok(PICTURE));
     assert_eq!(blobs.exists(kept.hash, None).await, Ok(true));
     assert_eq!(blobs.exists(kept.hash, Some(kept.bytes)).await, Ok(true));
-    assert_eq!(
-        blobs.exists(kept.hash, Some(kept.bytes + 1)).await,
-        Ok(false)
-    );
+    assert_eq!(blobs.exists(kept.hash, Some(kept.bytes + 1)).await, Ok(false));
 
     assert_eq!(blobs.put(PICTURE, "image/png").await, Ok(kept), "put again");
     let (left, right) = (Bytes::from(vec![7; 900_000]), Bytes::from(vec![7; 900_000]));
@@ -89,14 +86,8 @@ async fn conformance(blobs: &Blobs) {
 
     assert_eq!(blobs.delete(kept.hash).await, Ok(()));
     assert_eq!(blobs.exists(kept.hash, None).await, Ok(false));
-    assert_eq!(
-        blobs.get(kept.hash).await,
-        Err(BlobError::Missing(kept.hash))
-    );
-    blobs
-        .put(PICTURE, "image/png")
-        .await
-        .expect("kept once more");
+    assert_eq!(blobs.get(kept.hash).await, Err(BlobError::Missing(kept.hash)));
+    blobs.put(PICTURE, "image/png").await.expect("kept once more");
     assert_eq!(blobs.get(kept.hash).await, Ok(PICTURE));
 }
 
@@ -113,16 +104,9 @@ async fn a_folder_keeps_the_promises() {
 #[tokio::test]
 async fn a_folder_holds_exactly_one_file_a_blob_under_its_reference() {
     let scratch = Scratch::new();
-    let kept = scratch
-        .blobs()
-        .put(PICTURE, "image/png")
-        .await
-        .expect("kept");
+    let kept = scratch.blobs().put(PICTURE, "image/png").await.expect("kept");
     assert_eq!(scratch.files(), [reference(kept.hash)]);
-    assert_eq!(
-        std::fs::read(scratch.file(kept.hash)).expect("read"),
-        PICTURE
-    );
+    assert_eq!(std::fs::read(scratch.file(kept.hash)).expect("read"), PICTURE);
     // Another replica on the same folder.
     assert_eq!(scratch.blobs().get(kept.hash).await, Ok(PICTURE));
 }
@@ -135,10 +119,7 @@ async fn a_blob_whose_bytes_changed_is_never_served() {
     let mut other = PICTURE.to_vec();
     other[3] ^= 1;
     std::fs::write(scratch.file(kept.hash), other).expect("changed");
-    assert_eq!(
-        blobs.get(kept.hash).await,
-        Err(BlobError::Corrupt(kept.hash))
-    );
+    assert_eq!(blobs.get(kept.hash).await, Err(BlobError::Corrupt(kept.hash)));
 }
 
 #[tokio::test]
@@ -148,10 +129,7 @@ async fn a_truncated_blob_is_not_there_and_never_served() {
     let kept = blobs.put(PICTURE, "image/png").await.expect("kept");
     std::fs::write(scratch.file(kept.hash), &PICTURE[..7]).expect("cut");
     assert_eq!(blobs.exists(kept.hash, Some(kept.bytes)).await, Ok(false));
-    assert_eq!(
-        blobs.get(kept.hash).await,
-        Err(BlobError::Corrupt(kept.hash))
-    );
+    assert_eq!(blobs.get(kept.hash).await, Err(BlobError::Corrupt(kept.hash)));
 }
 
 #[tokio::test]
@@ -188,10 +166,7 @@ async fn a_put_that_fails_leaves_nothing_under_the_final_name() {
     let shelf = scratch.file(hash).parent().expect("a parent").to_owned();
     std::fs::write(&shelf, b"a file where the shelf should be").expect("written");
     let failed = blobs.put(PICTURE, "image/png").await;
-    assert!(
-        matches!(failed, Err(BlobError::Unavailable(_))),
-        "{failed:?}"
-    );
+    assert!(matches!(failed, Err(BlobError::Unavailable(_))), "{failed:?}");
     std::fs::remove_file(&shelf).expect("removed");
     assert_eq!(scratch.files(), Vec::<String>::new());
     blobs.put(PICTURE, "image/png").await.expect("kept");
@@ -207,12 +182,7 @@ async fn a_folder_that_went_away_is_not_an_empty_one() {
     let unavailable = |error| matches!(error, BlobError::Unavailable(_));
     assert!(blobs.get(kept.hash).await.is_err_and(unavailable));
     assert!(blobs.exists(kept.hash, None).await.is_err_and(unavailable));
-    assert!(
-        blobs
-            .put(PICTURE, "image/png")
-            .await
-            .is_err_and(unavailable)
-    );
+    assert!(blobs.put(PICTURE, "image/png").await.is_err_and(unavailable));
     assert_eq!(scratch.files(), Vec::<String>::new());
 }
 
@@ -229,10 +199,7 @@ fn a_folder_that_cannot_be_made_is_said_so() {
 #[test]
 fn a_reference_resolves_against_the_public_base_and_a_url_to_itself() {
     let reference = reference(Digest32::of(b""));
-    assert_eq!(
-        reference,
-        "sha256/e3/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    );
+    assert_eq!(reference, "sha256/e3/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     for base in [
         "https://cdn.example/pictures",
         "https://cdn.example/pictures/",
@@ -243,10 +210,7 @@ fn a_reference_resolves_against_the_public_base_and_a_url_to_itself() {
         assert_eq!(resolve(&base, &reference), expected);
     }
     let root: Url = "http://127.0.0.1:8080".parse().expect("a URL");
-    assert_eq!(
-        resolve(&root, "sha256/e3"),
-        "http://127.0.0.1:8080/sha256/e3"
-    );
+    assert_eq!(resolve(&root, "sha256/e3"), "http://127.0.0.1:8080/sha256/e3");
     let imported = "https://old.example/a%2Fb.png?Signature=a+b%3D";
     assert_eq!(resolve(&root, imported), imported);
 }
@@ -262,11 +226,7 @@ async fn s3_stand_in(State(bucket): State<Arc<Bucket>>, request: Request<Body>) 
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 24).await.expect("a body");
     let path = parts.uri.path().to_owned();
-    bucket
-        .requests
-        .lock()
-        .expect("lock")
-        .push(format!("{} {path}", parts.method));
+    bucket.requests.lock().expect("lock").push(format!("{} {path}", parts.method));
     let answer = |status: StatusCode, body: Bytes, headers: Option<&HeaderMap>| {
         let mut response = Response::builder()
             .status(status)
@@ -282,8 +242,7 @@ async fn s3_stand_in(State(bucket): State<Arc<Bucket>>, request: Request<Body>) 
         response.body(Body::from(body)).expect("a response")
     };
     let missing = |code: &str| {
-        let body =
-            format!("<Error><Code>{code}</Code><AWSAccessKeyId>AKIATEST</AWSAccessKeyId></Error>");
+        let body = format!("<Error><Code>{code}</Code><AWSAccessKeyId>AKIATEST</AWSAccessKeyId></Error>");
         answer(StatusCode::NOT_FOUND, body.into(), None)
     };
     if !path.starts_with("/pictures") {
@@ -299,11 +258,7 @@ async fn s3_stand_in(State(bucket): State<Arc<Bucket>>, request: Request<Body>) 
             objects.remove(&path);
             answer(StatusCode::NO_CONTENT, Bytes::new(), None)
         }
-        _ if parts
-            .uri
-            .query()
-            .is_some_and(|query| query.contains("list-type=2")) =>
-        {
+        _ if parts.uri.query().is_some_and(|query| query.contains("list-type=2")) => {
             let body = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
             answer(StatusCode::OK, body.into(), None)
         }
@@ -323,12 +278,8 @@ async fn s3_is_reached_where_the_environment_says() {
         return with_s3_environment().await;
     }
     let bucket = Arc::new(Bucket::default());
-    let app = axum::Router::new()
-        .fallback(s3_stand_in)
-        .with_state(bucket.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("bound");
+    let app = axum::Router::new().fallback(s3_stand_in).with_state(bucket.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move { axum::serve(listener, app).await });
     // The environment of this process is shared by all tests, so the client runs in one of its own.
@@ -344,25 +295,15 @@ async fn s3_is_reached_where_the_environment_says() {
         .env("NO_PROXY", "127.0.0.1")
         .output();
     let output = child.await.expect("ran");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let objects = bucket.objects.lock().expect("lock");
     let key = format!("/pictures/retouch/{}", reference(Digest32::of(&PICTURE)));
     let (bytes, headers) = objects.get(&key).expect("the picture");
     assert_eq!(bytes, &PICTURE);
     assert_eq!(headers[header::CONTENT_TYPE], "image/png");
     let requests = bucket.requests.lock().expect("lock");
-    let puts = requests
-        .iter()
-        .filter(|seen| **seen == format!("PUT {key}"));
-    assert_eq!(
-        puts.count(),
-        2,
-        "put again is not written again: {requests:?}"
-    );
+    let puts = requests.iter().filter(|seen| **seen == format!("PUT {key}"));
+    assert_eq!(puts.count(), 2, "put again is not written again: {requests:?}");
 }
 
 async fn with_s3_environment() {

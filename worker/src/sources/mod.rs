@@ -1,0 +1,5 @@
+//! x
+
+mod addresses;
+pub mod fetch;
+pub mod guard;
