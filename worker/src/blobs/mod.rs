@@ -251,7 +251,8 @@ pub fn resolve(public_base: &Url, reference: &str) -> String {
     format!("{base}/{}", reference.trim_start_matches('/'))
 }
 
-async fn digest(bytes: &Bytes) -> Digest32 {
+/// The digest of what may be many megabytes, without holding up a runtime thread.
+pub(crate) async fn digest(bytes: &Bytes) -> Digest32 {
     if bytes.len() <= HASH_INLINE_BYTES {
         return Digest32::of(bytes);
     }

@@ -178,6 +178,11 @@ impl Fetcher {
         Ok(Self { client, allow, limits })
     }
 
+    /// What it was made with.
+    pub const fn limits(&self) -> FetchLimits {
+        self.limits
+    }
+
     /// The bytes at `url`.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Which addresses may be fetched from: a task must not make the worker read what only the worker can reach.
 //!
-//! What is checked is what is connected to: [`GuardedResolver`] is the only resolver the client has, and hands
+//! What is checked is what is connected to: `GuardedResolver` is the only resolver the client has, and hands
 //! on nothing but checked addresses, so there is no second lookup for a rebinding name to answer differently.
 //! A literal address never reaches a resolver and is checked before the request.
 
