@@ -3,3 +3,4 @@
 pub mod broker;
 pub mod editor;
 pub mod media;
+pub mod store;
