@@ -1,1 +1,2 @@
 //! t
+#[test] fn x() { println!("{:?}", std::env::var("RETOUCH_TEST_AMQP_URL")); }
