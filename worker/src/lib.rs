@@ -6,4 +6,5 @@ pub mod delay;
 pub mod editor;
 pub mod media;
 pub mod sources;
+pub mod store;
 pub mod tls;
