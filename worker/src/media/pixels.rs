@@ -12,7 +12,8 @@ use image::codecs::tiff::TiffEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageReader, ImageResult, Limits,
+    DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageReader, ImageResult, Limits, Pixel,
+    Rgba,
 };
 
 use super::{Format, Media, MediaError};
@@ -87,6 +88,7 @@ impl Pixels {
         let written = match format {
             Format::Png | Format::Gif => write(&image, profile, PngEncoder::new(&mut out)),
             Format::Jpeg => {
+                let image = on_white(image);
                 let encoder = JpegEncoder::new_with_quality(&mut out, JPEG_QUALITY);
                 write(&image, profile, encoder)
             }
@@ -121,6 +123,20 @@ fn write(
             .map_err(ImageError::Unsupported)?;
     }
     image.write_with_encoder(encoder)
+}
+
+/// A JPEG has no alpha; left to itself the encoder would show the colours that lie under it.
+fn on_white(image: DynamicImage) -> DynamicImage {
+    if !image.color().has_alpha() {
+        return image;
+    }
+    let mut pixels = image.into_rgba8();
+    for pixel in pixels.pixels_mut() {
+        let mut below = Rgba([u8::MAX; 4]);
+        below.blend(pixel);
+        *pixel = below;
+    }
+    pixels.into()
 }
 
 /// The TIFF encoder has no grey with alpha.
