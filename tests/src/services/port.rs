@@ -22,7 +22,8 @@ pub struct Port {
 impl Port {
     /// Takes a port that nobody listens on.
     pub fn free() -> Result<Self> {
-        let folder = std::env::temp_dir().join("retouch-test-ports");
+        // A folder for each user, because nobody can lock in another's.
+        let folder = std::env::temp_dir().join(format!("retouch-test-ports-{}", nix::unistd::geteuid()));
         fs::create_dir_all(&folder).context("cannot create the folder of port locks")?;
         // Each process begins elsewhere, so that the usual case needs one look.
         let start = (std::process::id() % 1_800) * 10;
