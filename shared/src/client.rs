@@ -1,0 +1,1 @@
+//! The producer client: publish tasks with confirms, wait for their events.

@@ -1,0 +1,204 @@
+//! Events: what a producer hears when its task has ended (DESIGN section 5).
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::key::ImageHash;
+use crate::wire::VERSION;
+
+/// How a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    /// Known, not yet looked at.
+    Pending,
+    /// Some of its images wait on edits.
+    Processing,
+    /// Ended: every image has a result.
+    Completed,
+    /// Ended: some images have a result.
+    Partial,
+    /// Ended: no image has a result.
+    Failed,
+}
+
+impl TaskStatus {
+    /// The word in tables, events and routing keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Completed => "completed",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether the task has ended.
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Partial | Self::Failed)
+    }
+}
+
+impl std::str::FromStr for TaskStatus {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::Pending, Self::Processing, Self::Completed, Self::Partial, Self::Failed];
+        all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+    }
+}
+
+/// A word that is not of the expected list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown word {0:?}")]
+pub struct UnknownWord(pub String);
+
+/// How an image was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerSource {
+    /// From the cache.
+    Hit,
+    /// By a call that another image had started.
+    Joined,
+    /// By its own call.
+    Paid,
+}
+
+impl AnswerSource {
+    /// The word in tables and events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Joined => "joined",
+            Self::Paid => "paid",
+        }
+    }
+}
+
+/// How an image of a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageStatus {
+    /// Waits on an edit. Never in an event.
+    Waiting,
+    /// Has a result.
+    Done,
+    /// Has an error.
+    Failed,
+}
+
+/// Why an image has no result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageError {
+    /// For programs, e.g. `source_not_found`; the provider's own code where it refused.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// One image of a task. In the tables `result_url` is a reference; in an event it is absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageResult {
+    /// Its place in the task, from 0.
+    pub position: u32,
+    /// How it stands.
+    pub status: ImageStatus,
+    /// How it was answered, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<AnswerSource>,
+    /// SHA-256 of the input's bytes, once they were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9a-f]{64}$"))]
+    pub image_hash: Option<ImageHash>,
+    /// Where the result is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_url: Option<String>,
+    /// Of the result, e.g. `image/png`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Of the result, in pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Of the result, in pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// Why there is no result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ImageError>,
+}
+
+/// What the task's images cost, and what the cache saved. Decimal numbers as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cost {
+    /// The price of the images that were paid for.
+    pub paid: String,
+    /// What the hit and joined images would have cost: the price of the entries that answered them.
+    pub saved: String,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+/// The end of a task. Delivered at least once; drop what has an `event_id` seen before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Retouch event, version 1")]
+pub struct Event {
+    /// The contract's version: 1.
+    pub v: u32,
+    /// Derived from the task and its outcome, so that a repeat can be told.
+    pub event_id: Uuid,
+    /// The producer's id.
+    pub task_id: String,
+    /// `completed`, `partial` or `failed`.
+    pub status: TaskStatus,
+    /// Images answered from the cache.
+    pub hit: u32,
+    /// Images answered by a call that another image had started.
+    pub joined: u32,
+    /// Images answered by their own call.
+    pub paid: u32,
+    /// Images without a result.
+    pub failed: u32,
+    /// By position.
+    pub images: Vec<ImageResult>,
+    /// Absent where nothing has a price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// When the worker accepted the task.
+    pub received_at: DateTime<Utc>,
+    /// When its last image was answered.
+    pub completed_at: DateTime<Utc>,
+    /// As given with the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
+}
+
+impl Event {
+    /// The routing key on the events exchange.
+    pub fn routing_key(&self) -> String {
+        format!("task.{}", self.status.as_str())
+    }
+
+    /// The id of the event that says that `task_id` ended as `status` with these counts. The counts are in it
+    /// because a retry of what failed can end in the same status with another outcome.
+    pub fn id_for(task_id: &str, status: TaskStatus, [hit, joined, paid, failed]: [u32; 4]) -> Uuid {
+        let outcome = format!("v{VERSION}\n{task_id}\n{}\n{hit},{joined},{paid},{failed}", status.as_str());
+        Uuid::new_v5(&EVENT_NAMESPACE, outcome.as_bytes())
+    }
+}
+
+/// The UUID namespace of event ids; a random constant.
+const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_5a57_3c0e_4f0e_9b43_0f5d_2f1c_7a91);
+
+/// Millionths as a plain decimal number without trailing zeros: `140000` is `0.14`.
+pub fn decimal(micros: i64) -> String {
+    let sign = if micros < 0 { "-" } else { "" };
+    let (whole, part) = (micros.unsigned_abs() / 1_000_000, micros.unsigned_abs() % 1_000_000);
+    let text = format!("{sign}{whole}.{part:06}");
+    let text = text.trim_end_matches('0');
+    text.strip_suffix('.').unwrap_or(text).to_owned()
+}

@@ -1,0 +1,124 @@
+//! The names of queues and exchanges, and the wait ladder. Every name starts with the namespace, so that
+//! several installations share one broker.
+
+use std::time::Duration;
+
+/// The wait ladder: one queue a rung, one fixed delay each, because messages with different delays in one
+/// queue wait for each other.
+pub const RUNGS: [Duration; 7] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(2 * 60),
+    Duration::from_secs(10 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 60 * 60),
+];
+
+/// The shortest rung that waits at least `delay`; the longest where none does.
+pub fn rung_for(delay: Duration) -> Duration {
+    RUNGS.into_iter().find(|rung| *rung >= delay).unwrap_or(RUNGS[RUNGS.len() - 1])
+}
+
+/// The delivery limit of every work queue, given explicitly because its default differs by broker version.
+pub const DELIVERY_LIMIT: u32 = 20;
+
+/// All names under one namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    namespace: String,
+}
+
+/// The namespace that is used when none is set.
+pub const DEFAULT_NAMESPACE: &str = "retouch";
+/// The routing key of tasks on the exchange.
+pub const TASKS_KEY: &str = "tasks";
+/// The routing key of dead messages.
+pub const DEAD_KEY: &str = "dead";
+
+/// Not usable as a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the namespace {0:?} must be 1-40 of [A-Za-z0-9._-]")]
+pub struct BadNamespace(String);
+
+impl Topology {
+    /// The names under `namespace`.
+    ///
+    /// # Errors
+    /// [`BadNamespace`] unless it is 1-40 of `[A-Za-z0-9._-]`.
+    pub fn new(namespace: &str) -> Result<Self, BadNamespace> {
+        let fits = (1..=40).contains(&namespace.len())
+            && namespace.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if fits {
+            Ok(Self { namespace: namespace.to_owned() })
+        } else {
+            Err(BadNamespace(namespace.to_owned()))
+        }
+    }
+
+    /// The direct exchange that producers publish to, and that expired wait messages return to.
+    pub fn exchange(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The topic exchange of events.
+    pub fn events_exchange(&self) -> String {
+        format!("{}.events", self.namespace)
+    }
+
+    /// The exchange for messages that cannot be worked on.
+    pub fn dead_exchange(&self) -> String {
+        format!("{}.dead", self.namespace)
+    }
+
+    /// The queue of tasks, bound with [`TASKS_KEY`].
+    pub fn tasks_queue(&self) -> String {
+        format!("{}.tasks", self.namespace)
+    }
+
+    /// The queue of dead messages, drained into the `dead_letters` table.
+    pub fn dead_queue(&self) -> String {
+        format!("{}.dead", self.namespace)
+    }
+
+    /// The queue of one lane's edits, bound with [`Topology::edits_key`].
+    pub fn edits_queue(&self, lane: &str) -> String {
+        format!("{}.edits.{lane}", self.namespace)
+    }
+
+    /// The routing key of one lane's edits.
+    pub fn edits_key(lane: &str) -> String {
+        format!("edits.{lane}")
+    }
+
+    /// The fanout exchange and the queue of one rung (they share the name).
+    pub fn wait(&self, rung: Duration) -> String {
+        format!("{}.wait.{}s", self.namespace, rung.as_secs())
+    }
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { namespace: DEFAULT_NAMESPACE.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_rounded_up_to_a_rung() {
+        for (asked, rung) in [(0, 1), (1, 1), (2, 5), (31, 120), (7200, 7200), (99_999, 7200)] {
+            assert_eq!(rung_for(Duration::from_secs(asked)), Duration::from_secs(rung), "{asked} s");
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_would_not_fit_a_queue_name_is_refused() {
+        for bad in ["", "a b", "é", "a/b", &"x".repeat(41)] {
+            assert!(Topology::new(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(Topology::new("t.1").unwrap().edits_queue("local"), "t.1.edits.local");
+    }
+}

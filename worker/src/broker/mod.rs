@@ -1,0 +1,163 @@
+//! The broker port: consume, publish, settle. Queues only wake work up; the database is the truth.
+//!
+//! Every adapter keeps these promises (one conformance suite holds them to it):
+//! a published message is durable when `publish` returns; a message is delivered again until it is
+//! acknowledged; no delivery is lost when a consumer dies; a delayed message comes back not before its delay;
+//! a message returned more than [`retouch_shared::topology::DELIVERY_LIMIT`] times is dead.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use thiserror::Error;
+
+pub mod embedded;
+pub mod rabbitmq;
+pub mod supervise;
+
+/// A work queue, by meaning; the adapter knows its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// Tasks from producers.
+    Tasks,
+    /// The edits of one lane.
+    Edits {
+        /// The lane's name.
+        lane: String,
+    },
+    /// Messages that cannot be worked on, on their way into the `dead_letters` table.
+    Dead,
+}
+
+/// Where a published message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A work queue, at once. It must exist: an unroutable message is an error.
+    Queue(Queue),
+    /// A work queue, after a delay (rounded up to a rung of the wait ladder).
+    Delayed(Queue, Duration),
+    /// The events exchange, with this routing key. Nobody listening is not an error.
+    Event(String),
+    /// A producer's reply queue, by name. Gone is [`BrokerError::NoSuchQueue`].
+    Reply(String),
+}
+
+/// Our own headers, carried from publish to delivery. Names are lower case and start with `x-retouch-`, except
+/// `traceparent`. What the broker adds (`x-death`, …) is read by the adapter and never published again.
+pub type Headers = BTreeMap<String, String>;
+
+/// How often work on this message has been tried and delayed, in decimal.
+pub const ATTEMPT: &str = "x-retouch-attempt";
+/// The last error, for people.
+pub const ERROR: &str = "x-retouch-error";
+/// Why a message is dead: a reason code.
+pub const REASON: &str = "x-retouch-reason";
+/// The queue that a dead message comes from.
+pub const ORIGIN: &str = "x-retouch-origin";
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The body.
+    pub payload: Bytes,
+    /// Our own headers.
+    pub headers: Headers,
+    /// Whom to tell about the outcome: a queue's name.
+    pub reply_to: Option<String>,
+    /// Returned with the reply.
+    pub correlation_id: Option<String>,
+    /// Set on events (the event id) so that consumers can drop repeats.
+    pub message_id: Option<String>,
+}
+
+impl Message {
+    /// A JSON message without headers.
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: payload.into(),
+            headers: Headers::new(),
+            reply_to: None,
+            correlation_id: None,
+            message_id: None,
+        }
+    }
+}
+
+/// A delivered message. Dropping it without settling leaves it to redelivery.
+pub struct Delivery {
+    /// The message.
+    pub message: Message,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+    /// Why the broker itself dead-lettered it (`delivery_limit`, `expired`, `rejected`, `maxlen`) and from which
+    /// queue; only on [`Queue::Dead`].
+    pub broker_death: Option<(String, String)>,
+    /// How it is settled; only `outcome::settle` may call it.
+    pub settler: Box<dyn Settle>,
+}
+
+/// Settles one delivery.
+#[async_trait]
+pub trait Settle: Send + Sync {
+    /// Done with it. `false` means that the broker did not hear it (the channel is gone): it will be delivered again.
+    async fn ack(self: Box<Self>) -> bool;
+    /// Gives it back unworked, at shutdown, to be delivered to somebody else.
+    async fn hand_back(self: Box<Self>) -> bool;
+}
+
+/// Deliveries of one consumer.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next delivery.
+    ///
+    /// # Errors
+    /// Any error means that this consumer is finished: what it delivered and was not acknowledged will be delivered
+    /// again, and `consume` must be called anew. There is no other end.
+    async fn next(&mut self) -> Result<Delivery, BrokerError>;
+}
+
+/// Why the broker could not do it.
+#[derive(Debug, Error)]
+pub enum BrokerError {
+    /// Not reachable or it ended the connection: try again later.
+    #[error("the broker is unreachable: {0}")]
+    Unavailable(String),
+    /// The destination does not exist.
+    #[error("no such queue: {0}")]
+    NoSuchQueue(String),
+    /// Something exists with other arguments, or we may not: a person must act; trying again does not help.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+/// A broker.
+#[async_trait]
+pub trait Broker: Send + Sync {
+    /// Declares what is missing: exchanges, the task and dead queues, the wait ladder and one edits queue a lane.
+    ///
+    /// # Errors
+    /// [`BrokerError::Misconfigured`] names, in one sentence, what exists with other arguments.
+    async fn declare(&self, lanes: &[String]) -> Result<(), BrokerError>;
+
+    /// Publishes durably and returns when the broker has confirmed it.
+    ///
+    /// # Errors
+    /// On any error the message may or may not have been published.
+    async fn publish(&self, to: Destination, message: Message) -> Result<(), BrokerError>;
+
+    /// Starts a consumer that holds at most `prefetch` unsettled deliveries.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// How many messages are ready in a queue.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    async fn depth(&self, queue: Queue) -> Result<u64, BrokerError>;
+
+    /// Closes connections in an orderly way; unsettled deliveries go back.
+    async fn close(&self);
+}
