@@ -1,0 +1,179 @@
+//! The local editor: real pixel operations on this machine, for nothing.
+//!
+//! It always exists, so a folder of pictures can be edited with no key and no server. A prompt changes
+//! nothing here (the edit key holds it all the same); everything else is refused by [`LocalEditor::check`]
+//! before a pixel is decoded.
+
+mod alpha;
+mod colour;
+mod filters;
+mod geometry;
+mod operations;
+mod params;
+mod samples;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
+pub use operations::{Operation, operation, operations};
+pub use params::{Absent, Kind, Param};
+
+use super::{EditError, EditRequest, EditSpec, Editor, Output, Picture, Polled, Submitted};
+use crate::media::{Format, Media, MediaError, Pixels, check_pixels};
+use geometry::Size;
+use operations::Shape;
+use params::{Args, invalid};
+
+/// The model name in the edit key. Must change whenever an operation gives other pixels for the same
+/// parameters, a default's value included: the cache would go on to serve the old ones.
+pub const MODEL: &str = "local-1";
+
+/// The editor of kind `local`; see [`operations`] for what it can do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalEditor;
+
+impl LocalEditor {
+    /// It needs nothing.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl Editor for LocalEditor {
+    fn kind(&self) -> &'static str {
+        "local"
+    }
+
+    fn check(&self, spec: &EditSpec, image: &Media) -> Result<(), EditError> {
+        let (operation, args) = prepare(spec)?;
+        let stored = (image.width, image.height);
+        let upright = result_size(operation, &args, stored, image.format);
+        // Whether EXIF turns the picture is not in `image`: refuse only what fits neither way.
+        let turned = || result_size(operation, &args, (stored.1, stored.0), image.format);
+        upright
+            .map(drop)
+            .or_else(|error| turned().map(drop).map_err(|_| error))
+    }
+
+    async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError> {
+        match spawn_blocking(move || edit(&request)).await {
+            Ok(result) => result.map(|bytes| Submitted::Done(Output::Bytes(bytes))),
+            // A decoder's bug, met by this picture every time.
+            Err(error) if error.is_panic() => Err(EditError::rejected(
+                "undecodable",
+                "the picture made the decoder or the operation fail unexpectedly",
+            )),
+            Err(_) => Err(EditError::NotSent("the program is ending".to_owned())),
+        }
+    }
+
+    async fn poll(&self, provider_task_id: &str) -> Result<Polled, EditError> {
+        // Nothing is ever accepted here, so nobody can have this id from us.
+        Err(EditError::rejected(
+            "unknown_task",
+            format!("the local editor has no task {provider_task_id:?}"),
+        ))
+    }
+}
+
+fn edit(request: &EditRequest) -> Result<Bytes, EditError> {
+    let EditRequest { spec, image, mask } = request;
+    let (operation, args) = prepare(spec)?;
+    let mut pixels = decode(image, "")?;
+    let size = (pixels.image.width(), pixels.image.height());
+    result_size(operation, &args, size, image.media.format)?;
+    pixels.image = match mask {
+        None => (operation.apply)(&args, pixels.image)?,
+        Some(mask) => {
+            let mask = decode(mask, "mask: ")?.image;
+            if (mask.width(), mask.height()) != size {
+                return Err(EditError::rejected("invalid_mask", mask_size(&mask, size)));
+            }
+            let weights = alpha::weights(mask);
+            let edited = (operation.apply)(&args, pixels.image.clone())?;
+            alpha::masked(pixels.image, edited, &weights)
+        }
+    };
+    let (bytes, _) = pixels
+        .encode(image.media.format)
+        .map_err(|error| refused(&error, ""))?;
+    Ok(bytes.into())
+}
+
+/// What to do and how, or why not; needs no picture.
+fn prepare(spec: &EditSpec) -> Result<(&'static Operation, Args), EditError> {
+    let EditSpec {
+        edit_type,
+        prompt: _, // changes nothing
+        model,
+        params,
+        has_mask,
+    } = spec;
+    let operation = operation(edit_type).ok_or_else(|| {
+        let known: Vec<_> = operations().map(|operation| operation.name).collect();
+        let known = known.join(", ");
+        EditError::rejected(
+            "unknown_edit_type",
+            format!("the local editor has no {edit_type:?}; it has {known}"),
+        )
+    })?;
+    // Under another model's name the result would be kept in the cache as something it is not.
+    if model != MODEL {
+        return Err(EditError::rejected(
+            "unknown_model",
+            format!("the local editor has the model {MODEL:?}, not {model:?}"),
+        ));
+    }
+    if *has_mask && !operation.takes_mask() {
+        return Err(EditError::rejected(
+            "mask_not_supported",
+            format!("{edit_type} changes the size of the picture and takes no mask"),
+        ));
+    }
+    let args = params::read(operation.params, params)?;
+    Ok((operation, args))
+}
+
+/// The size of the result, if it is within what we and the format can hold.
+fn result_size(
+    operation: &Operation,
+    args: &Args,
+    size: Size,
+    format: Format,
+) -> Result<Size, EditError> {
+    let (width, height) = match operation.shape {
+        Shape::Same => return Ok(size),
+        Shape::Becomes(becomes) => becomes(args, size)?,
+    };
+    check_pixels(width, height).map_err(|error| refused(&error, "the result "))?;
+    let format = Pixels::output_format(format);
+    let most = format.max_side();
+    if width.max(height) > most {
+        return Err(invalid(format!(
+            "params: the result would have {width} by {height} pixels, and a {format} can have at most \
+             {most} on a side"
+        )));
+    }
+    Ok((width, height))
+}
+
+fn decode(picture: &Picture, whose: &str) -> Result<Pixels, EditError> {
+    Pixels::decode(&picture.bytes, &picture.media).map_err(|error| refused(&error, whose))
+}
+
+fn refused(error: &MediaError, whose: &str) -> EditError {
+    EditError::rejected(error.code(), format!("{whose}{error}"))
+}
+
+fn mask_size(mask: &image::DynamicImage, (width, height): Size) -> String {
+    let (mask_width, mask_height) = (mask.width(), mask.height());
+    format!(
+        "the mask has {mask_width} by {mask_height} pixels and the picture {width} by {height}; they must be \
+         the same"
+    )
+}
+
+#[cfg(test)]
+mod tests {}
