@@ -1,2 +1,6 @@
-//! t
-#[test] fn x() { println!("{:?}", std::env::var("RETOUCH_TEST_AMQP_URL")); }
+//! The promises of the project, each as a test with its name. Run them with `tests/run`.
+
+// Helpers of the tests are test code too, which the linter knows only of functions marked `#[test]`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod harness;
