@@ -5,7 +5,12 @@
 // All of this is test code although none of it is marked `#[test]`: to fail loudly is its job.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+pub mod broker;
 pub mod env;
+pub mod picture_server;
+pub mod pictures;
 pub mod process;
+pub mod program;
+pub mod proxy;
 pub mod services;
 pub mod wait;

@@ -19,11 +19,10 @@ pub const MYSQL: &[Step] = &[(
 )];
 
 /// For SQLite.
-pub const SQLITE: &[Step] = &[(
-    1,
-    "tables",
-    include_str!("../../../migrations/sqlite/0001_tables.sql"),
-)];
+pub const SQLITE: &[Step] = &[
+    (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
+    (2, "embedded broker", include_str!("../../../migrations/sqlite/0002_embedded_broker.sql")),
+];
 
 /// What is in a database, compared with what this program needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
