@@ -6,4 +6,5 @@
 mod broker_conformance;
 mod broker_embedded;
 mod broker_rabbitmq;
+mod broker_supervise;
 mod harness;
