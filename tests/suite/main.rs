@@ -7,4 +7,5 @@ mod broker_conformance;
 mod broker_embedded;
 mod broker_rabbitmq;
 mod broker_supervise;
+mod client;
 mod harness;
