@@ -6,4 +6,6 @@
 mod broker_conformance;
 mod broker_embedded;
 mod broker_rabbitmq;
+mod broker_supervise;
+mod client;
 mod harness;
