@@ -16,9 +16,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn find_task(&self, task_id: &str) -> Result<Option<TaskRecord>, StoreError> {
         let mut connection = self.db.plain().await?;
-        let rows = connection
-            .rows(self.db.sql().find_task, vals![task_id])
-            .await?;
+        let rows = connection.rows(self.db.sql().find_task, vals![task_id]).await?;
         rows.first().map(TaskRecord::from_row).transpose()
     }
 
@@ -29,9 +27,7 @@ impl Store {
     pub async fn event_sent(&self, task_id: &str, status: TaskStatus) -> Result<(), StoreError> {
         again!(async {
             let mut connection = self.db.plain().await?;
-            connection
-                .run(self.db.sql().event_sent, vals![task_id, status.as_str()])
-                .await?;
+            connection.run(self.db.sql().event_sent, vals![task_id, status.as_str()]).await?;
             Ok(())
         })
     }
@@ -41,11 +37,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn take_due_calls(
-        &self,
-        limit: u32,
-        first: Duration,
-    ) -> Result<Vec<DueCall>, StoreError> {
+    pub async fn take_due_calls(&self, limit: u32, first: Duration) -> Result<Vec<DueCall>, StoreError> {
         again!(self.try_take_calls(limit, first))
     }
 
@@ -64,8 +56,7 @@ impl Store {
         if !due.is_empty() {
             let keys: Vec<_> = due.iter().map(|call| call.edit_key).collect();
             let first = i64::try_from(first.as_millis()).unwrap_or(i64::MAX);
-            tx.run(sql.snooze_calls, vals![&json!(keys).to_string(), first])
-                .await?;
+            tx.run(sql.snooze_calls, vals![&json!(keys).to_string(), first]).await?;
         }
         tx.commit().await?;
         Ok(due)
@@ -83,14 +74,10 @@ impl Store {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
         let rows = tx.rows(sql.due_events, vals![limit]).await?;
-        let due = rows
-            .iter()
-            .map(TaskRecord::from_row)
-            .collect::<Result<Vec<_>, _>>()?;
+        let due = rows.iter().map(TaskRecord::from_row).collect::<Result<Vec<_>, _>>()?;
         if !due.is_empty() {
             let ids: Vec<_> = due.iter().map(|task| task.id).collect();
-            tx.run(sql.snooze_events, vals![&json!(ids).to_string()])
-                .await?;
+            tx.run(sql.snooze_events, vals![&json!(ids).to_string()]).await?;
         }
         tx.commit().await?;
         Ok(due)
@@ -107,11 +94,7 @@ impl Store {
         })
     }
 
-    pub(super) async fn insert_dead_in(
-        &self,
-        tx: &mut dyn Tx,
-        letter: &DeadLetter,
-    ) -> Result<(), StepError> {
+    pub(super) async fn insert_dead_in(&self, tx: &mut dyn Tx, letter: &DeadLetter) -> Result<(), StepError> {
         let headers = json!(letter.headers).to_string();
         let (inline, blob) = match &letter.payload {
             DeadPayload::Inline(bytes) => (Some(&bytes[..]), None),
@@ -137,19 +120,10 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn declare_lane(
-        &self,
-        name: &str,
-        max_in_flight: Option<u32>,
-    ) -> Result<(), StoreError> {
+    pub async fn declare_lane(&self, name: &str, max_in_flight: Option<u32>) -> Result<(), StoreError> {
         again!(async {
             let mut connection = self.db.plain().await?;
-            connection
-                .run(
-                    self.db.sql().declare_lane,
-                    vals![name, max_in_flight.map(i64::from)],
-                )
-                .await?;
+            connection.run(self.db.sql().declare_lane, vals![name, max_in_flight.map(i64::from)]).await?;
             Ok(())
         })
     }
