@@ -97,7 +97,8 @@ impl App {
     /// Calls at a time on a lane in this process; also the prefetch of its queue.
     pub fn lane_concurrency(&self, lane: &str) -> u16 {
         let given = self.settings.lanes.get(lane).and_then(|limits| limits.concurrency);
-        let cores = std::thread::available_parallelism().map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(2));
+        let cores =
+            std::thread::available_parallelism().map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(2));
         // Local edits need a core each; a paid call mostly waits.
         given.unwrap_or(if lane == "local" { cores } else { 16 }).max(1)
     }

@@ -53,7 +53,12 @@ async fn keep(app: &App, delivery: &Delivery) -> anyhow::Result<()> {
         edit_key,
     };
     app.store.archive(&letter).await?;
-    tracing::info!(reason = letter.reason, queue = letter.queue, task_id = letter.task_id, "archived a dead letter");
+    tracing::info!(
+        reason = letter.reason,
+        queue = letter.queue,
+        task_id = letter.task_id,
+        "archived a dead letter"
+    );
     Ok(())
 }
 
@@ -70,7 +75,10 @@ fn letter_key(message: &Message, queue: &str, reason: &str) -> Digest32 {
 
 fn explain(reason: &str) -> String {
     match reason {
-        "delivery_limit" => "it was delivered too often without being finished: each time the worker died or lost it".to_owned(),
+        "delivery_limit" => {
+            "it was delivered too often without being finished: each time the worker died or lost it"
+                .to_owned()
+        }
         "expired" => "it expired in its queue".to_owned(),
         other => format!("the broker gave it up: {other}"),
     }

@@ -153,7 +153,8 @@ impl Settings {
         for (variable, setting) in VARIABLES {
             // An empty variable is an unset one, as compose files and shells leave them.
             if std::env::var(variable).is_ok_and(|value| !value.trim().is_empty()) {
-                figment = figment.merge(Env::raw().only(&[variable]).map(|_| (*setting).into()).lowercase(false));
+                figment =
+                    figment.merge(Env::raw().only(&[variable]).map(|_| (*setting).into()).lowercase(false));
             }
         }
         let raw: Raw = figment.extract().map_err(|error| anyhow::anyhow!("settings: {error}"))?;
@@ -168,7 +169,8 @@ impl Settings {
         let (public_url, public_url_given) = public_url(raw.public_url.as_deref(), http, &blobs)?;
         let allow_hosts = raw.allow_hosts.as_deref().unwrap_or_default().parse();
         let allow_hosts: AllowHosts = allow_hosts.context("RETOUCH_ALLOW_HOSTS")?;
-        let topology = Topology::new(raw.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)).context("RETOUCH_NAMESPACE")?;
+        let topology = Topology::new(raw.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))
+            .context("RETOUCH_NAMESPACE")?;
         for name in raw.lanes.keys() {
             check_lane_name(name)?;
         }
@@ -225,7 +227,10 @@ fn database(url: Option<&str>) -> Result<DatabaseLocation> {
     };
     if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
         let path = path.split('?').next().unwrap_or(path);
-        ensure!(!path.is_empty() && path != ":memory:", "DATABASE_URL: sqlite: needs a file, e.g. sqlite:///var/lib/retouch.sqlite");
+        ensure!(
+            !path.is_empty() && path != ":memory:",
+            "DATABASE_URL: sqlite: needs a file, e.g. sqlite:///var/lib/retouch.sqlite"
+        );
         return Ok(DatabaseLocation::Sqlite(PathBuf::from(path)));
     }
     // `mariadb://` is what people type for MariaDB.
@@ -234,8 +239,12 @@ fn database(url: Option<&str>) -> Result<DatabaseLocation> {
         url.starts_with("mysql://"),
         "DATABASE_URL must start with mysql://, mariadb:// or sqlite:// (postgres is not supported)"
     );
-    let parsed = Url::parse(&url).map_err(|error| anyhow::anyhow!("DATABASE_URL cannot be understood: {error}"))?;
-    ensure!(parsed.path().len() > 1, "DATABASE_URL must name a database: mysql://user:password@host/database");
+    let parsed =
+        Url::parse(&url).map_err(|error| anyhow::anyhow!("DATABASE_URL cannot be understood: {error}"))?;
+    ensure!(
+        parsed.path().len() > 1,
+        "DATABASE_URL must name a database: mysql://user:password@host/database"
+    );
     Ok(DatabaseLocation::MySql(url))
 }
 
@@ -250,7 +259,9 @@ fn broker(url: Option<String>, database: &DatabaseLocation) -> Result<BrokerChoi
         }
         (None, DatabaseLocation::Sqlite(_)) => Ok(BrokerChoice::Embedded),
         (None, DatabaseLocation::MySql(_)) => {
-            bail!("AMQP_URL must be set when DATABASE_URL is not SQLite: the embedded broker lives in the SQLite file")
+            bail!(
+                "AMQP_URL must be set when DATABASE_URL is not SQLite: the embedded broker lives in the SQLite file"
+            )
         }
     }
 }
@@ -260,7 +271,10 @@ fn blobs(location: Option<&str>, database: &DatabaseLocation) -> Result<BlobsLoc
         (Some(location), _) => {
             let blobs: BlobsLocation = location.parse().context("RETOUCH_BLOBS")?;
             let shared = !matches!(blobs, BlobsLocation::Memory);
-            ensure!(shared, "RETOUCH_BLOBS: memory: is for tests inside one process; give a folder or s3://bucket/prefix");
+            ensure!(
+                shared,
+                "RETOUCH_BLOBS: memory: is for tests inside one process; give a folder or s3://bucket/prefix"
+            );
             Ok(blobs)
         }
         (None, DatabaseLocation::Sqlite(file)) => Ok(BlobsLocation::Folder(beside(file, "blobs")?)),
@@ -280,14 +294,18 @@ fn http(address: Option<&str>) -> Result<Option<SocketAddr>> {
         "off" => Ok(None),
         address => {
             let parsed = address.parse();
-            Ok(Some(parsed.with_context(|| format!("RETOUCH_HTTP must be ADDRESS:PORT or off, not {address:?}"))?))
+            Ok(Some(
+                parsed
+                    .with_context(|| format!("RETOUCH_HTTP must be ADDRESS:PORT or off, not {address:?}"))?,
+            ))
         }
     }
 }
 
 fn public_url(given: Option<&str>, http: Option<SocketAddr>, blobs: &BlobsLocation) -> Result<(Url, bool)> {
     if let Some(given) = given {
-        let url = Url::parse(given).with_context(|| format!("RETOUCH_PUBLIC_URL cannot be understood: {given:?}"))?;
+        let url = Url::parse(given)
+            .with_context(|| format!("RETOUCH_PUBLIC_URL cannot be understood: {given:?}"))?;
         ensure!(!url.cannot_be_a_base(), "RETOUCH_PUBLIC_URL must be a URL that paths can be added to");
         return Ok((url, true));
     }
@@ -306,7 +324,8 @@ pub fn blobs_url(blobs: &BlobsLocation) -> Result<Url> {
     match blobs {
         BlobsLocation::Folder(folder) => {
             let folder = std::path::absolute(folder)?;
-            Url::from_directory_path(&folder).map_err(|()| anyhow::anyhow!("{} is not absolute", folder.display()))
+            Url::from_directory_path(&folder)
+                .map_err(|()| anyhow::anyhow!("{} is not absolute", folder.display()))
         }
         BlobsLocation::S3 { bucket, prefix } => Ok(Url::parse(&format!("s3://{bucket}/{prefix}"))?),
         BlobsLocation::Memory => Ok(Url::parse("memory:///")?),
@@ -315,7 +334,8 @@ pub fn blobs_url(blobs: &BlobsLocation) -> Result<Url> {
 
 /// A lane's name is part of a queue's name.
 fn check_lane_name(name: &str) -> Result<()> {
-    let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     ensure!(fits, "[lanes.{name}]: a lane's name is 1-64 of [A-Za-z0-9._-]");
     Ok(())
 }

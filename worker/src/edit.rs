@@ -59,7 +59,9 @@ pub async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
             Outcome::Done
         }
         // Waiting for the lane is nobody's failure.
-        Ok(Claim::LaneFull) => Outcome::Delay { after: Duration::from_secs(1), error: "the lane is full".to_owned() },
+        Ok(Claim::LaneFull) => {
+            Outcome::Delay { after: Duration::from_secs(1), error: "the lane is full".to_owned() }
+        }
         Ok(Claim::Won(call)) => work(app, *call).await,
     }
 }
@@ -104,7 +106,9 @@ impl Work<'_> {
             CallState::Stored => self.finish().await,
             CallState::Ambiguous => self.resolve("the worker died while it was sending").await,
             // `claim_call` never hands these out.
-            CallState::Queued | CallState::Submitting | CallState::Done | CallState::Failed => Ok(Outcome::Done),
+            CallState::Queued | CallState::Submitting | CallState::Done | CallState::Failed => {
+                Ok(Outcome::Done)
+            }
         };
         went.unwrap_or_else(|stop| stop)
     }
@@ -134,8 +138,9 @@ impl Work<'_> {
     /// Commits the provider's id, for as long as it takes: it is all that stands between us and paying again.
     async fn record_submitted(&self, provider_task_id: &str) -> Result<(), Stop> {
         let (store, lease) = (&self.app.store, self.call.lease);
-        let recorded =
-            self.insist(|| store.record_submitted(lease, provider_task_id).map_err(|error| error.to_string()).boxed());
+        let recorded = self.insist(|| {
+            store.record_submitted(lease, provider_task_id).map_err(|error| error.to_string()).boxed()
+        });
         if recorded.await? { Ok(()) } else { Err(lost()) }
     }
 
@@ -160,9 +165,12 @@ impl Work<'_> {
     async fn picture(&self, hash: retouch_shared::key::Digest32) -> Result<Picture, Stop> {
         let bytes = match self.app.blobs.get(hash).await {
             Ok(bytes) => bytes,
-            Err(BlobError::Unavailable(error)) => return Err(self.again(false, &error, Duration::from_secs(5)).await),
+            Err(BlobError::Unavailable(error)) => {
+                return Err(self.again(false, &error, Duration::from_secs(5)).await);
+            }
             Err(error @ (BlobError::Missing(_) | BlobError::Corrupt(_))) => {
-                let message = format!("the input {hash} is gone from the blob store ({error}); send the task again");
+                let message =
+                    format!("the input {hash} is gone from the blob store ({error}); send the task again");
                 return Err(self.fail("input_missing", &message).await);
             }
         };
@@ -180,11 +188,15 @@ impl Work<'_> {
                 Ok(self.fail("unavailable", &format!("given up after {MAX_ATTEMPTS} attempts: {text}")).await)
             }
             EditError::NotSent(_) | EditError::Unavailable(_) => {
-                let Outcome::Delay { after, .. } = Outcome::wait(self.call.attempts, &text) else { return Ok(lost()) };
+                let Outcome::Delay { after, .. } = Outcome::wait(self.call.attempts, &text) else {
+                    return Ok(lost());
+                };
                 Ok(self.again(true, &text, after).await)
             }
             EditError::RateLimited { retry_after } => {
-                let after = retry_after.unwrap_or(Duration::from_secs(5)).clamp(Duration::from_secs(1), MAX_RETRY_AFTER);
+                let after = retry_after
+                    .unwrap_or(Duration::from_secs(5))
+                    .clamp(Duration::from_secs(1), MAX_RETRY_AFTER);
                 Ok(self.again(false, &text, after).await)
             }
             EditError::Ambiguous(_) => self.resolve(&text).await,
@@ -205,12 +217,16 @@ impl Work<'_> {
         match policy {
             OnAmbiguous::Hold if !free => {
                 self.step(store.count_ambiguous(lease, false, why)).await?;
-                let message = format!("it may have been paid: {why}; look at the provider's account, then retry or discard it");
+                let message = format!(
+                    "it may have been paid: {why}; look at the provider's account, then retry or discard it"
+                );
                 Ok(self.fail("ambiguous", &message).await)
             }
             OnAmbiguous::Hold | OnAmbiguous::Retry => {
                 if self.call.attempts + 1 >= MAX_ATTEMPTS {
-                    return Ok(self.fail("ambiguous", &format!("given up after {MAX_ATTEMPTS} attempts: {why}")).await);
+                    return Ok(self
+                        .fail("ambiguous", &format!("given up after {MAX_ATTEMPTS} attempts: {why}"))
+                        .await);
                 }
                 // What costs nothing cannot be paid twice.
                 if !self.step(store.count_ambiguous(lease, !free, why)).await? {
@@ -224,7 +240,9 @@ impl Work<'_> {
     async fn poll_on(&self) -> Result<Outcome, Stop> {
         match &self.call.provider_task_id {
             Some(id) => self.poll(id).await,
-            None => Ok(self.fail("no_provider_task_id", "the call was submitted, and its id is not in the store").await),
+            None => Ok(self
+                .fail("no_provider_task_id", "the call was submitted, and its id is not in the store")
+                .await),
         }
     }
 
@@ -269,11 +287,16 @@ impl Work<'_> {
         };
         let media = match media::inspect(&bytes) {
             Ok(media) => media,
-            Err(error) => return Ok(self.fail("bad_result", &format!("the provider's result is unusable: {error}")).await),
+            Err(error) => {
+                return Ok(self
+                    .fail("bad_result", &format!("the provider's result is unusable: {error}"))
+                    .await);
+            }
         };
         let content_type = media.format.content_type();
         let (blobs, store, lease) = (&self.app.blobs, &self.app.store, self.call.lease);
-        let kept = self.insist(|| blobs.put(bytes.clone(), content_type).map_err(|error| error.to_string()).boxed());
+        let kept =
+            self.insist(|| blobs.put(bytes.clone(), content_type).map_err(|error| error.to_string()).boxed());
         let kept = kept.await?;
         let result = StoredResult {
             hash: kept.hash,
@@ -282,7 +305,8 @@ impl Work<'_> {
             height: media.height,
             bytes: kept.bytes,
         };
-        let stored = self.insist(|| store.record_stored(lease, &result).map_err(|error| error.to_string()).boxed());
+        let stored =
+            self.insist(|| store.record_stored(lease, &result).map_err(|error| error.to_string()).boxed());
         if !stored.await? {
             return Ok(lost());
         }
@@ -302,14 +326,18 @@ impl Work<'_> {
         });
         match fetched.await? {
             Ok(bytes) => Ok(bytes),
-            Err(error) => Err(self.fail("result_lost", &format!("the provider's result cannot be fetched: {error}")).await),
+            Err(error) => Err(self
+                .fail("result_lost", &format!("the provider's result cannot be fetched: {error}"))
+                .await),
         }
     }
 
     async fn finish(&self) -> Result<Outcome, Stop> {
         match &self.call.result {
             Some(result) => self.finish_as(result).await,
-            None => Ok(self.fail("no_result", "the call is stored, and its result is not in the store").await),
+            None => {
+                Ok(self.fail("no_result", "the call is stored, and its result is not in the store").await)
+            }
         }
     }
 
@@ -318,7 +346,8 @@ impl Work<'_> {
         self.keeper.stop();
         let url = reference(result.hash);
         let (store, lease) = (&self.app.store, self.call.lease);
-        let finished = self.insist(|| store.finish_edit(lease, &url).map_err(|error| error.to_string()).boxed());
+        let finished =
+            self.insist(|| store.finish_edit(lease, &url).map_err(|error| error.to_string()).boxed());
         self.told(finished.await?).await
     }
 
@@ -341,7 +370,8 @@ impl Work<'_> {
         self.keeper.stop();
         let error = ImageError { code: code.to_owned(), message: message.to_owned() };
         let (store, lease) = (&self.app.store, self.call.lease);
-        let failed = self.insist(|| store.fail_edit(lease, &error).map_err(|error| error.to_string()).boxed());
+        let failed =
+            self.insist(|| store.fail_edit(lease, &error).map_err(|error| error.to_string()).boxed());
         match failed.await {
             Ok(finished) => self.told(finished).await.unwrap_or_else(|stop| stop),
             Err(stop) => stop,

@@ -176,7 +176,12 @@ async fn load(app: &App, message: &Message, source: &Source) -> Result<Picture, 
 
 impl Ready<'_> {
     /// Looks all pictures up in one query, and keeps the input bytes of what has to be made.
-    async fn look_up(&self, app: &App, message: &Message, pictures: Vec<Picture>) -> Result<Vec<Planned>, Stop> {
+    async fn look_up(
+        &self,
+        app: &App,
+        message: &Message,
+        pictures: Vec<Picture>,
+    ) -> Result<Vec<Planned>, Stop> {
         let checked: Vec<Result<(Loaded, CallSpec), Planned>> =
             pictures.into_iter().map(|picture| self.check(picture)).collect();
         let keys: Vec<EditKey> = checked.iter().flatten().map(|(_, call)| call.edit_key).collect();
@@ -263,7 +268,8 @@ async fn gone_blobs<'a>(
 ) -> Result<HashMap<EditKey, Digest32>, BlobError> {
     let check = |result: &'a CachedResult| {
         let hash = result.result_hash?;
-        let exists = async move { Ok((result.edit_key, hash, blobs.exists(hash, Some(result.bytes)).await?)) };
+        let exists =
+            async move { Ok((result.edit_key, hash, blobs.exists(hash, Some(result.bytes)).await?)) };
         Some(exists.boxed())
     };
     let checks: Vec<_> = results.filter_map(check).collect();

@@ -17,7 +17,8 @@ impl LeaseKeeper {
     /// Starts renewing, three times per lease.
     pub fn start(store: &Store, lease: Lease, lease_for: Duration) -> Self {
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        let keeper = Self { lost: lost.clone(), stop: stop.clone(), _stop_when_dropped: stop.clone().drop_guard() };
+        let keeper =
+            Self { lost: lost.clone(), stop: stop.clone(), _stop_when_dropped: stop.clone().drop_guard() };
         let store = store.clone();
         tokio::spawn(async move {
             tokio::select! {

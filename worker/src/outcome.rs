@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use retouch_shared::topology::RUNGS;
 
-use crate::broker::{ATTEMPT, Broker, BrokerError, Delivery, Destination, ERROR, Message, ORIGIN, Queue, REASON};
+use crate::broker::{
+    ATTEMPT, Broker, BrokerError, Delivery, Destination, ERROR, Message, ORIGIN, Queue, REASON,
+};
 use crate::delay::{Backoff, Pace};
 
 /// What becomes of a message.

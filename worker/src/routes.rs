@@ -64,7 +64,8 @@ impl Routes {
     pub fn new(overrides: &BTreeMap<String, RouteOverride>, editors: &[&'static str]) -> Result<Self> {
         let mut routes = BTreeMap::new();
         for operation in local::operations() {
-            routes.insert(operation.name.to_owned(), built_in(operation.name, "local", local::MODEL, 0, false));
+            routes
+                .insert(operation.name.to_owned(), built_in(operation.name, "local", local::MODEL, 0, false));
         }
         #[cfg(feature = "double")]
         if editors.contains(&"double") {
@@ -184,11 +185,10 @@ mod tests {
     #[test]
     fn a_route_to_an_editor_that_does_not_exist_is_refused_by_name() {
         let given = "editor = 'dashcope'\nmodel = 'x'";
-        let given: RouteOverride = figment::Figment::from(
-            <figment::providers::Toml as figment::providers::Format>::string(given),
-        )
-        .extract()
-        .unwrap();
+        let given: RouteOverride =
+            figment::Figment::from(<figment::providers::Toml as figment::providers::Format>::string(given))
+                .extract()
+                .unwrap();
         let error = Routes::new(&[("a".to_owned(), given)].into(), &["local"]).unwrap_err().to_string();
         assert!(error.contains("[routes.a]") && error.contains("dashcope"), "{error}");
     }

@@ -40,8 +40,12 @@ impl Worker {
     /// The broker or the store cannot be used as they are.
     pub async fn start(app: &Arc<App>) -> Result<Self> {
         app.declare().await?;
-        let mut worker =
-            Self { app: Arc::clone(app), consumers: JoinSet::new(), others: JoinSet::new(), consumed: Vec::new() };
+        let mut worker = Self {
+            app: Arc::clone(app),
+            consumers: JoinSet::new(),
+            others: JoinSet::new(),
+            consumed: Vec::new(),
+        };
         worker.consume(Queue::Tasks, app.settings.rhythm.intake, Stage::Intake);
         for lane in app.lanes() {
             let concurrency = app.lane_concurrency(&lane);

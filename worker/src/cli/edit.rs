@@ -101,7 +101,8 @@ impl Edit {
 
     async fn write(&self, app: &App, image: &mut ReportImage, reference: &str, name: &str) -> Result<()> {
         let digest = reference.rsplit('/').next().unwrap_or_default();
-        let hash: Digest32 = digest.parse().with_context(|| format!("{reference} is not one of our blobs"))?;
+        let hash: Digest32 =
+            digest.parse().with_context(|| format!("{reference} is not one of our blobs"))?;
         let bytes = app.blobs.get(hash).await?;
         let ending = media::inspect(&bytes).map_or("bin", |media| media.format.extension());
         let output = self.out.join(format!("{name}.{ending}"));

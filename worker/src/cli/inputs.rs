@@ -78,7 +78,10 @@ impl EditArgs {
             ensure!(path.exists(), "{image}: no such file or folder");
             if path.is_dir() {
                 let pictures = pictures_in(path)?;
-                ensure!(!pictures.is_empty(), "{image}: the folder holds no pictures (png, jpg, webp, gif, bmp, tiff)");
+                ensure!(
+                    !pictures.is_empty(),
+                    "{image}: the folder holds no pictures (png, jpg, webp, gif, bmp, tiff)"
+                );
                 inputs.extend(pictures.into_iter().map(Input::File));
             } else {
                 inputs.push(Input::File(path.to_owned()));
@@ -128,7 +131,8 @@ impl EditArgs {
     fn params(&self) -> Result<Params> {
         let mut params = Map::new();
         for param in &self.params {
-            let (name, value) = param.split_once('=').with_context(|| format!("--param {param}: must be NAME=VALUE"))?;
+            let (name, value) =
+                param.split_once('=').with_context(|| format!("--param {param}: must be NAME=VALUE"))?;
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
             let first = params.insert(name.to_owned(), value).is_none();
             ensure!(first, "--param {name}: given twice; give it once");
@@ -147,7 +151,8 @@ fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut pictures = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let ending =
+            path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
         if path.is_file() && ENDINGS.contains(&ending.as_str()) {
             pictures.push(path);
         }

@@ -15,7 +15,6 @@ mod logging;
 mod migrate;
 mod report;
 mod schema;
-mod submit;
 mod task;
 mod worker;
 
@@ -34,7 +33,6 @@ struct Args {
 enum Command {
     Edit(edit::Edit),
     Worker(worker::RunWorker),
-    Submit(submit::Submit),
     Task(task::ShowTask),
     Migrate(migrate::Migrate),
     Schema(schema::PrintSchema),
@@ -119,7 +117,6 @@ async fn run(args: Args) -> Result<Ending, Failure> {
     match args.command {
         Command::Edit(edit) => edit.run(settings()?, json).await,
         Command::Worker(worker) => worker.run(settings()?).await,
-        Command::Submit(submit) => submit.run(settings()?, json).await,
         Command::Task(task) => task.run(&settings()?, json).await,
         Command::Migrate(migrate) => migrate.run(&settings()?, json).await,
         Command::Schema(schema) => schema.run(),

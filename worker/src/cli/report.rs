@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
-use retouch_shared::event::{AnswerSource, Cost, Event, ImageError, ImageResult, ImageStatus, TaskStatus, decimal};
+use retouch_shared::event::{
+    AnswerSource, Cost, Event, ImageError, ImageResult, ImageStatus, TaskStatus, decimal,
+};
 use retouch_shared::key::ImageHash;
 use serde::Serialize;
 
@@ -141,7 +143,7 @@ impl Report {
 
     fn summary(&self, took: Option<Duration>) -> Table {
         let mut table = Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY);
+        table.load_style(UTF8_HORIZONTAL_ONLY);
         let mut names = vec!["images", "hit", "joined", "paid", "failed"];
         let counts = [self.hit, self.joined, self.paid, self.failed].map(|count| count.to_string());
         let mut values = vec![self.images.len().to_string()];
@@ -151,7 +153,11 @@ impl Report {
             values.push(format!("{:.2} s", took.as_secs_f64()));
         }
         names.push("saved");
-        values.push(self.cost.as_ref().map_or_else(|| "–".to_owned(), |cost| format!("{} {}", cost.saved, cost.currency)));
+        values.push(
+            self.cost
+                .as_ref()
+                .map_or_else(|| "–".to_owned(), |cost| format!("{} {}", cost.saved, cost.currency)),
+        );
         table.set_header(names).add_row(values);
         for column in table.column_iter_mut() {
             column.set_cell_alignment(CellAlignment::Right);

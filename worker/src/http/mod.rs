@@ -35,7 +35,8 @@ pub async fn bind(
     consumed: Vec<Consumed>,
 ) -> Result<impl Future<Output = ()> + Send + 'static> {
     let listener = tokio::net::TcpListener::bind(address).await;
-    let listener = listener.with_context(|| format!("RETOUCH_HTTP: cannot listen on {address}; give another or off"))?;
+    let listener =
+        listener.with_context(|| format!("RETOUCH_HTTP: cannot listen on {address}; give another or off"))?;
     tracing::info!(address = %listener.local_addr()?, "serving HTTP");
     let shutdown = app.shutdown.clone();
     let router = Router::new()
@@ -77,7 +78,11 @@ fn part(state: Result<(), String>) -> Value {
 }
 
 /// A result picture. Only pictures: other blobs (messages of dead letters) are nobody's business here.
-async fn blob(State(served): State<Served>, Path((fold, digest)): Path<(String, String)>, headers: HeaderMap) -> Response {
+async fn blob(
+    State(served): State<Served>,
+    Path((fold, digest)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
     let Ok(hash) = digest.parse::<Digest32>() else { return StatusCode::NOT_FOUND.into_response() };
     if !digest.starts_with(&fold) || fold.len() != 2 {
         return StatusCode::NOT_FOUND.into_response();

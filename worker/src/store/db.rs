@@ -39,6 +39,7 @@ pub struct Statements {
     pub delete_waits: &'static str,
     pub close_call: &'static str,
     pub event_sent: &'static str,
+    pub redirect_reply: &'static str,
     pub due_calls: &'static str,
     pub snooze_calls: &'static str,
     pub due_events: &'static str,
@@ -93,10 +94,7 @@ pub enum Row {
 impl Row {
     fn get<'r, T>(&'r self, column: usize) -> Result<T, DbError>
     where
-        T: Decode<'r, sqlx::MySql>
-            + Type<sqlx::MySql>
-            + Decode<'r, sqlx::Sqlite>
-            + Type<sqlx::Sqlite>,
+        T: Decode<'r, sqlx::MySql> + Type<sqlx::MySql> + Decode<'r, sqlx::Sqlite> + Type<sqlx::Sqlite>,
         usize: ColumnIndex<MySqlRow> + ColumnIndex<SqliteRow>,
     {
         match self {
@@ -178,9 +176,8 @@ pub fn classify(error: sqlx::Error, conflict: &[&str], duplicate: &[&str]) -> Db
     match error {
         sqlx::Error::Database(db) => {
             let code = db.code().unwrap_or_default().to_string();
-            let number = db
-                .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-                .map(|my| my.number().to_string());
+            let number =
+                db.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|my| my.number().to_string());
             let code = number.unwrap_or(code);
             if conflict.contains(&code.as_str()) {
                 DbError::Conflict(text)

@@ -109,6 +109,7 @@ static SQL: Statements = Statements {
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ?",
     event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ?",
+    redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= UTC_TIMESTAMP(3) ORDER BY wake_at LIMIT ? \
         FOR UPDATE SKIP LOCKED",
     snooze_calls: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$')) j STRAIGHT_JOIN image_edit_calls c ON c.edit_key = UNHEX(j.k) \
@@ -136,13 +137,10 @@ impl MySqlDb {
     /// # Errors
     /// [`DbError::Failed`] where the URL cannot be understood.
     pub fn open(url: &str, connections: u32) -> Result<Self, DbError> {
-        let options = MySqlConnectOptions::from_str(url)
-            .map_err(|error| DbError::Failed(error.to_string()))?;
+        let options =
+            MySqlConnectOptions::from_str(url).map_err(|error| DbError::Failed(error.to_string()))?;
         // One connection keeps every statement text of ours prepared.
-        let options = options
-            .charset("utf8mb4")
-            .collation("utf8mb4_bin")
-            .statement_cache_capacity(256);
+        let options = options.charset("utf8mb4").collation("utf8mb4_bin").statement_cache_capacity(256);
         let pool = MySqlPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(std::time::Duration::from_secs(10))
@@ -184,16 +182,10 @@ impl Db for MySqlDb {
     async fn schema_state(&self) -> Result<SchemaState, DbError> {
         let mut connection = self.plain().await?;
         let tables = connection.rows(SQL.our_tables, &[]).await?;
-        let tables = tables
-            .iter()
-            .map(|row| row.text(0))
-            .collect::<Result<Vec<_>, _>>()?;
+        let tables = tables.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
         let applied = if tables.iter().any(|table| table == schema::TABLE) {
             let sql = AssertSqlSafe(schema::APPLIED.to_owned());
-            sqlx::query_scalar(sql)
-                .fetch_all(&self.pool)
-                .await
-                .map_err(error)?
+            sqlx::query_scalar(sql).fetch_all(&self.pool).await.map_err(error)?
         } else {
             Vec::new()
         };

@@ -12,18 +12,16 @@ pub const APPLIED: &str = "SELECT version FROM retouch_migrations WHERE success 
 pub type Step = (i64, &'static str, &'static str);
 
 /// For MySQL and MariaDB.
-pub const MYSQL: &[Step] = &[(
-    1,
-    "tables",
-    include_str!("../../../migrations/mysql/0001_tables.sql"),
-)];
+pub const MYSQL: &[Step] = &[
+    (1, "tables", include_str!("../../../migrations/mysql/0001_tables.sql")),
+    (2, "embedded broker", include_str!("../../../migrations/mysql/0002_embedded_broker.sql")),
+];
 
 /// For SQLite.
-pub const SQLITE: &[Step] = &[(
-    1,
-    "tables",
-    include_str!("../../../migrations/sqlite/0001_tables.sql"),
-)];
+pub const SQLITE: &[Step] = &[
+    (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
+    (2, "embedded broker", include_str!("../../../migrations/sqlite/0002_embedded_broker.sql")),
+];
 
 /// What is in a database, compared with what this program needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,16 +65,9 @@ impl SchemaState {
     pub fn of(tables: &[String], applied: Vec<i64>, steps: &[Step]) -> Self {
         let needs = steps.iter().map(|step| step.0).max().unwrap_or_default();
         let Some(at) = applied.into_iter().max() else {
-            let foreign = tables
-                .iter()
-                .filter(|table| OUR_TABLES.contains(&table.as_str()))
-                .cloned();
+            let foreign = tables.iter().filter(|table| OUR_TABLES.contains(&table.as_str())).cloned();
             let tables: Vec<_> = foreign.collect();
-            return if tables.is_empty() {
-                Self::Empty
-            } else {
-                Self::Foreign { tables }
-            };
+            return if tables.is_empty() { Self::Empty } else { Self::Foreign { tables } };
         };
         match at.cmp(&needs) {
             std::cmp::Ordering::Equal => Self::Current,
@@ -90,21 +81,12 @@ impl std::fmt::Display for SchemaState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Current => write!(f, "the database is up to date"),
-            Self::Empty => write!(
-                f,
-                "the database has no tables of Retouch yet: run `retouch migrate`"
-            ),
+            Self::Empty => write!(f, "the database has no tables of Retouch yet: run `retouch migrate`"),
             Self::Behind { at, needs } => {
-                write!(
-                    f,
-                    "the database is at schema {at}, this program needs {needs}: run `retouch migrate`"
-                )
+                write!(f, "the database is at schema {at}, this program needs {needs}: run `retouch migrate`")
             }
             Self::Ahead { at, knows } => {
-                write!(
-                    f,
-                    "the database is at schema {at}, this program knows {knows}: run a newer `retouch`"
-                )
+                write!(f, "the database is at schema {at}, this program knows {knows}: run a newer `retouch`")
             }
             Self::Foreign { tables } => write!(
                 f,

@@ -108,6 +108,7 @@ static SQL: Statements = Statements {
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ?",
     event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ?",
+    redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY wake_at LIMIT ?",
     snooze_calls: "UPDATE image_edit_calls SET wakes = wakes + 1, \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (min(?2 * (1 << min(wakes, 6)), 600000) / 1000.0) || ' seconds') \
@@ -172,12 +173,7 @@ impl Db for SqliteDb {
     }
 
     async fn begin(&self) -> Result<Box<dyn Tx>, DbError> {
-        Ok(Box::new(
-            self.pool
-                .begin_with("BEGIN IMMEDIATE")
-                .await
-                .map_err(error)?,
-        ))
+        Ok(Box::new(self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(error)?))
     }
 
     async fn plain(&self) -> Result<Box<dyn Tx>, DbError> {
@@ -187,16 +183,10 @@ impl Db for SqliteDb {
     async fn schema_state(&self) -> Result<SchemaState, DbError> {
         let mut connection = self.plain().await?;
         let tables = connection.rows(SQL.our_tables, &[]).await?;
-        let tables = tables
-            .iter()
-            .map(|row| row.text(0))
-            .collect::<Result<Vec<_>, _>>()?;
+        let tables = tables.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
         let applied = if tables.iter().any(|table| table == schema::TABLE) {
             let sql = AssertSqlSafe(schema::APPLIED.to_owned());
-            sqlx::query_scalar(sql)
-                .fetch_all(&self.pool)
-                .await
-                .map_err(error)?
+            sqlx::query_scalar(sql).fetch_all(&self.pool).await.map_err(error)?
         } else {
             Vec::new()
         };
