@@ -159,6 +159,7 @@ static SQL: Statements = Statements {
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ?",
     event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ?",
+    redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= UTC_TIMESTAMP(3) ORDER BY wake_at LIMIT ? \
         FOR UPDATE SKIP LOCKED",
     // `wake_at` first: MySQL sees the columns that it has assigned already.

@@ -117,6 +117,7 @@ static SQL: Statements = Statements {
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ?",
     event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ?",
+    redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY wake_at LIMIT ?",
     snooze_calls: "UPDATE image_edit_calls SET wakes = wakes + 1, \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (min(?2 * (1 << min(wakes, 6)), 600000) / 1000.0) || ' seconds') \

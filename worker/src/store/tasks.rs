@@ -32,6 +32,25 @@ impl Store {
         })
     }
 
+    /// Answers to `reply_to` from now on. Returns the task as it stands afterwards: if it has ended, its event may have
+    /// gone to the one before.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn redirect_reply(
+        &self,
+        task_id: &str,
+        reply_to: Option<&str>,
+        correlation_id: Option<&str>,
+    ) -> Result<Option<TaskRecord>, StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            connection.run(self.db.sql().redirect_reply, vals![reply_to, correlation_id, task_id]).await?;
+            Ok(())
+        })?;
+        self.find_task(task_id).await
+    }
+
     /// Calls that nobody has looked after in time: a lease ran out, or the message was lost. Each is put off, so that
     /// one replica at a time wakes it; `first` doubles with every look.
     ///

@@ -55,39 +55,15 @@ pub fn operation(name: &str) -> Option<&'static Operation> {
 }
 
 const fn number(name: &'static str, min: f64, max: f64, default: f64, text: &'static str) -> Param {
-    Param {
-        name,
-        kind: Kind::Number { min, max },
-        absent: Absent::Number(default),
-        description: text,
-    }
+    Param { name, kind: Kind::Number { min, max }, absent: Absent::Number(default), description: text }
 }
 
-const fn integer(
-    name: &'static str,
-    min: i64,
-    max: i64,
-    default: i64,
-    text: &'static str,
-) -> Param {
-    Param {
-        name,
-        kind: Kind::Integer { min, max },
-        absent: Absent::Integer(default),
-        description: text,
-    }
+const fn integer(name: &'static str, min: i64, max: i64, default: i64, text: &'static str) -> Param {
+    Param { name, kind: Kind::Integer { min, max }, absent: Absent::Integer(default), description: text }
 }
 
 const fn side(name: &'static str, absent: Absent, text: &'static str) -> Param {
-    Param {
-        name,
-        kind: Kind::Integer {
-            min: 1,
-            max: 65_535,
-        },
-        absent,
-        description: text,
-    }
+    Param { name, kind: Kind::Integer { min: 1, max: 65_535 }, absent, description: text }
 }
 
 const fn choice(
@@ -96,21 +72,11 @@ const fn choice(
     default: &'static str,
     text: &'static str,
 ) -> Param {
-    Param {
-        name,
-        kind: Kind::Choice(words),
-        absent: Absent::Text(default),
-        description: text,
-    }
+    Param { name, kind: Kind::Choice(words), absent: Absent::Text(default), description: text }
 }
 
 const fn colour(name: &'static str, default: &'static str, text: &'static str) -> Param {
-    Param {
-        name,
-        kind: Kind::Colour,
-        absent: Absent::Text(default),
-        description: text,
-    }
+    Param { name, kind: Kind::Colour, absent: Absent::Text(default), description: text }
 }
 
 static OPERATIONS: &[Operation] = &[
@@ -169,26 +135,14 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "brighten",
         description: "Lighter, or darker",
-        params: &[number(
-            "amount",
-            -100.0,
-            100.0,
-            20.0,
-            "per cent of white to add",
-        )],
+        params: &[number("amount", -100.0, 100.0, 20.0, "per cent of white to add")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::brighten(image, &args.read()?)),
     },
     Operation {
         name: "contrast",
         description: "More contrast, or less",
-        params: &[number(
-            "amount",
-            -100.0,
-            100.0,
-            20.0,
-            "-100 is flat grey, 0 as it was",
-        )],
+        params: &[number("amount", -100.0, 100.0, 20.0, "-100 is flat grey, 0 as it was")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::contrast(image, &args.read()?)),
     },
@@ -216,26 +170,14 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "autocontrast",
         description: "Stretched until the darkest is black and the brightest white",
-        params: &[number(
-            "cutoff",
-            0.0,
-            40.0,
-            0.5,
-            "per cent to ignore at either end",
-        )],
+        params: &[number("cutoff", 0.0, 40.0, 0.5, "per cent to ignore at either end")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::autocontrast(image, &args.read()?)),
     },
     Operation {
         name: "vignette",
         description: "Darker towards the corners",
-        params: &[number(
-            "strength",
-            0.0,
-            1.0,
-            0.5,
-            "1 makes the corners black",
-        )],
+        params: &[number("strength", 0.0, 1.0, 0.5, "1 makes the corners black")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::vignette(image, &args.read()?)),
     },
@@ -243,13 +185,7 @@ static OPERATIONS: &[Operation] = &[
         name: "noise",
         description: "Film grain; the same seed gives the same grain",
         params: &[
-            number(
-                "amount",
-                0.0,
-                100.0,
-                12.0,
-                "its deviation, on the scale to 255",
-            ),
+            number("amount", 0.0, 100.0, 12.0, "its deviation, on the scale to 255"),
             integer("seed", 0, u32::MAX as i64, 0, "another one, another grain"),
         ],
         shape: Shape::Same,
@@ -258,13 +194,7 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "blur",
         description: "Gaussian blur",
-        params: &[number(
-            "sigma",
-            0.1,
-            100.0,
-            3.0,
-            "how far it spreads, in pixels",
-        )],
+        params: &[number("sigma", 0.1, 100.0, 3.0, "how far it spreads, in pixels")],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::blur(image, &args.read()?)),
     },
@@ -272,13 +202,7 @@ static OPERATIONS: &[Operation] = &[
         name: "sharpen",
         description: "Unsharp masking",
         params: &[
-            number(
-                "sigma",
-                0.1,
-                100.0,
-                1.5,
-                "the size of the details, in pixels",
-            ),
+            number("sigma", 0.1, 100.0, 1.5, "the size of the details, in pixels"),
             number("amount", 0.0, 10.0, 1.0, "how much they are strengthened"),
             number("threshold", 0.0, 255.0, 2.0, "fainter ones are left alone"),
         ],
@@ -295,13 +219,7 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "pixelate",
         description: "Coarse blocks",
-        params: &[integer(
-            "size",
-            2,
-            1024,
-            16,
-            "the side of a block, in pixels",
-        )],
+        params: &[integer("size", 2, 1024, 16, "the side of a block, in pixels")],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::pixelate(image, &args.read()?)),
     },
@@ -315,13 +233,7 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "sketch",
         description: "A pencil drawing",
-        params: &[number(
-            "sigma",
-            0.5,
-            50.0,
-            6.0,
-            "the width of the strokes, in pixels",
-        )],
+        params: &[number("sigma", 0.5, 50.0, 6.0, "the width of the strokes, in pixels")],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::sketch(image, &args.read()?)),
     },
@@ -349,11 +261,7 @@ static OPERATIONS: &[Operation] = &[
         description: "Turned clockwise; quarter turns are exact",
         params: &[
             number("degrees", -360.0, 360.0, 90.0, "clockwise"),
-            colour(
-                "fill",
-                "#00000000",
-                "what shows in the corners; transparent is white in a JPEG",
-            ),
+            colour("fill", "#00000000", "what shows in the corners; transparent is white in a JPEG"),
             Param {
                 name: "expand",
                 kind: Kind::Flag,
@@ -390,16 +298,8 @@ static OPERATIONS: &[Operation] = &[
         name: "resize",
         description: "Another size",
         params: &[
-            side(
-                "width",
-                Absent::Means("in proportion to the height"),
-                "the new width",
-            ),
-            side(
-                "height",
-                Absent::Means("in proportion to the width"),
-                "the new height",
-            ),
+            side("width", Absent::Means("in proportion to the height"), "the new width"),
+            side("height", Absent::Means("in proportion to the width"), "the new height"),
             choice(
                 "fit",
                 &["exact", "inside", "cover"],
@@ -426,13 +326,7 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "upscale",
         description: "Enlarged (Lanczos)",
-        params: &[number(
-            "factor",
-            1.0,
-            4.0,
-            2.0,
-            "how many times as wide and as high",
-        )],
+        params: &[number("factor", 1.0, 4.0, 2.0, "how many times as wide and as high")],
         shape: Shape::Becomes(|args, size| Ok(geometry::upscale_size(&args.read()?, size))),
         apply: |args, image| Ok(geometry::upscale(image, &args.read()?)),
     },

@@ -95,9 +95,7 @@ impl fmt::Display for Absent {
 impl fmt::Display for Param {
     /// E.g. `sigma: 0.1 to 100 (default 3)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name, kind, absent, ..
-        } = self;
+        let Self { name, kind, absent, .. } = self;
         match absent {
             Absent::Refused => write!(f, "{name}: {kind} (required)"),
             _ => write!(f, "{name}: {kind} (default {absent})"),
@@ -115,21 +113,14 @@ impl Param {
             invalid(format!("params.{name}: {must_be} {kind}, not {value}"))
         };
         let checked = match self.kind {
-            Kind::Number { min, max } => value
-                .as_f64()
-                .filter(|number| (min..=max).contains(number))
-                .map(|_| value.clone()),
-            Kind::Integer { min, max } => whole(value)
-                .filter(|number| (min..=max).contains(number))
-                .map(Value::from),
-            Kind::Choice(words) => value
-                .as_str()
-                .filter(|word| words.contains(word))
-                .map(Value::from),
-            Kind::Colour => value
-                .as_str()
-                .filter(|text| Colour::parse(text).is_some())
-                .map(Value::from),
+            Kind::Number { min, max } => {
+                value.as_f64().filter(|number| (min..=max).contains(number)).map(|_| value.clone())
+            }
+            Kind::Integer { min, max } => {
+                whole(value).filter(|number| (min..=max).contains(number)).map(Value::from)
+            }
+            Kind::Choice(words) => value.as_str().filter(|word| words.contains(word)).map(Value::from),
+            Kind::Colour => value.as_str().filter(|text| Colour::parse(text).is_some()).map(Value::from),
             Kind::Flag => value.as_bool().map(Value::from),
         };
         checked.ok_or_else(refused)
@@ -170,9 +161,8 @@ impl Args {
 
 /// Checks parameters against their descriptions and fills in the defaults.
 pub(super) fn read(known: &'static [Param], given: &Params) -> Result<Args, EditError> {
-    if let Some((unknown, _)) = given
-        .iter()
-        .find(|(name, _)| known.iter().all(|param| param.name != name.as_str()))
+    if let Some((unknown, _)) =
+        given.iter().find(|(name, _)| known.iter().all(|param| param.name != name.as_str()))
     {
         let names: Vec<_> = known.iter().map(|param| param.name).collect();
         let names = match names.as_slice() {
