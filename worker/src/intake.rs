@@ -28,7 +28,7 @@ const LOADS: usize = 8;
 /// A source that cannot be reached now is asked again this often, a rung further each time, before its image fails.
 const SOURCE_ATTEMPTS: u32 = 3;
 /// A message larger than this goes into the blob store when it becomes a dead letter: databases limit a row.
-pub const INLINE_PAYLOAD: usize = 256 * 1024;
+pub(crate) const INLINE_PAYLOAD: usize = 256 * 1024;
 
 /// Why a task cannot go on: what `?` carries out of the steps below.
 type Stop = Outcome;
@@ -37,7 +37,7 @@ type Stop = Outcome;
 type Picture = Result<Loaded, ImageError>;
 
 /// Works on one task message.
-pub async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
+pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
     if app.shutdown.is_cancelled() {
         return Outcome::HandBack;
     }
@@ -322,7 +322,7 @@ async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Resu
 ///
 /// # Errors
 /// The blob store cannot be asked.
-pub async fn dead_payload(blobs: &Blobs, payload: &Bytes) -> Result<DeadPayload, BlobError> {
+pub(crate) async fn dead_payload(blobs: &Blobs, payload: &Bytes) -> Result<DeadPayload, BlobError> {
     if payload.len() <= INLINE_PAYLOAD {
         return Ok(DeadPayload::Inline(payload.clone()));
     }
@@ -342,9 +342,9 @@ fn described(source: &Source) -> String {
 }
 
 /// The queue that this stage consumes.
-pub const QUEUE: Queue = Queue::Tasks;
+pub(crate) const QUEUE: Queue = Queue::Tasks;
 
 /// Where producers' messages go, for our own commands.
-pub fn destination() -> Destination {
+pub(crate) fn destination() -> Destination {
     Destination::Queue(QUEUE)
 }
