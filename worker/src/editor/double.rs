@@ -371,4 +371,4 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -176,4 +176,4 @@ fn mask_size(mask: &image::DynamicImage, (width, height): Size) -> String {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
