@@ -176,4 +176,6 @@ fn mask_size(mask: &image::DynamicImage, (width, height): Size) -> String {
 }
 
 #[cfg(test)]
+mod operation_tests;
+#[cfg(test)]
 mod tests;
