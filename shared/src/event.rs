@@ -47,16 +47,8 @@ impl std::str::FromStr for TaskStatus {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let all = [
-            Self::Pending,
-            Self::Processing,
-            Self::Completed,
-            Self::Partial,
-            Self::Failed,
-        ];
-        all.into_iter()
-            .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownWord(text.to_owned()))
+        let all = [Self::Pending, Self::Processing, Self::Completed, Self::Partial, Self::Failed];
+        all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
     }
 }
 
@@ -193,15 +185,8 @@ impl Event {
 
     /// The id of the event that says that `task_id` ended as `status` with these counts. The counts are in it
     /// because a retry of what failed can end in the same status with another outcome.
-    pub fn id_for(
-        task_id: &str,
-        status: TaskStatus,
-        [hit, joined, paid, failed]: [u32; 4],
-    ) -> Uuid {
-        let outcome = format!(
-            "v{VERSION}\n{task_id}\n{}\n{hit},{joined},{paid},{failed}",
-            status.as_str()
-        );
+    pub fn id_for(task_id: &str, status: TaskStatus, [hit, joined, paid, failed]: [u32; 4]) -> Uuid {
+        let outcome = format!("v{VERSION}\n{task_id}\n{}\n{hit},{joined},{paid},{failed}", status.as_str());
         Uuid::new_v5(&EVENT_NAMESPACE, outcome.as_bytes())
     }
 }
@@ -212,10 +197,7 @@ const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_5a57_3c0e_4f0e_9b43_0f5d_2f
 /// Millionths as a plain decimal number without trailing zeros: `140000` is `0.14`.
 pub fn decimal(micros: i64) -> String {
     let sign = if micros < 0 { "-" } else { "" };
-    let (whole, part) = (
-        micros.unsigned_abs() / 1_000_000,
-        micros.unsigned_abs() % 1_000_000,
-    );
+    let (whole, part) = (micros.unsigned_abs() / 1_000_000, micros.unsigned_abs() % 1_000_000);
     let text = format!("{sign}{whole}.{part:06}");
     let text = text.trim_end_matches('0');
     text.strip_suffix('.').unwrap_or(text).to_owned()

@@ -88,9 +88,7 @@ impl Serialize for Digest32 {
 
 impl<'de> Deserialize<'de> for Digest32 {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -119,16 +117,7 @@ impl EditIdentity<'_> {
     /// The edit key.
     pub fn key(&self) -> EditKey {
         // Destructured without `..`: a new field does not compile until it is placed.
-        let Self {
-            image_hash,
-            edit_type,
-            prompt,
-            provider,
-            model,
-            params,
-            mask_hash,
-            variant,
-        } = self;
+        let Self { image_hash, edit_type, prompt, provider, model, params, mask_hash, variant } = self;
         let mut hasher = Sha256::new();
         let mut field = |bytes: &[u8]| {
             hasher.update((bytes.len() as u64).to_be_bytes());
@@ -142,11 +131,7 @@ impl EditIdentity<'_> {
         field(model.as_bytes());
         field(params.canonical().as_bytes());
         // Absent is an empty field; a present mask has 32 bytes and a present variant at least one.
-        field(
-            mask_hash
-                .as_ref()
-                .map_or(&[][..], |hash| &hash.as_bytes()[..]),
-        );
+        field(mask_hash.as_ref().map_or(&[][..], |hash| &hash.as_bytes()[..]));
         field(variant.unwrap_or_default().as_bytes());
         Digest32(hasher.finalize().into())
     }
@@ -155,9 +140,5 @@ impl EditIdentity<'_> {
 /// NFC, line ends `\n`, outer white space trimmed, case kept. The same text goes to the provider.
 pub fn normalise_prompt(prompt: &str) -> String {
     let composed: String = prompt.nfc().collect();
-    composed
-        .replace("\r\n", "\n")
-        .replace('\r', "\n")
-        .trim()
-        .to_owned()
+    composed.replace("\r\n", "\n").replace('\r', "\n").trim().to_owned()
 }

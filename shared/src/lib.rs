@@ -6,10 +6,12 @@
 //! A message goes through three shapes: [`wire::TaskMessage`] is what is on the wire,
 //! [`task::Task`] is what validation makes of it, [`key::EditKey`] is what one picture with one edit is called.
 
+pub mod amqp;
 pub mod client;
 pub mod event;
 pub mod key;
 pub mod params;
+pub mod publisher;
 pub mod task;
 pub mod topology;
 pub mod wire;

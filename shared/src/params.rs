@@ -112,9 +112,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("not a finite number"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -138,9 +136,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(key) = entries.next_key::<String>()? {
             let value = entries.next_value_seed(Strict)?;
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format!(
-                    "the key `{key}` is given twice; give it once"
-                )));
+                return Err(A::Error::custom(format!("the key `{key}` is given twice; give it once")));
             }
             map.insert(key, value);
         }
@@ -161,10 +157,7 @@ mod tests {
         let one = params(r#"{"b": {"y": 1, "x": [ {"q": 1, "p": 2} ]}, "a": "é"}"#);
         let other = params(r#"{"a":"\u00e9","b":{"x":[{"p":2,"q":1}],"y":1}}"#);
         assert_eq!(one.canonical(), other.canonical());
-        assert_eq!(
-            one.canonical(),
-            r#"{"a":"é","b":{"x":[{"p":2,"q":1}],"y":1}}"#
-        );
+        assert_eq!(one.canonical(), r#"{"a":"é","b":{"x":[{"p":2,"q":1}],"y":1}}"#);
     }
 
     #[test]

@@ -41,10 +41,7 @@ pub enum Invalid {
 
 impl Invalid {
     fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Field {
-            field: field.into(),
-            message: message.into(),
-        }
+        Self::Field { field: field.into(), message: message.into() }
     }
 
     /// The dead-letter reason.
@@ -99,15 +96,12 @@ impl Task {
     /// [`Invalid`], naming the field and the fix.
     pub fn decode(payload: &[u8]) -> Result<Self, Invalid> {
         if payload.len() > MAX_MESSAGE_BYTES {
-            return Err(Invalid::TooLarge {
-                bytes: payload.len(),
-            });
+            return Err(Invalid::TooLarge { bytes: payload.len() });
         }
         let mut json = serde_json::Deserializer::from_slice(payload);
-        let message: TaskMessage = serde_path_to_error::deserialize(&mut json)
-            .map_err(|error| explain(payload, &error))?;
-        json.end()
-            .map_err(|error| Invalid::field("message", error.to_string()))?;
+        let message: TaskMessage =
+            serde_path_to_error::deserialize(&mut json).map_err(|error| explain(payload, &error))?;
+        json.end().map_err(|error| Invalid::field("message", error.to_string()))?;
         Self::from_message(message)
     }
 
@@ -116,18 +110,8 @@ impl Task {
     /// # Errors
     /// [`Invalid::Field`], naming the field and the fix.
     pub fn from_message(message: TaskMessage) -> Result<Self, Invalid> {
-        let TaskMessage {
-            v,
-            task_id,
-            edit_type,
-            prompt,
-            model,
-            params,
-            mask,
-            images,
-            variant,
-            metadata,
-        } = message;
+        let TaskMessage { v, task_id, edit_type, prompt, model, params, mask, images, variant, metadata } =
+            message;
         check_version(u64::from(v))?;
         check_token("task_id", &task_id, 64, b"._:-")?;
         check_token("edit_type", &edit_type, 32, b"._-")?;
@@ -144,16 +128,11 @@ impl Task {
             check_metadata(metadata)?;
         }
         if !(1..=MAX_IMAGES).contains(&images.len()) {
-            let message = format!(
-                "must be 1 to {MAX_IMAGES} images, not {}; split the task",
-                images.len()
-            );
+            let message = format!("must be 1 to {MAX_IMAGES} images, not {}; split the task", images.len());
             return Err(Invalid::field("images", message));
         }
-        let images = images
-            .into_iter()
-            .enumerate()
-            .map(|(at, image)| source(&format!("images[{at}]"), image));
+        let images =
+            images.into_iter().enumerate().map(|(at, image)| source(&format!("images[{at}]"), image));
         let images = images.collect::<Result<Vec<_>, _>>()?;
         let mask = mask.map(|mask| source("mask", mask)).transpose()?;
         let mut task = Self {
@@ -231,9 +210,7 @@ pub fn peek_task_id(payload: &[u8]) -> Option<String> {
         return None;
     }
     let Peek { task_id } = serde_json::from_slice(payload).ok()?;
-    check_token("task_id", &task_id, 64, b"._:-")
-        .is_ok()
-        .then_some(task_id)
+    check_token("task_id", &task_id, 64, b"._:-").is_ok().then_some(task_id)
 }
 
 /// A message of another version fails on its unknown fields first; the version is the better answer.
@@ -248,11 +225,7 @@ fn explain(payload: &[u8], error: &serde_path_to_error::Error<serde_json::Error>
         return version;
     }
     let path = error.path().to_string();
-    let field = if path == "." {
-        "message".to_owned()
-    } else {
-        path
-    };
+    let field = if path == "." { "message".to_owned() } else { path };
     Invalid::field(field, error.inner().to_string())
 }
 
@@ -260,34 +233,23 @@ fn check_version(v: u64) -> Result<(), Invalid> {
     if v == u64::from(VERSION) {
         return Ok(());
     }
-    Err(Invalid::field(
-        "v",
-        format!("version {v} is not known; this worker speaks version {VERSION}"),
-    ))
+    Err(Invalid::field("v", format!("version {v} is not known; this worker speaks version {VERSION}")))
 }
 
 fn check_token(field: &str, text: &str, most: usize, punctuation: &[u8]) -> Result<(), Invalid> {
     let fits = (1..=most).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || punctuation.contains(&b));
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || punctuation.contains(&b));
     if fits {
         return Ok(());
     }
     let extra = String::from_utf8_lossy(punctuation);
-    Err(Invalid::field(
-        field,
-        format!("must be 1-{most} of [A-Za-z0-9{extra}]"),
-    ))
+    Err(Invalid::field(field, format!("must be 1-{most} of [A-Za-z0-9{extra}]")))
 }
 
 fn check_chars(field: &str, text: &str, least: usize, most: usize) -> Result<(), Invalid> {
     let count = text.chars().count();
     if !(least..=most).contains(&count) {
-        return Err(Invalid::field(
-            field,
-            format!("must be {least} to {most} characters, not {count}"),
-        ));
+        return Err(Invalid::field(field, format!("must be {least} to {most} characters, not {count}")));
     }
     // Some databases and providers cut a text at a NUL.
     if text.contains('\0') {
@@ -300,10 +262,7 @@ fn check_bytes(field: &str, bytes: usize, most: usize) -> Result<(), Invalid> {
     if bytes <= most {
         return Ok(());
     }
-    Err(Invalid::field(
-        field,
-        format!("has {bytes} bytes as compact JSON; the limit is {most}"),
-    ))
+    Err(Invalid::field(field, format!("has {bytes} bytes as compact JSON; the limit is {most}")))
 }
 
 fn check_metadata(metadata: &Value) -> Result<(), Invalid> {
@@ -315,41 +274,20 @@ fn check_metadata(metadata: &Value) -> Result<(), Invalid> {
 
 fn source(field: &str, image: ImageRef) -> Result<Source, Invalid> {
     match image {
-        ImageRef {
-            url: Some(url),
-            data: None,
-            blob: None,
-        } => {
+        ImageRef { url: Some(url), data: None, blob: None } => {
             if url.len() > MAX_URL_BYTES {
                 let message = format!("has {} bytes; the limit is {MAX_URL_BYTES}", url.len());
                 return Err(Invalid::field(format!("{field}.url"), message));
             }
             Ok(Source::Url(url))
         }
-        ImageRef {
-            url: None,
-            data: Some(data),
-            blob: None,
-        } => Ok(Source::Data(data)),
-        ImageRef {
-            url: None,
-            data: None,
-            blob: Some(blob),
-        } => {
-            let digest = blob
-                .strip_prefix("sha256:")
-                .and_then(|hex| hex.parse().ok());
-            let wrong = || {
-                Invalid::field(
-                    format!("{field}.blob"),
-                    "must be `sha256:` and 64 lower-case hex digits",
-                )
-            };
+        ImageRef { url: None, data: Some(data), blob: None } => Ok(Source::Data(data)),
+        ImageRef { url: None, data: None, blob: Some(blob) } => {
+            let digest = blob.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
+            let wrong =
+                || Invalid::field(format!("{field}.blob"), "must be `sha256:` and 64 lower-case hex digits");
             digest.map(Source::Blob).ok_or_else(wrong)
         }
-        _ => Err(Invalid::field(
-            field,
-            "must have exactly one of `url`, `data`, `blob`",
-        )),
+        _ => Err(Invalid::field(field, "must have exactly one of `url`, `data`, `blob`")),
     }
 }

@@ -17,10 +17,7 @@ pub const RUNGS: [Duration; 7] = [
 
 /// The shortest rung that waits at least `delay`; the longest where none does.
 pub fn rung_for(delay: Duration) -> Duration {
-    RUNGS
-        .into_iter()
-        .find(|rung| *rung >= delay)
-        .unwrap_or(RUNGS[RUNGS.len() - 1])
+    RUNGS.into_iter().find(|rung| *rung >= delay).unwrap_or(RUNGS[RUNGS.len() - 1])
 }
 
 /// The delivery limit of every work queue, given explicitly because its default differs by broker version.
@@ -51,13 +48,9 @@ impl Topology {
     /// [`BadNamespace`] unless it is 1-40 of `[A-Za-z0-9._-]`.
     pub fn new(namespace: &str) -> Result<Self, BadNamespace> {
         let fits = (1..=40).contains(&namespace.len())
-            && namespace
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            && namespace.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         if fits {
-            Ok(Self {
-                namespace: namespace.to_owned(),
-            })
+            Ok(Self { namespace: namespace.to_owned() })
         } else {
             Err(BadNamespace(namespace.to_owned()))
         }
@@ -106,9 +99,7 @@ impl Topology {
 
 impl Default for Topology {
     fn default() -> Self {
-        Self {
-            namespace: DEFAULT_NAMESPACE.to_owned(),
-        }
+        Self { namespace: DEFAULT_NAMESPACE.to_owned() }
     }
 }
 
@@ -118,19 +109,8 @@ mod tests {
 
     #[test]
     fn a_delay_is_rounded_up_to_a_rung() {
-        for (asked, rung) in [
-            (0, 1),
-            (1, 1),
-            (2, 5),
-            (31, 120),
-            (7200, 7200),
-            (99_999, 7200),
-        ] {
-            assert_eq!(
-                rung_for(Duration::from_secs(asked)),
-                Duration::from_secs(rung),
-                "{asked} s"
-            );
+        for (asked, rung) in [(0, 1), (1, 1), (2, 5), (31, 120), (7200, 7200), (99_999, 7200)] {
+            assert_eq!(rung_for(Duration::from_secs(asked)), Duration::from_secs(rung), "{asked} s");
         }
     }
 
@@ -139,9 +119,6 @@ mod tests {
         for bad in ["", "a b", "é", "a/b", &"x".repeat(41)] {
             assert!(Topology::new(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(
-            Topology::new("t.1").unwrap().edits_queue("local"),
-            "t.1.edits.local"
-        );
+        assert_eq!(Topology::new("t.1").unwrap().edits_queue("local"), "t.1.edits.local");
     }
 }

@@ -74,26 +74,17 @@ pub struct ImageRef {
 impl ImageRef {
     /// A picture at an `http` or `https` URL.
     pub fn url(url: impl Into<String>) -> Self {
-        Self {
-            url: Some(url.into()),
-            ..Self::default()
-        }
+        Self { url: Some(url.into()), ..Self::default() }
     }
 
     /// A picture inside the message, as a `data:` URI.
     pub fn data(uri: impl Into<String>) -> Self {
-        Self {
-            data: Some(uri.into()),
-            ..Self::default()
-        }
+        Self { data: Some(uri.into()), ..Self::default() }
     }
 
     /// A picture already in the blob store, by its digest in hex.
     pub fn blob(sha256_hex: &str) -> Self {
-        Self {
-            blob: Some(format!("sha256:{sha256_hex}")),
-            ..Self::default()
-        }
+        Self { blob: Some(format!("sha256:{sha256_hex}")), ..Self::default() }
     }
 }
 

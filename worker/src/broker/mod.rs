@@ -14,6 +14,7 @@ use thiserror::Error;
 
 pub mod embedded;
 pub mod rabbitmq;
+pub mod supervise;
 
 /// A work queue, by meaning; the adapter knows its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

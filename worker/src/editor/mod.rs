@@ -124,10 +124,7 @@ pub enum EditError {
 impl EditError {
     /// A final refusal.
     pub fn rejected(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Rejected {
-            code: code.into(),
-            message: message.into(),
-        }
+        Self::Rejected { code: code.into(), message: message.into() }
     }
 }
 

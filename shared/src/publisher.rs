@@ -1,0 +1,261 @@
+//! Confirmed publishing: many messages in flight on one channel, each answered with its own outcome.
+//!
+//! The client library hands a returned message to whichever confirm it completes next, which need not be its own
+//! (RabbitMQ may confirm an earlier message between a return and its acknowledgement, and confirms many at once).
+//! So every mandatory message carries a number in a header, and one task per channel owns all confirms and matches
+//! returns by that number.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::stream::{FuturesUnordered, StreamExt};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::amqp::{AmqpError, Link, Slot};
+
+/// Marks a mandatory message with its number on its channel. Means nothing to whoever receives it.
+pub const NUMBER_HEADER: &str = "x-retouch-publish";
+/// Messages that wait for their confirm at once; beyond it callers wait their turn.
+const IN_FLIGHT: usize = 1024;
+
+/// One message to publish.
+pub struct Outgoing {
+    /// The exchange; empty is the default exchange.
+    pub exchange: ShortString,
+    /// The routing key.
+    pub routing_key: ShortString,
+    /// Whether it is an error that no queue takes it.
+    pub mandatory: bool,
+    /// The body.
+    pub payload: Box<dyn AsRef<[u8]> + Send + Sync>,
+    /// Its properties; for a durable message with `delivery_mode` 2.
+    pub properties: BasicProperties,
+}
+
+/// Publishes with confirms over a connection of its own, which it opens when needed.
+pub struct Publisher {
+    link: Link,
+    name: String,
+    confirm_timeout: Duration,
+    slot: Slot<Arc<Line>>,
+}
+
+/// One connection, its channel and the task that owns its confirms.
+struct Line {
+    jobs: mpsc::Sender<Job>,
+    connection: Arc<Connection>,
+    channel: Channel,
+    window: Semaphore,
+    /// Closed when the task has ended.
+    ended: watch::Receiver<()>,
+}
+
+struct Job {
+    outgoing: Outgoing,
+    answer: oneshot::Sender<Result<(), AmqpError>>,
+}
+
+impl Publisher {
+    /// A publisher that is not connected yet. `name` is shown in the broker's list of connections.
+    pub fn new(link: Link, name: &str, confirm_timeout: Duration) -> Self {
+        Self { link, name: name.to_owned(), confirm_timeout, slot: Slot::default() }
+    }
+
+    /// Publishes and returns when the broker has confirmed it.
+    ///
+    /// # Errors
+    /// [`AmqpError::NotFound`] when it was mandatory and no queue took it, or the exchange does not exist. On any other error
+    /// it may or may not have been published.
+    pub async fn publish(&self, outgoing: Outgoing) -> Result<(), AmqpError> {
+        let line = self.slot.get(|line| line.is_up(), self.open()).await?;
+        if line.connection.status().blocked() {
+            let why = "the broker takes no messages: it is short of memory or disk".to_owned();
+            return Err(AmqpError::Unavailable(why));
+        }
+        let (answer, answered) = oneshot::channel();
+        let result = tokio::time::timeout(self.confirm_timeout, async {
+            let _permit = line.window.acquire().await.map_err(|_closed| ended())?;
+            let job = Job { outgoing, answer };
+            // Both fail only when the task has ended, and it ends with its channel.
+            line.jobs.send(job).await.map_err(|_closed| ended())?;
+            answered.await.map_err(|_dropped| ended())?
+        });
+        let Ok(result) = result.await else {
+            // A line that answers nobody is left behind; those in flight on it may still be answered. Not where the
+            // broker says that it is blocked: new lines would be too, and pile up.
+            if !line.connection.status().blocked() {
+                self.slot.take_if(|open| Arc::ptr_eq(open, &line)).await;
+            }
+            let why = format!("no confirm from the broker within {:?}", self.confirm_timeout);
+            return Err(AmqpError::Unavailable(why));
+        };
+        result
+    }
+
+    /// Waits for what is in flight, then closes the connection.
+    pub async fn close(&self) {
+        let Some(line) = self.slot.take_if(|_| true).await else {
+            return;
+        };
+        let connection = Arc::clone(&line.connection);
+        let mut ended = line.ended.clone();
+        drop(line);
+        // The task ends when the last caller has its answer, and each has a timeout.
+        while ended.changed().await.is_ok() {}
+        let _closed = connection.close(200, "OK".into()).await;
+    }
+
+    async fn open(&self) -> Result<Arc<Line>, AmqpError> {
+        let connection = self.link.connect(&self.name).await?;
+        let channel = connection.create_channel().await;
+        let channel = channel.map_err(|error| AmqpError::from_lapin(&error))?;
+        let confirm = channel.confirm_select(ConfirmSelectOptions::default());
+        confirm.await.map_err(|error| AmqpError::from_lapin(&error))?;
+        let (jobs, queue) = mpsc::channel(16);
+        let (running, ended) = watch::channel(());
+        let confirms = run(channel.clone(), queue);
+        tokio::spawn(async move {
+            confirms.await;
+            drop(running);
+        });
+        Ok(Arc::new(Line {
+            jobs,
+            connection: Arc::new(connection),
+            channel,
+            window: Semaphore::new(IN_FLIGHT),
+            ended,
+        }))
+    }
+}
+
+impl Line {
+    fn is_up(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+}
+
+fn ended() -> AmqpError {
+    AmqpError::Unavailable("the broker ended the connection".to_owned())
+}
+
+/// A publish whose confirm has come.
+struct Landed {
+    number: u64,
+    exchange: ShortString,
+    result: Result<Confirmation, lapin::Error>,
+    answer: oneshot::Sender<Result<(), AmqpError>>,
+}
+
+/// Owns one channel's confirms until the last caller has gone: what is in flight then, nobody waits for.
+async fn run(channel: Channel, mut jobs: mpsc::Receiver<Job>) {
+    let numbers = AtomicU64::new(0);
+    let mut returned = HashSet::new();
+    let mut flying = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            job = jobs.recv() => match job {
+                Some(job) => flying.push(fly(&channel, &numbers, job)),
+                None => return,
+            },
+            Some(first) = flying.next(), if !flying.is_empty() => {
+                // A return is found in a confirm that completed no later than its own: take in all that completed
+                // before deciding on any.
+                let mut batch = vec![first];
+                while let Some(Some(next)) = flying.next().now_or_never() {
+                    batch.push(next);
+                }
+                decide(batch, &mut returned);
+            }
+        }
+    }
+}
+
+/// Publishes one message and waits for its confirm. Up to the first wait this runs in one go, so that the numbers
+/// are in the order of the messages on the channel.
+async fn fly(channel: &Channel, numbers: &AtomicU64, job: Job) -> Landed {
+    let Job { outgoing, answer } = job;
+    let number = numbers.fetch_add(1, Ordering::Relaxed);
+    let mut properties = outgoing.properties;
+    if outgoing.mandatory {
+        let mut headers = properties.headers().clone().unwrap_or_default();
+        // Numbers stay far below the 63 bits of the type.
+        let value = AMQPValue::LongLongInt(number.cast_signed());
+        headers.insert(NUMBER_HEADER.into(), value);
+        properties = properties.with_headers(headers);
+    }
+    let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
+    let sent = channel.basic_publish(
+        outgoing.exchange.clone(),
+        outgoing.routing_key,
+        options,
+        (*outgoing.payload).as_ref(),
+        properties,
+    );
+    let result = match sent.await {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    Landed { number, exchange: outgoing.exchange, result, answer }
+}
+
+fn decide(batch: Vec<Landed>, returned: &mut HashSet<u64>) {
+    let carried: Vec<_> = batch.iter().map(|landed| carried_return(&landed.result)).collect();
+    returned.extend(carried.iter().flatten());
+    for (landed, carried) in batch.into_iter().zip(carried) {
+        let outcome = if returned.remove(&landed.number) {
+            Err(AmqpError::NotFound("no queue took the message".to_owned()))
+        } else {
+            outcome(&landed, carried)
+        };
+        // Whoever asked may have given up.
+        let _gone = landed.answer.send(outcome);
+    }
+}
+
+fn outcome(landed: &Landed, carried: Option<u64>) -> Result<(), AmqpError> {
+    match &landed.result {
+        // Returns are handed out in the order of their messages. One that is older than this message may stand before
+        // this message's own, which is then still to come.
+        Ok(Confirmation::Ack(_)) if carried.is_some_and(|other| other < landed.number) => {
+            Err(AmqpError::Unavailable("the broker's confirm was not clear".to_owned()))
+        }
+        Ok(Confirmation::Ack(_)) => Ok(()),
+        Ok(Confirmation::Nack(_)) => Err(AmqpError::Unavailable(
+            "the broker did not take the message: its queue is full or has no leader".to_owned(),
+        )),
+        Ok(Confirmation::NotRequested) => {
+            Err(AmqpError::Unavailable("the channel gives no confirms".to_owned()))
+        }
+        Err(error) => Err(match AmqpError::from_lapin(error) {
+            // A channel's error ends everything in flight on it; only what it names is to blame.
+            AmqpError::NotFound(why) | AmqpError::Refused(why)
+                if !why.contains(&format!("'{}'", landed.exchange)) =>
+            {
+                AmqpError::Unavailable(why)
+            }
+            error => error,
+        }),
+    }
+}
+
+/// The number of the message that came back with this confirm.
+fn carried_return(result: &Result<Confirmation, lapin::Error>) -> Option<u64> {
+    let Ok(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message))) = result else {
+        return None;
+    };
+    let headers = message.delivery.properties.headers().as_ref()?;
+    number(headers)
+}
+
+fn number(headers: &FieldTable) -> Option<u64> {
+    match headers.inner().get(NUMBER_HEADER)? {
+        AMQPValue::LongLongInt(number) => Some(number.cast_unsigned()),
+        _ => None,
+    }
+}

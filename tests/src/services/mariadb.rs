@@ -1,0 +1,117 @@
+//! A private MariaDB. Durable as a real one is: a test that kills it learns what a crash really loses.
+
+use std::{fs::File, path::PathBuf, process::Stdio};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::{Port, STOP_WITHIN, bare, program, ready, tail};
+use crate::process::Group;
+
+/// One server and its data folder.
+#[derive(Debug)]
+pub struct MariaDb {
+    server: Option<Group>,
+    program: PathBuf,
+    port: Port,
+    folder: TempDir,
+}
+
+impl MariaDb {
+    /// Creates an empty server and waits until it takes connections.
+    pub async fn start() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("retouch-mariadb-").tempdir()?;
+        let mut this = Self {
+            server: None,
+            program: program(&["/usr/sbin/mariadbd"], "mariadbd")?,
+            port: Port::free()?,
+            folder,
+        };
+        this.install().await?;
+        this.launch().await?;
+        Ok(this)
+    }
+
+    /// The URL of a database, as root without a password; of the server itself when `database` is empty.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("mysql://root@127.0.0.1:{}/{database}", self.port.number())
+    }
+
+    /// The server's address, for a proxy in front of it.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port.number())
+    }
+
+    /// Kills the server as a power cut would end it; [`MariaDb::restart`] brings it back.
+    pub fn kill9(&mut self) {
+        self.server = None;
+    }
+
+    /// Stops the server in good order if it runs, and starts it again on the same data and port.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.stop().await;
+        self.launch().await
+    }
+
+    /// Stops the server in good order if it runs.
+    pub async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.signal(Signal::SIGTERM);
+            // What does not obey in time is killed by the drop.
+            let _ = tokio::time::timeout(STOP_WITHIN, server.ended()).await;
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    async fn install(&self) -> Result<()> {
+        let mut command =
+            bare(&program(&["/usr/bin/mariadb-install-db"], "mariadb-install-db")?, self.folder.path());
+        command.args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"]);
+        // The usual root of a Debian server logs in by its system user through the socket; ours does over TCP.
+        command.arg("--auth-root-authentication-method=normal").args(user());
+        command.arg(format!("--datadir={}", self.data().display()));
+        let log = File::create(self.log())?;
+        command.stdout(log.try_clone()?).stderr(log);
+        let install = Group::spawn(&mut command, Some(self.folder.path()))?;
+        let status = install.ended().await.context("mariadb-install-db vanished")?;
+        ensure!(status.success(), "mariadb-install-db failed ({status}):\n{}", tail(&self.log()));
+        Ok(())
+    }
+
+    async fn launch(&mut self) -> Result<()> {
+        let mut command = bare(&self.program, self.folder.path());
+        command.arg("--no-defaults").args(user()).arg("--skip-name-resolve");
+        command.arg(format!("--datadir={}", self.data().display()));
+        command.arg(format!("--socket={}", self.folder.path().join("sock").display()));
+        command.arg(format!("--pid-file={}", self.folder.path().join("pid").display()));
+        command.args(["--bind-address=127.0.0.1", &format!("--port={}", self.port.number())]);
+        // A default, written down because the crash tests rest on it.
+        command.arg("--innodb-flush-log-at-trx-commit=1");
+        // What the packages configure; the compiled-in default is latin1.
+        command.args(["--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci"]);
+        // Every test has pools of its own.
+        command.arg("--max-connections=1000");
+        let log = File::options().create(true).append(true).open(self.log())?;
+        command.stdout(Stdio::from(log.try_clone()?)).stderr(log);
+        let server = Group::spawn(&mut command, Some(self.folder.path()))?;
+        // The server speaks first.
+        ready(&server, self.port.number(), b"", &self.log()).await.context("MariaDB")?;
+        self.server = Some(server);
+        Ok(())
+    }
+}
+
+/// MariaDB refuses to run as root unless told to.
+fn user() -> Option<&'static str> {
+    nix::unistd::geteuid().is_root().then_some("--user=root")
+}

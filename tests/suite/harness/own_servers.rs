@@ -1,0 +1,103 @@
+//! Servers of a test's own: what a crash leaves, and that nothing of them stays behind.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use lapin::{
+    options::QueueDeclareOptions,
+    types::{AMQPValue, FieldTable},
+};
+use retouch_tests::{
+    broker::Amqp,
+    env::{AMQP_URL, MYSQL_URL},
+    services::{MariaDb, RabbitMq},
+    wait,
+};
+use sqlx::{Connection, MySqlConnection};
+
+#[tokio::test]
+async fn a_killed_broker_comes_back_with_every_confirmed_message() {
+    let mut broker = RabbitMq::start().await.unwrap();
+    let amqp = Amqp::connect(&broker.amqp_url()).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    amqp.channel.queue_declare("kept".into(), durable, arguments).await.unwrap();
+    broker.sync_declarations().await.unwrap();
+    amqp.publish("", "kept", "survivor").await;
+
+    broker.kill9();
+    assert!(TcpStream::connect(broker.address()).is_err());
+    broker.stop_and_restart().await.unwrap();
+
+    let amqp = Amqp::connect(&broker.amqp_url()).await;
+    // A queue's leader is elected a moment after the broker takes connections.
+    let survivor = wait::until("the message", async || amqp.take("kept").await).await;
+    assert_eq!(survivor.delivery.data, b"survivor");
+    let queues = broker.ctl(&["list_queues", "--silent", "name"]).await.unwrap();
+    assert_eq!(queues.trim(), "kept");
+}
+
+#[tokio::test]
+async fn a_killed_database_comes_back_with_what_was_committed() {
+    let mut server = MariaDb::start().await.unwrap();
+    let mut database = MySqlConnection::connect(&server.url("")).await.unwrap();
+    for statement in
+        ["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)", "INSERT INTO d.t VALUES (1)"]
+    {
+        sqlx::query(statement).execute(&mut database).await.unwrap();
+    }
+    let mut open = database.begin().await.unwrap();
+    sqlx::query("INSERT INTO d.t VALUES (2)").execute(&mut *open).await.unwrap();
+    server.kill9();
+    assert!(TcpStream::connect(server.address()).is_err());
+    drop(open);
+
+    for _ in 0..2 {
+        server.restart().await.unwrap();
+        let mut database = MySqlConnection::connect(&server.url("d")).await.unwrap();
+        let kept: Vec<i32> = sqlx::query_scalar("SELECT id FROM t").fetch_all(&mut database).await.unwrap();
+        assert_eq!(kept, [1]);
+    }
+}
+
+#[tokio::test]
+async fn the_runner_hands_on_the_exit_code_of_its_command_and_stops_the_servers() {
+    let mut runner = Command::new(with_servers());
+    runner.args(["--", "sh", "-c", &format!("echo ${AMQP_URL}; echo ${MYSQL_URL}; exit 7")]);
+    let done = runner.stderr(Stdio::null()).output().unwrap();
+    assert_eq!(done.status.code(), Some(7));
+    let urls = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(urls.lines().count(), 2);
+    for url in urls.lines() {
+        assert!(!listens(url), "{url} is still there");
+    }
+}
+
+#[tokio::test]
+async fn no_server_outlives_its_runner_even_when_that_is_killed() {
+    let script = format!("echo ${AMQP_URL}; echo ${MYSQL_URL}; exec sleep 1000");
+    let mut runner = Command::new(with_servers());
+    runner.args(["--", "sh", "-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut runner = runner.spawn().unwrap();
+    let urls: Vec<_> =
+        BufReader::new(runner.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
+    assert!(urls.iter().all(|url| listens(url)), "{urls:?}");
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    let gone = async || (!urls.iter().any(|url| listens(url))).then_some(());
+    wait::until("the end of the servers", gone).await;
+}
+
+fn with_servers() -> PathBuf {
+    env!("CARGO_BIN_EXE_with-servers").into()
+}
+
+fn listens(url: &str) -> bool {
+    let url: url::Url = url.parse().unwrap();
+    TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).is_ok()
+}

@@ -1,0 +1,271 @@
+//! Blobs: bytes by their SHA-256, in a folder, an S3-compatible bucket or memory.
+//!
+//! A struct over `object_store`, whose trait is the port already. Three things must stay true: bytes that
+//! are handed out have the digest that was asked for; a `put` that returned survives a power cut; and a
+//! store that cannot be asked (unplugged disk, unmounted share, missing bucket) is never taken for one
+//! that lacks the blob, because what lacks a blob is paid for again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, ObjectStore, ObjectStoreExt, PutOptions, RetryConfig,
+};
+use retouch_shared::key::Digest32;
+use url::Url;
+
+mod location;
+#[cfg(test)]
+mod tests;
+
+pub use location::{BadLocation, BlobsLocation};
+
+/// First part of every object key and of every reference.
+const ALGORITHM: &str = "sha256";
+/// Above this, hashing is handed to another thread: 20 MiB keep a core busy for tens of milliseconds.
+const HASH_INLINE_BYTES: usize = 256 * 1024;
+/// How long the S3 client tries again by itself; the caller holds the work after that.
+const S3_RETRIES: RetryConfig = RetryConfig {
+    backoff: BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(5),
+        base: 2.0,
+    },
+    max_retries: 4,
+    retry_timeout: Duration::from_secs(30),
+};
+
+/// What a caller needs to tell apart.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BlobError {
+    /// The store was asked and does not have it: for a result, a miss that says why.
+    #[error("the blob store has no blob {0}")]
+    Missing(Digest32),
+    /// Something else is kept under its name. Never served; the next `put` of the right bytes heals it.
+    #[error("blob {0} is damaged: its bytes have another digest")]
+    Corrupt(Digest32),
+    /// The store cannot be asked: hold the work, and pay nothing.
+    #[error("the blob store cannot be used: {0}")]
+    Unavailable(String),
+}
+
+/// A blob that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobRef {
+    /// SHA-256 of the bytes.
+    pub hash: Digest32,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// The blob store. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    place: Place,
+}
+
+/// What else must be known of the place: object_store keeps content types only where the backend has them,
+/// and shows a missing root as empty.
+#[derive(Debug, Clone)]
+enum Place {
+    /// The `sha256` folder; made when the store is opened, so that its absence later is a lost mount.
+    Folder(PathBuf),
+    Bucket,
+    Memory,
+}
+
+impl Blobs {
+    /// Opens the store; a folder is made where it is missing. Does not touch the network.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`] where the folder cannot be made or the `AWS_*` settings make no sense.
+    pub fn open(location: &BlobsLocation) -> Result<Self, BlobError> {
+        let unusable = |why: String| BlobError::Unavailable(format!("{location}: {why}"));
+        match location {
+            BlobsLocation::Memory => {
+                Ok(Self { store: Arc::new(InMemory::new()), prefix: Path::default(), place: Place::Memory })
+            }
+            BlobsLocation::Folder(folder) => {
+                let root = folder.join(ALGORITHM);
+                std::fs::create_dir_all(&root).map_err(|error| unusable(error.to_string()))?;
+                // Without fsync, a power cut could leave a row that names an empty file.
+                let store = LocalFileSystem::new_with_prefix(folder)
+                    .map_err(|error| unusable(explain(&error)))?
+                    .with_fsync(true);
+                Ok(Self { store: Arc::new(store), prefix: Path::default(), place: Place::Folder(root) })
+            }
+            BlobsLocation::S3 { bucket, prefix } => {
+                crate::tls::init();
+                // Bulk delete is what S3-compatible stores most often lack, and we delete one at a time.
+                let store = AmazonS3Builder::from_env()
+                    .with_bucket_name(bucket)
+                    .with_retry(S3_RETRIES)
+                    .with_disable_bulk_delete(true)
+                    .build();
+                Ok(Self {
+                    store: Arc::new(store.map_err(|error| unusable(explain(&error)))?),
+                    prefix: Path::parse(prefix).map_err(|error| unusable(error.to_string()))?,
+                    place: Place::Bucket,
+                })
+            }
+        }
+    }
+
+    /// Keeps `bytes`, durably and all or nothing; `content_type` is kept along where the store can.
+    /// What is there already is read back rather than written again, which also heals a damaged blob.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn put(&self, bytes: Bytes, content_type: &str) -> Result<BlobRef, BlobError> {
+        let hash = digest(&bytes).await;
+        let kept = BlobRef { hash, bytes: bytes.len() as u64 };
+        match self.get(hash).await {
+            Ok(_) => return Ok(kept),
+            Err(BlobError::Missing(_) | BlobError::Corrupt(_)) => {}
+            Err(error @ BlobError::Unavailable(_)) => return Err(error),
+        }
+        let options = PutOptions { attributes: self.attributes(content_type), ..PutOptions::default() };
+        self.store
+            .put_opts(&self.path(hash), bytes.into(), options)
+            .await
+            .map_err(|error| BlobError::Unavailable(explain(&error)))?;
+        Ok(kept)
+    }
+
+    /// The bytes of a blob, checked against their digest.
+    ///
+    /// # Errors
+    /// Any [`BlobError`].
+    pub async fn get(&self, hash: Digest32) -> Result<Bytes, BlobError> {
+        let found = match self.store.get(&self.path(hash)).await {
+            Ok(found) => found,
+            Err(error) => return Err(self.not_read(hash, &error).await),
+        };
+        let bytes = match found.bytes().await {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(self.not_read(hash, &error).await),
+        };
+        if digest(&bytes).await == hash {
+            return Ok(bytes);
+        }
+        Err(BlobError::Corrupt(hash))
+    }
+
+    /// Whether the blob is there, by its name and, where given, its size; its bytes are not read.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn exists(&self, hash: Digest32, expected_bytes: Option<u64>) -> Result<bool, BlobError> {
+        match self.store.head(&self.path(hash)).await {
+            Ok(meta) => Ok(expected_bytes.is_none_or(|expected| meta.size == expected)),
+            Err(error) => match self.not_read(hash, &error).await {
+                BlobError::Missing(_) => Ok(false),
+                other @ (BlobError::Corrupt(_) | BlobError::Unavailable(_)) => Err(other),
+            },
+        }
+    }
+
+    /// Forgets a blob; one that is not there is forgotten already.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn delete(&self, hash: Digest32) -> Result<(), BlobError> {
+        match self.store.delete(&self.path(hash)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(BlobError::Unavailable(explain(&error))),
+        }
+    }
+
+    fn path(&self, hash: Digest32) -> Path {
+        let hex = hash.to_hex();
+        let (shelf, _) = hex.split_at(2);
+        self.prefix.clone().join(ALGORITHM).join(shelf).join(hex.as_str())
+    }
+
+    fn attributes(&self, content_type: &str) -> Attributes {
+        match self.place {
+            // A folder has nowhere to keep them, and object_store refuses instead of dropping them.
+            Place::Folder(_) => Attributes::new(),
+            // What has its digest for a name never changes: a CDN in front may keep it for good.
+            Place::Bucket | Place::Memory => Attributes::from_iter([
+                (Attribute::ContentType, content_type.to_owned()),
+                (Attribute::CacheControl, "public, max-age=31536000, immutable".to_owned()),
+            ]),
+        }
+    }
+
+    /// "Not found" is believed only of a store that is there.
+    async fn not_read(&self, hash: Digest32, error: &object_store::Error) -> BlobError {
+        if !matches!(error, object_store::Error::NotFound { .. }) {
+            return BlobError::Unavailable(explain(error));
+        }
+        match self.is_there().await {
+            Ok(()) => BlobError::Missing(hash),
+            Err(why) => BlobError::Unavailable(why),
+        }
+    }
+
+    async fn is_there(&self) -> Result<(), String> {
+        match &self.place {
+            Place::Memory => Ok(()),
+            Place::Folder(root) => match tokio::fs::metadata(root).await {
+                Ok(meta) if meta.is_dir() => Ok(()),
+                Ok(_) => Err(format!("{} is not a folder", root.display())),
+                Err(error) => Err(format!("{}: {error}", root.display())),
+            },
+            // A HEAD on a bucket that is gone answers the same 404 as on an object; listing tells them apart.
+            Place::Bucket => {
+                let mut listing = self.store.list(Some(&self.prefix.clone().join(ALGORITHM)));
+                listing.try_next().await.map(|_| ()).map_err(|error| explain(&error))
+            }
+        }
+    }
+}
+
+/// Where a blob is, relative to the public base; also its object key under the prefix.
+pub fn reference(hash: Digest32) -> String {
+    let hex = hash.to_hex();
+    let (shelf, _) = hex.split_at(2);
+    format!("{ALGORITHM}/{shelf}/{hex}")
+}
+
+/// A reference as a URL: relative to `public_base` (with or without its last slash), an absolute one as it is.
+pub fn resolve(public_base: &Url, reference: &str) -> String {
+    // Imported URLs are returned byte for byte, not as a parser would spell them: they may be signed.
+    if Url::parse(reference).is_ok() {
+        return reference.to_owned();
+    }
+    let mut base = public_base.clone();
+    base.set_query(None);
+    base.set_fragment(None);
+    let base = base.as_str().trim_end_matches('/');
+    format!("{base}/{}", reference.trim_start_matches('/'))
+}
+
+/// The digest of what may be many megabytes, without holding up a runtime thread.
+pub(crate) async fn digest(bytes: &Bytes) -> Digest32 {
+    if bytes.len() <= HASH_INLINE_BYTES {
+        return Digest32::of(bytes);
+    }
+    let shared = bytes.clone();
+    let hashing = tokio::task::spawn_blocking(move || Digest32::of(&shared));
+    // Only a runtime that is shutting down refuses the thread.
+    hashing.await.unwrap_or_else(|_| Digest32::of(bytes))
+}
+
+/// The error with its causes, on one line and of bounded length; S3 repeats the key id in some answers.
+fn explain(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let public = text.split("<AWSAccessKeyId>").next().unwrap_or_default();
+    let words: Vec<_> = public.split_whitespace().collect();
+    words.join(" ").chars().take(400).collect()
+}

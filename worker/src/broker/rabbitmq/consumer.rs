@@ -1,0 +1,152 @@
+//! Deliveries from RabbitMQ. Each consumer has a channel of its own, which lives as long as the consumer or any of its
+//! deliveries: a consumer that is dropped stops, and what is under way can still be acknowledged.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::{FutureExt, StreamExt};
+use lapin::{Acker, Channel};
+
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use retouch_shared::amqp::AmqpError;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::{convert, passive};
+use crate::broker::{BrokerError, Consumer, Delivery, Queue, Settle};
+
+/// How often a consumer that hears nothing asks whether the broker still knows it.
+const PROBE: Duration = Duration::from_secs(20);
+const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
+
+pub(super) struct RabbitConsumer {
+    channel: Channel,
+    stream: Option<lapin::Consumer>,
+    queue: ShortString,
+    is_dead_queue: bool,
+    probe: Interval,
+}
+
+impl RabbitConsumer {
+    pub(super) async fn start(
+        channel: Channel,
+        name: ShortString,
+        queue: &Queue,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
+        let failed = |error: lapin::Error| match AmqpError::from_lapin(&error) {
+            AmqpError::NotFound(_) => BrokerError::NoSuchQueue(name.to_string()),
+            error => convert::error(error),
+        };
+        // A prefetch of 0 means "without a limit".
+        let qos = channel.basic_qos(prefetch.max(1), BasicQosOptions::default());
+        qos.await.map_err(failed)?;
+        let options = BasicConsumeOptions::default();
+        let stream = channel.basic_consume(name.clone(), "".into(), options, FieldTable::default());
+        let stream = stream.await.map_err(failed)?;
+        let mut probe = interval(PROBE);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        probe.reset();
+        Ok(Self { channel, stream: Some(stream), queue: name, is_dead_queue: *queue == Queue::Dead, probe })
+    }
+
+    /// A socket that is up proves nothing: ask the broker whether the queue has a consumer and this channel is heard.
+    async fn probe(&self) -> Result<(), BrokerError> {
+        let answer = passive(&self.channel, self.queue.clone()).await;
+        match answer {
+            Ok(queue) if queue.consumer_count() > 0 => Ok(()),
+            Ok(_) => Err(lost("the broker does not know this consumer any more")),
+            Err(error) => Err(lost(&error.to_string())),
+        }
+    }
+
+    fn delivery(&self, mut received: lapin::message::Delivery) -> Delivery {
+        let broker_death = self.is_dead_queue.then(|| convert::broker_death(&received)).flatten();
+        Delivery {
+            message: convert::incoming(&mut received),
+            redelivered: convert::redelivered(&received),
+            broker_death,
+            settler: Box::new(Settler { acker: Some(received.acker), _channel: self.channel.clone() }),
+        }
+    }
+}
+
+#[async_trait]
+impl Consumer for RabbitConsumer {
+    async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        loop {
+            let Some(stream) = &mut self.stream else {
+                return Err(lost("it has ended"));
+            };
+            tokio::select! {
+                biased;
+                received = stream.next() => match received {
+                    Some(Ok(received)) => return Ok(self.delivery(received)),
+                    Some(Err(error)) => return Err(lost(&error.to_string())),
+                    None => return Err(lost("the broker cancelled it")),
+                },
+                _ = self.probe.tick() => self.probe().await?,
+            }
+        }
+    }
+}
+
+fn lost(why: &str) -> BrokerError {
+    BrokerError::Unavailable(format!("the consumer was lost: {why}"))
+}
+
+impl Drop for RabbitConsumer {
+    fn drop(&mut self) {
+        let (Some(stream), Ok(runtime)) = (self.stream.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        runtime.spawn(stop(self.channel.clone(), stream));
+    }
+}
+
+/// Stops the consumer and gives back what was sent ahead of it: the channel may stay open for long.
+async fn stop(channel: Channel, mut stream: lapin::Consumer) {
+    let cancelled = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
+    if cancelled.await.is_err() {
+        return;
+    }
+    while let Some(Ok(received)) = stream.next().await {
+        let _dead_channel = received.acker.nack(REQUEUE).await;
+    }
+}
+
+/// Dropped without a word (its handler panicked or was aborted), it gives the delivery back.
+struct Settler {
+    acker: Option<Acker>,
+    /// Keeps the channel open.
+    _channel: Channel,
+}
+
+#[async_trait]
+impl Settle for Settler {
+    async fn ack(mut self: Box<Self>) -> bool {
+        match self.acker.take() {
+            // On a dead channel this is Ok(false), not an error.
+            Some(acker) => matches!(acker.ack(BasicAckOptions::default()).await, Ok(true)),
+            None => false,
+        }
+    }
+
+    async fn hand_back(mut self: Box<Self>) -> bool {
+        match self.acker.take() {
+            Some(acker) => matches!(acker.nack(REQUEUE).await, Ok(true)),
+            None => false,
+        }
+    }
+}
+
+impl Drop for Settler {
+    fn drop(&mut self) {
+        if let Some(acker) = self.acker.take() {
+            // The first poll hands it to the connection; there is nobody to wait for the rest.
+            let _sent = acker.nack(REQUEUE).now_or_never();
+        }
+    }
+}

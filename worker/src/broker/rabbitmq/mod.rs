@@ -1,0 +1,138 @@
+//! The broker port on RabbitMQ 3.10 to 4.x (DESIGN section 8).
+//!
+//! Publishers and consumers have a connection each, because a broker that is short of memory or disk stops reading from
+//! connections that publish, and acknowledgements must still get through. Nothing recovers by itself: an error
+//! ends what it happened on, and the next call opens it anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection};
+use retouch_shared::amqp::{AmqpError, Link, Slot};
+use retouch_shared::publisher::Publisher;
+use retouch_shared::topology::Topology;
+
+use super::{Broker, BrokerError, Consumer, Destination, Message, Queue};
+
+mod consumer;
+mod convert;
+pub mod topology;
+
+/// For a connection to come up, and for the broker to answer one request.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the broker to confirm one message: a quorum queue writes it to disk on a majority of its members.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// RabbitMQ.
+pub struct RabbitMq {
+    topology: Topology,
+    link: Link,
+    publisher: Publisher,
+    consuming: Slot<Arc<Connection>>,
+    closed: AtomicBool,
+}
+
+impl RabbitMq {
+    /// Connects to `amqp://…` or `amqps://…`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] where nobody answers, [`BrokerError::Misconfigured`] where the URL or the login is wrong.
+    pub async fn connect(url: &str, topology: Topology) -> Result<Self, BrokerError> {
+        let this = Self::lazy(url, topology)?;
+        this.connection().await.map_err(convert::error)?;
+        Ok(this)
+    }
+
+    /// Connects when it is first needed.
+    ///
+    /// # Errors
+    /// [`BrokerError::Misconfigured`] where the URL cannot be used.
+    pub fn lazy(url: &str, topology: Topology) -> Result<Self, BrokerError> {
+        let link = Link::new(url, CONNECT_TIMEOUT).map_err(convert::error)?;
+        let publisher = Publisher::new(link.clone(), "retouch publisher", CONFIRM_TIMEOUT);
+        Ok(Self { topology, link, publisher, consuming: Slot::default(), closed: AtomicBool::new(false) })
+    }
+
+    /// Compares what exists with what is needed, and changes nothing.
+    ///
+    /// # Errors
+    /// See [`BrokerError`]; what differs is not an error but a finding.
+    pub async fn check(&self, lanes: &[String]) -> Result<Vec<topology::Finding>, BrokerError> {
+        let connection = self.connection().await.map_err(convert::error)?;
+        topology::check(&connection, &topology::Plan::new(&self.topology, lanes)).await
+    }
+
+    async fn connection(&self) -> Result<Arc<Connection>, AmqpError> {
+        self.ensure_open()?;
+        let usable = |connection: &Arc<Connection>| connection.status().connected();
+        let open = async { Ok(Arc::new(self.link.connect("retouch consumer").await?)) };
+        self.consuming.get(usable, open).await
+    }
+
+    async fn channel(&self) -> Result<Channel, AmqpError> {
+        let channel = self.connection().await?.create_channel().await;
+        channel.map_err(|error| AmqpError::from_lapin(&error))
+    }
+
+    fn ensure_open(&self) -> Result<(), AmqpError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(AmqpError::Unavailable("this broker was closed".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Broker for RabbitMq {
+    async fn declare(&self, lanes: &[String]) -> Result<(), BrokerError> {
+        let connection = self.connection().await.map_err(convert::error)?;
+        topology::declare(&connection, &topology::Plan::new(&self.topology, lanes)).await
+    }
+
+    async fn publish(&self, to: Destination, message: Message) -> Result<(), BrokerError> {
+        self.ensure_open().map_err(convert::error)?;
+        let outgoing = convert::outgoing(&self.topology, &to, message)?;
+        self.publisher.publish(outgoing).await.map_err(|error| match error {
+            AmqpError::NotFound(_) => BrokerError::NoSuchQueue(convert::target(&self.topology, &to)),
+            error => convert::error(error),
+        })
+    }
+
+    async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        let name = convert::short(convert::queue_name(&self.topology, &queue))?;
+        let channel = self.channel().await.map_err(convert::error)?;
+        let consumer = consumer::RabbitConsumer::start(channel, name, &queue, prefetch).await?;
+        Ok(Box::new(consumer))
+    }
+
+    async fn depth(&self, queue: Queue) -> Result<u64, BrokerError> {
+        let name = convert::short(convert::queue_name(&self.topology, &queue))?;
+        let channel = self.channel().await.map_err(convert::error)?;
+        let declared = passive(&channel, name).await.map_err(convert::error)?;
+        Ok(u64::from(declared.message_count()))
+    }
+
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.publisher.close().await;
+        if let Some(connection) = self.consuming.take_if(|_| true).await {
+            let close = connection.close(200, "OK".into());
+            // It ends all the same when the process does; the broker gives the deliveries back either way.
+            let _late = tokio::time::timeout(CONNECT_TIMEOUT, close).await;
+        }
+    }
+}
+
+/// Asks the broker about a queue. A queue that is not there ends the channel.
+async fn passive(channel: &Channel, name: ShortString) -> Result<lapin::Queue, AmqpError> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(name, options, FieldTable::default());
+    match tokio::time::timeout(CONNECT_TIMEOUT, asked).await {
+        Ok(answer) => answer.map_err(|error| AmqpError::from_lapin(&error)),
+        Err(_elapsed) => Err(AmqpError::Unavailable("the broker does not answer".to_owned())),
+    }
+}

@@ -1,0 +1,131 @@
+//! Pictures that come inside the task: `data:image/png;base64,…` (RFC 2397), strictly.
+//!
+//! The media type in it is not looked at: what the picture is, its content says.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+
+/// With and without padding, for both are common; nothing else is lenient, so that one picture has few spellings.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Why a `data:` URI holds no bytes. Never repeats the data.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DataUriError {
+    /// Not a `data:` URI in base64.
+    #[error("the data URI cannot be read: {0}")]
+    Bad(String),
+    /// More bytes than allowed, found before any decoding.
+    #[error("the picture in the data URI has more than {limit} bytes, which is the limit")]
+    TooLarge {
+        /// In bytes.
+        limit: usize,
+    },
+}
+
+impl DataUriError {
+    /// The code that a producer sees.
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::Bad(_) => "bad_data_uri",
+            Self::TooLarge { .. } => "too_large",
+        }
+    }
+}
+
+/// The bytes in a `data:` URI, at most `limit` of them.
+///
+/// # Errors
+/// [`DataUriError`].
+pub(super) fn decode(uri: &str, limit: usize) -> Result<Bytes, DataUriError> {
+    let bad = |why: &str| Err(DataUriError::Bad(why.to_owned()));
+    let Some((scheme, rest)) = uri.split_once(':') else {
+        return bad("it does not begin with `data:`");
+    };
+    if !scheme.eq_ignore_ascii_case("data") {
+        return bad("it does not begin with `data:`");
+    }
+    let Some((header, data)) = rest.split_once(',') else {
+        return bad("it has no comma before the data");
+    };
+    let encoding = header.rsplit_once(';').map_or("", |(_, last)| last.trim());
+    if !encoding.eq_ignore_ascii_case("base64") {
+        return bad("it is not in base64 (`data:image/png;base64,…`), and percent-encoding is not taken");
+    }
+    let digits = data.trim_end_matches('=').len();
+    if digits / 4 * 3 + digits % 4 * 3 / 4 > limit {
+        return Err(DataUriError::TooLarge { limit });
+    }
+    match BASE64.decode(data) {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(_) if data.contains('%') => bad("its base64 is percent-encoded; send it as it is"),
+        Err(_) if data.contains(char::is_whitespace) => bad("its base64 has spaces or line breaks in it"),
+        Err(_) if data.contains(['-', '_']) => bad("its base64 has the URL-safe alphabet; use + and /"),
+        Err(error) => Err(DataUriError::Bad(format!("not base64: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_decoded_with_and_without_padding_whatever_the_media_type_says() {
+        for uri in [
+            "data:image/png;base64,aGVsbG8=",
+            "data:image/png;base64,aGVsbG8",
+            "data:;base64,aGVsbG8=",
+            "DATA:text/html;charset=utf-8;BASE64,aGVsbG8=",
+        ] {
+            assert_eq!(decode(uri, 5), Ok(Bytes::from_static(b"hello")), "{uri}");
+        }
+        assert_eq!(decode("data:image/png;base64,", 5), Ok(Bytes::new()));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_said_without_repeating_the_data() {
+        for (uri, why) in [
+            ("", "does not begin with"),
+            ("aGVsbG8=", "does not begin with"),
+            ("http://a.example/,aGVsbG8=", "does not begin with"),
+            ("data:image/png;base64", "no comma"),
+            ("data:image/png,aGVsbG8=", "not in base64"),
+            ("data:image/svg+xml,%3Csvg%3E", "percent-encoding is not taken"),
+            ("data:image/png;base64;x=y,aGVsbG8=", "not in base64"),
+            ("data:image/png;base64,aGVsbG8%3D", "percent-encoded"),
+            ("data:image/png;base64,aGVs\nbG8=", "line breaks"),
+            ("data:image/png;base64,aGV-bG8=", "URL-safe"),
+            ("data:image/png;base64,aGVsbG8==", "not base64"),
+            ("data:image/png;base64,aGVsb", "not base64"),
+            // Bits that no byte is made of: a second spelling of the same picture.
+            ("data:image/png;base64,aGVsbG9=", "not base64"),
+            ("data:image/png;base64,aGVs*G8=", "not base64"),
+        ] {
+            let refused = decode(uri, 100).expect_err(uri);
+            assert_eq!(refused.code(), "bad_data_uri", "{uri}");
+            assert!(refused.to_string().contains(why), "{uri}: {refused}");
+            assert!(!refused.to_string().contains("aGV"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_size_is_checked_to_the_byte_and_before_decoding() {
+        for bytes in 0..10 {
+            let encoded = BASE64.encode(vec![7; bytes]);
+            for data in [encoded.trim_end_matches('='), &encoded] {
+                let uri = format!("data:image/png;base64,{data}");
+                assert_eq!(decode(&uri, bytes).map(|bytes| bytes.len()), Ok(bytes));
+                if let Some(less) = bytes.checked_sub(1) {
+                    assert_eq!(decode(&uri, less), Err(DataUriError::TooLarge { limit: less }));
+                }
+            }
+        }
+        // Not base64 at all, and refused for its length: nothing was decoded.
+        let uri = format!("data:image/png;base64,{}", "*".repeat(1000));
+        assert_eq!(decode(&uri, 5).map_err(|error| error.code()), Err("too_large"));
+    }
+}

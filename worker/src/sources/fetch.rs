@@ -1,0 +1,351 @@
+//! Fetches pictures from hosts that nobody vouches for: guarded, bounded in size and time, never decorated.
+//!
+//! Redirects are followed by hand, so that each hop passes the same checks. A redirect from https to http is
+//! refused: whoever names an https address was promised that nobody on the way swaps the picture, and an
+//! http address can be named directly where that does not matter. Errors are shown to producers and kept in
+//! tables, so they name the host and the limit and never a path, a query (signed URLs) or credentials.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, Response, StatusCode, redirect};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::delay::{Backoff, Pace};
+
+use super::guard::{AllowHosts, GuardedResolver, RefusedAddress};
+
+const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));
+/// Of the whole deadline, what one address may take that never answers; a name may have several.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Short: the caller has a wait ladder for hosts that are down for longer.
+const RETRY: Pace = Pace { first: Duration::from_millis(400), most: Duration::from_secs(2) };
+const MIB: usize = 1024 * 1024;
+
+/// How much, how long and how far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchLimits {
+    /// Most bytes of one picture.
+    pub max_bytes: usize,
+    /// For everything from the name's lookup to the last byte, all redirects included.
+    pub deadline: Duration,
+    /// Most redirects.
+    pub max_redirects: usize,
+    /// How often a temporary error is tried again, inside the deadline.
+    pub retries: u32,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self { max_bytes: 20 * MIB, deadline: Duration::from_secs(20), max_redirects: 5, retries: 2 }
+    }
+}
+
+/// What is fetched, where that changes the rules.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose<'a> {
+    /// A picture of a task, from any host that the guard lets pass.
+    Source,
+    /// A provider's temporary result, at every hop from one of its own hosts, and past the guard all the same.
+    ProviderResult {
+        /// The provider's hosts.
+        hosts: &'a AllowHosts,
+    },
+}
+
+/// Why there is no picture.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// Not an address that is fetched from, whoever listens there.
+    #[error("the URL cannot be used: {0}")]
+    BadUrl(String),
+    /// The guard refuses it.
+    #[error(transparent)]
+    PrivateAddress(#[from] RefusedAddress),
+    /// 404 or 410.
+    #[error("{host} has no such picture: it answered {status}")]
+    NotFound {
+        /// Who answered.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Not to us, not like this: asking again changes nothing.
+    #[error("{host} does not hand the picture out: it answered {status}")]
+    Refused {
+        /// Who answered.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Cannot be reached, is too slow or has a fault of its own: asking again may help.
+    #[error("{host} {why}")]
+    Unavailable {
+        /// Who should have answered.
+        host: String,
+        /// What it did, in words.
+        why: String,
+    },
+    /// More bytes than allowed; the rest was not read.
+    #[error("the picture at {host} has more than {limit} bytes, which is the limit")]
+    TooLarge {
+        /// Who sends it.
+        host: String,
+        /// In bytes.
+        limit: usize,
+    },
+    /// A chain of redirects without end.
+    #[error("{host} redirects once more after {limit} redirects, which is the limit")]
+    TooManyRedirects {
+        /// Who redirects.
+        host: String,
+        /// How many are followed.
+        limit: usize,
+    },
+}
+
+impl FetchError {
+    /// The code that a producer sees.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::BadUrl(_) => "bad_url",
+            Self::PrivateAddress(_) => "private_address",
+            Self::NotFound { .. } => "source_not_found",
+            Self::Refused { .. } => "source_refused",
+            Self::Unavailable { .. } => "source_unavailable",
+            Self::TooLarge { .. } => "too_large",
+            Self::TooManyRedirects { .. } => "too_many_redirects",
+        }
+    }
+
+    /// Whether asking again may help.
+    pub const fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::BadUrl(_)
+            | Self::PrivateAddress(_)
+            | Self::NotFound { .. }
+            | Self::Refused { .. }
+            | Self::TooLarge { .. }
+            | Self::TooManyRedirects { .. } => false,
+        }
+    }
+}
+
+/// The one client that everything from outside is fetched with. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    client: Client,
+    allow: Arc<AllowHosts>,
+    limits: FetchLimits,
+}
+
+impl Fetcher {
+    /// A client of its own, with hosts that are exempt from the guard.
+    ///
+    /// # Errors
+    /// Where TLS cannot be set up, e.g. because the system has no root certificates.
+    pub fn new(allow: AllowHosts, limits: FetchLimits) -> anyhow::Result<Self> {
+        let allow = Arc::new(allow);
+        let resolver = GuardedResolver::new(Arc::clone(&allow));
+        Self::with_resolver(allow, limits, resolver)
+    }
+
+    fn with_resolver(
+        allow: Arc<AllowHosts>,
+        limits: FetchLimits,
+        resolver: GuardedResolver,
+    ) -> anyhow::Result<Self> {
+        crate::tls::init();
+        // Without an encoding the bytes that are counted are the bytes of the picture.
+        let identity = (ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let client = Client::builder()
+            .user_agent(USER_AGENT)
+            .default_headers(HeaderMap::from_iter([identity]))
+            // A proxy would resolve and connect in our place, where the guard cannot see it.
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .dns_resolver(resolver)
+            .connect_timeout(CONNECT_TIMEOUT.min(limits.deadline))
+            .pool_max_idle_per_host(4)
+            .pool_idle_timeout(Duration::from_secs(15))
+            .build()?;
+        Ok(Self { client, allow, limits })
+    }
+
+    /// What it was made with.
+    pub const fn limits(&self) -> FetchLimits {
+        self.limits
+    }
+
+    /// The bytes at `url`.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn fetch(&self, url: &str, purpose: Purpose<'_>) -> Result<Bytes, FetchError> {
+        let url = Url::parse(url).map_err(|error| FetchError::BadUrl(error.to_string()))?;
+        let deadline = Instant::now() + self.limits.deadline;
+        let mut backoff = Backoff::new(RETRY);
+        let mut retries = self.limits.retries;
+        loop {
+            let answer = tokio::time::timeout_at(deadline, self.follow(&url, purpose)).await;
+            match answer.unwrap_or_else(|_| Err(self.too_slow(&url))) {
+                Err(error) if error.is_temporary() && retries > 0 => {
+                    let again = Instant::now() + backoff.next_delay();
+                    if again >= deadline {
+                        return Err(error);
+                    }
+                    tokio::time::sleep_until(again).await;
+                    retries -= 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn too_slow(&self, url: &Url) -> FetchError {
+        FetchError::Unavailable {
+            host: host_of(url),
+            why: format!("did not deliver the picture within {:?}", self.limits.deadline),
+        }
+    }
+
+    async fn follow(&self, url: &Url, purpose: Purpose<'_>) -> Result<Bytes, FetchError> {
+        let mut url = url.clone();
+        for _ in 0..=self.limits.max_redirects {
+            self.check(&url, purpose)?;
+            let sent = self.client.get(url.clone()).send().await;
+            let response = sent.map_err(|error| failed(&url, &error))?;
+            match read_status(&url, response.status())? {
+                Next::Body => return self.body(&url, response).await,
+                Next::Redirect => url = redirected(&url, &response)?,
+            }
+        }
+        Err(FetchError::TooManyRedirects { host: host_of(&url), limit: self.limits.max_redirects })
+    }
+
+    /// Of every hop, before anything is sent there.
+    fn check(&self, url: &Url, purpose: Purpose<'_>) -> Result<(), FetchError> {
+        if !matches!(url.scheme(), "http" | "https") {
+            let why = format!("its scheme is {}, not http or https", url.scheme());
+            return Err(FetchError::BadUrl(why));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            let why = "it has a user name or password in it; sign the URL instead";
+            return Err(FetchError::BadUrl(why.to_owned()));
+        }
+        let Some(host) = url.host() else {
+            return Err(FetchError::BadUrl("it has no host".to_owned()));
+        };
+        if let Purpose::ProviderResult { hosts } = purpose
+            && !hosts.lists(&host)
+        {
+            let why = format!("{host} is none of the provider's hosts");
+            return Err(FetchError::BadUrl(why));
+        }
+        Ok(self.allow.check_literal(&host)?)
+    }
+
+    /// Counts what arrives: a Content-Length is believed only where it says that there is too much.
+    async fn body(&self, url: &Url, mut response: Response) -> Result<Bytes, FetchError> {
+        let limit = self.limits.max_bytes;
+        let too_large = || FetchError::TooLarge { host: host_of(url), limit };
+        let announced = match response.content_length().map(usize::try_from) {
+            Some(Ok(length)) if length <= limit => length,
+            Some(_) => return Err(too_large()),
+            None => 0,
+        };
+        let mut body = BytesMut::with_capacity(announced);
+        loop {
+            let chunk = response.chunk().await;
+            match chunk.map_err(|error| failed(url, &error))? {
+                Some(chunk) if body.len() + chunk.len() > limit => return Err(too_large()),
+                Some(chunk) => body.extend_from_slice(&chunk),
+                None => return Ok(body.freeze()),
+            }
+        }
+    }
+}
+
+/// What an answer that is no error asks for.
+enum Next {
+    Body,
+    Redirect,
+}
+
+fn read_status(url: &Url, status: StatusCode) -> Result<Next, FetchError> {
+    let host = host_of(url);
+    let status = status.as_u16();
+    match status {
+        200 => Ok(Next::Body),
+        301 | 302 | 303 | 307 | 308 => Ok(Next::Redirect),
+        404 | 410 => Err(FetchError::NotFound { host, status }),
+        // Too slow, too early, too many: the picture may well be there the next time.
+        408 | 425 | 429 | 500..=599 => {
+            Err(FetchError::Unavailable { host, why: format!("answered {status}") })
+        }
+        // A part that was not asked for, an answer without content or with another meaning: no picture either.
+        0..=199 | 201..=300 | 304..=306 | 309..=499 | 600..=u16::MAX => {
+            Err(FetchError::Refused { host, status })
+        }
+    }
+}
+
+fn redirected(from: &Url, response: &Response) -> Result<Url, FetchError> {
+    let refuse = |why: &str| {
+        let host = host_of(from);
+        FetchError::BadUrl(format!("{host} redirects {why}"))
+    };
+    let location = response.headers().get(LOCATION);
+    let location = location.ok_or_else(|| refuse("without saying where to"))?;
+    let location = std::str::from_utf8(location.as_bytes());
+    let to = location.ok().and_then(|location| from.join(location).ok());
+    let to = to.ok_or_else(|| refuse("to something that is no URL"))?;
+    if from.scheme() == "https" && to.scheme() == "http" {
+        return Err(refuse("from https to http; give the http URL if that is meant"));
+    }
+    Ok(to)
+}
+
+/// Every failure of the client's own, in words without the URL.
+fn failed(url: &Url, error: &reqwest::Error) -> FetchError {
+    let mut cause: &dyn StdError = error;
+    loop {
+        if let Some(refused) = cause.downcast_ref::<RefusedAddress>() {
+            return refused.clone().into();
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => break,
+        }
+    }
+    if error.is_builder() {
+        return FetchError::BadUrl("it cannot be sent in a request".to_owned());
+    }
+    // The innermost cause is the system's or the TLS library's; reqwest's own outermost one repeats the URL.
+    let why = if error.is_timeout() {
+        "did not answer in time".to_owned()
+    } else if error.is_connect() {
+        format!("cannot be connected to: {cause}")
+    } else {
+        format!("broke off: {cause}")
+    };
+    FetchError::Unavailable { host: host_of(url), why }
+}
+
+/// The host, and the port where it is not the usual one.
+fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or("the URL");
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Gets the pictures of a task from where the producer says they are: a URL, the task itself, our own blobs.
+//!
+//! Nothing in here is believed: addresses are guarded, sizes counted, digests checked, formats told by
+//! content. A picture that cannot be had fails alone ([`LoadError::BadInput`]); a host that is down is asked
+//! again later ([`LoadError::Temporary`]); our own store being down says nothing about the picture and holds
+//! the task ([`LoadError::StoreUnavailable`]).
+
+mod addresses;
+mod data_uri;
+pub mod fetch;
+pub mod guard;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use retouch_shared::key::ImageHash;
+use retouch_shared::task::Source;
+
+use crate::blobs::{self, BlobError, Blobs};
+use crate::media::{self, Media, MediaError};
+
+use data_uri::DataUriError;
+use fetch::{FetchError, Fetcher, Purpose};
+
+/// A picture at hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The encoded file, exactly as it came.
+    pub bytes: Bytes,
+    /// SHA-256 of the bytes.
+    pub hash: ImageHash,
+    /// What its header says.
+    pub media: Media,
+}
+
+/// Why a picture is not at hand. Codes are for programs, messages for people; neither tells a path, a query
+/// or a credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// This picture cannot be had, now or later: the image fails, the others go on.
+    #[error("{message}")]
+    BadInput {
+        /// What the producer sees, e.g. `source_not_found`.
+        code: &'static str,
+        /// In words.
+        message: String,
+    },
+    /// Its host does not answer properly at the moment, and was asked more than once: try the task again later.
+    #[error("{message}")]
+    Temporary {
+        /// What the producer sees when later never comes, e.g. `source_unavailable`.
+        code: &'static str,
+        /// In words.
+        message: String,
+    },
+    /// Our own blob store cannot be asked: hold the work.
+    #[error("the blob store cannot be used: {0}")]
+    StoreUnavailable(String),
+}
+
+impl From<FetchError> for LoadError {
+    fn from(error: FetchError) -> Self {
+        let (code, message) = (error.code(), error.to_string());
+        if error.is_temporary() {
+            return Self::Temporary { code, message };
+        }
+        Self::BadInput { code, message }
+    }
+}
+
+impl From<BlobError> for LoadError {
+    fn from(error: BlobError) -> Self {
+        let message = error.to_string();
+        match error {
+            BlobError::Missing(_) => Self::BadInput { code: "blob_missing", message },
+            BlobError::Corrupt(_) => Self::BadInput { code: "blob_corrupt", message },
+            BlobError::Unavailable(why) => Self::StoreUnavailable(why),
+        }
+    }
+}
+
+impl From<DataUriError> for LoadError {
+    fn from(error: DataUriError) -> Self {
+        Self::BadInput { code: error.code(), message: error.to_string() }
+    }
+}
+
+impl From<MediaError> for LoadError {
+    fn from(error: MediaError) -> Self {
+        Self::BadInput { code: error.code(), message: error.to_string() }
+    }
+}
+
+/// Everything that pictures are loaded with. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    fetcher: Fetcher,
+    blobs: Blobs,
+}
+
+impl Sources {
+    /// The fetcher's limit of size holds for every kind of source.
+    pub const fn new(fetcher: Fetcher, blobs: Blobs) -> Self {
+        Self { fetcher, blobs }
+    }
+
+    /// One picture, whole and recognised. Many at once are the caller's to bound: each may take the limit of
+    /// size in memory, and twice that while its data URI is decoded.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load(&self, source: &Source) -> Result<Loaded, LoadError> {
+        let limit = self.fetcher.limits().max_bytes;
+        let (bytes, hash) = match source {
+            Source::Url(url) => {
+                let bytes = self.fetcher.fetch(url, Purpose::Source).await?;
+                let hash = blobs::digest(&bytes).await;
+                (bytes, hash)
+            }
+            Source::Data(uri) => {
+                let bytes = data_uri::decode(uri, limit)?;
+                let hash = blobs::digest(&bytes).await;
+                (bytes, hash)
+            }
+            Source::Blob(hash) => (self.blobs.get(*hash).await?, *hash),
+        };
+        if bytes.len() > limit {
+            let message =
+                format!("blob {hash} has {} bytes; the limit for a picture is {limit}", bytes.len());
+            return Err(LoadError::BadInput { code: "too_large", message });
+        }
+        let media = media::inspect(&bytes)?;
+        Ok(Loaded { bytes, hash, media })
+    }
+}

@@ -1,0 +1,526 @@
+//! A call's life, step by step. Every step is one committed statement or transaction, guarded by the fence:
+//! a worker that lost its lease changes nothing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, TaskStatus};
+use retouch_shared::key::{Digest32, EditKey};
+use serde_json::{Value, json};
+
+use super::db::{Row, Tx, Val, vals};
+use super::types::{hex_digest, image_result};
+use super::{
+    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished,
+    Lease, Money, StepError, Store, StoreError, StoredResult, TaskRecord, again,
+};
+
+/// How much longer than a lease the sweep waits before it looks after a call.
+const WAKE_GRACE: Duration = Duration::from_secs(2);
+
+/// One wait of the call that is being finished.
+struct Wait {
+    task_id: String,
+    position: u32,
+    joined: bool,
+}
+
+impl Store {
+    /// Claims a call for `lease_for`. Whoever wins holds the only lease; what it may do follows from
+    /// [`ClaimedCall::state`].
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn claim_call(
+        &self,
+        edit_key: EditKey,
+        owner: &str,
+        lease_for: Duration,
+    ) -> Result<Claim, StoreError> {
+        again!(self.try_claim(edit_key, owner, lease_for))
+    }
+
+    async fn try_claim(
+        &self,
+        edit_key: EditKey,
+        owner: &str,
+        lease_for: Duration,
+    ) -> Result<Claim, StepError> {
+        let sql = self.db.sql();
+        let mut tx = self.db.begin().await?;
+        let Some(row) = tx
+            .rows(sql.lock_call, vals![edit_key.as_bytes()])
+            .await?
+            .pop()
+        else {
+            return Ok(Claim::Done);
+        };
+        let mut call = claimed_call(edit_key, &row)?;
+        if matches!(call.state, CallState::Done | CallState::Failed) {
+            return Ok(Claim::Done);
+        }
+        if row.int(20)? != 0 {
+            let remaining = Duration::from_millis(u64::try_from(row.int(21)?).unwrap_or_default());
+            return Ok(Claim::Held { remaining });
+        }
+        call.state = match call.state {
+            CallState::Queued | CallState::Claimed => CallState::Claimed,
+            // Its owner died between sending and committing the answer.
+            CallState::Submitting | CallState::Ambiguous => CallState::Ambiguous,
+            state @ (CallState::Submitted
+            | CallState::Stored
+            | CallState::Done
+            | CallState::Failed) => state,
+        };
+        if call.state == CallState::Claimed && self.lane_is_full(&mut *tx, &call.spec.lane).await? {
+            return Ok(Claim::LaneFull);
+        }
+        call.lease.fence += 1;
+        let values = vals![
+            call.state.as_str(),
+            owner,
+            call.lease.fence,
+            millis(lease_for),
+            millis(lease_for + WAKE_GRACE),
+            edit_key.as_bytes()
+        ];
+        tx.run(sql.claim_call, values).await?;
+        tx.commit().await?;
+        Ok(Claim::Won(Box::new(call)))
+    }
+
+    async fn lane_is_full(&self, tx: &mut dyn Tx, lane: &str) -> Result<bool, StepError> {
+        let Some(row) = tx.rows(self.db.sql().lock_lane, vals![lane]).await?.pop() else {
+            return Ok(false);
+        };
+        let Some(most) = row.opt_int(0)? else {
+            return Ok(false);
+        };
+        let rows = tx.rows(self.db.sql().lane_in_flight, vals![lane]).await?;
+        let in_flight = rows.first().map_or(Ok(0), |row| row.int(0))?;
+        Ok(in_flight >= most)
+    }
+
+    /// Extends a lease. `false`: it is lost, stop working.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn renew_lease(&self, lease: Lease, lease_for: Duration) -> Result<bool, StoreError> {
+        let values = [
+            millis(lease_for).into(),
+            millis(lease_for + WAKE_GRACE).into(),
+        ];
+        self.step(self.db.sql().renew_lease, &values, lease).await
+    }
+
+    /// claimed → submitting: from here on, no answer means ambiguous. `false`: the lease is lost, do not send.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn begin_submit(&self, lease: Lease) -> Result<bool, StoreError> {
+        self.step(self.db.sql().begin_submit, &[], lease).await
+    }
+
+    /// submitting → submitted: the provider's id is safe; anyone may poll.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn record_submitted(
+        &self,
+        lease: Lease,
+        provider_task_id: &str,
+    ) -> Result<bool, StoreError> {
+        self.step(
+            self.db.sql().record_submitted,
+            &[provider_task_id.into()],
+            lease,
+        )
+        .await
+    }
+
+    /// submitting or submitted → stored: the result is safe in our blobs; anyone may finish.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn record_stored(
+        &self,
+        lease: Lease,
+        result: &StoredResult,
+    ) -> Result<bool, StoreError> {
+        let hash = result.hash.to_hex();
+        let bytes = i64::try_from(result.bytes).unwrap_or(i64::MAX);
+        let values = [
+            (&hash).into(),
+            (&result.content_type).into(),
+            result.width.into(),
+            result.height.into(),
+            bytes.into(),
+        ];
+        self.step(self.db.sql().record_stored, &values, lease).await
+    }
+
+    /// Back to queued, to be tried again after `delay`. `burns` says whether this try counts.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn requeue_call(
+        &self,
+        lease: Lease,
+        burns: bool,
+        error: &str,
+        delay: Duration,
+    ) -> Result<bool, StoreError> {
+        // The sweep comes well after the message that is on its way.
+        let wake = millis(delay + Duration::from_secs(30));
+        self.step(
+            self.db.sql().requeue_call,
+            &[i64::from(burns).into(), error.into(), wake.into()],
+            lease,
+        )
+        .await
+    }
+
+    /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn hand_over_call(
+        &self,
+        lease: Lease,
+        error: Option<&str>,
+        delay: Duration,
+    ) -> Result<bool, StoreError> {
+        let wake = millis(delay + Duration::from_secs(30));
+        self.step(
+            self.db.sql().hand_over_call,
+            &[error.into(), wake.into()],
+            lease,
+        )
+        .await
+    }
+
+    /// submitting → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn count_ambiguous(
+        &self,
+        lease: Lease,
+        duplicate: bool,
+        error: &str,
+    ) -> Result<bool, StoreError> {
+        self.step(
+            self.db.sql().count_ambiguous,
+            &[i64::from(duplicate).into(), error.into()],
+            lease,
+        )
+        .await
+    }
+
+    /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
+    async fn step(
+        &self,
+        sql: &'static str,
+        values: &[Val<'_>],
+        lease: Lease,
+    ) -> Result<bool, StoreError> {
+        let mut values = values.to_vec();
+        values.extend([Val::from(lease.edit_key.as_bytes()), Val::from(lease.fence)]);
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            Ok(connection.run(sql, &values).await? > 0)
+        })
+    }
+
+    /// stored → done: the cache row, every waiting image and every task that ends by it, in one transaction.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn finish_edit(
+        &self,
+        lease: Lease,
+        result_url: &str,
+    ) -> Result<Finished, StoreError> {
+        again!(self.try_finish(lease, result_url))
+    }
+
+    async fn try_finish(&self, lease: Lease, result_url: &str) -> Result<Finished, StepError> {
+        let sql = self.db.sql();
+        let key = lease.edit_key;
+        let mut tx = self.db.begin().await?;
+        let Some(call) = self.locked_call(&mut *tx, lease).await? else {
+            return Ok(Finished::LostLease);
+        };
+        let (CallState::Stored, Some(stored)) = (call.state, &call.result) else {
+            return Ok(Finished::LostLease);
+        };
+        let waits = self.waits_of(&mut *tx, key).await?;
+        let result = CachedResult {
+            edit_key: key,
+            result_url: result_url.to_owned(),
+            result_hash: Some(stored.hash),
+            content_type: stored.content_type.clone(),
+            width: stored.width,
+            height: stored.height,
+            bytes: stored.bytes,
+            price: call.spec.price.clone(),
+        };
+        let answer = |task: &mut TaskRecord, wait: &Wait| answer(task, wait, &call.spec, &result);
+        let ended = self.settle_waits(&mut *tx, key, &waits, answer).await?;
+        // Served times: a row starts with the images that waited for it, one at least.
+        let served = i64::try_from(waits.len()).unwrap_or(i64::MAX).max(1);
+        tx.run(sql.upsert_cache, vals![result_url, served, key.as_bytes()])
+            .await?;
+        self.close_call(&mut *tx, lease, CallState::Done, None)
+            .await?;
+        tx.commit().await?;
+        Ok(Finished::Ended(ended))
+    }
+
+    /// → failed: every waiting image gets the error, the dead letter is written, in one transaction.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn fail_edit(
+        &self,
+        lease: Lease,
+        error: &ImageError,
+    ) -> Result<Finished, StoreError> {
+        again!(self.try_fail(lease, error))
+    }
+
+    async fn try_fail(&self, lease: Lease, error: &ImageError) -> Result<Finished, StepError> {
+        let mut tx = self.db.begin().await?;
+        let Some(call) = self.locked_call(&mut *tx, lease).await? else {
+            return Ok(Finished::LostLease);
+        };
+        let waits = self.waits_of(&mut *tx, lease.edit_key).await?;
+        let fail = |task: &mut TaskRecord, wait: &Wait| fail(task, wait, error);
+        let ended = self
+            .settle_waits(&mut *tx, lease.edit_key, &waits, fail)
+            .await?;
+        self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message))
+            .await?;
+        self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error))
+            .await?;
+        tx.commit().await?;
+        Ok(Finished::Ended(ended))
+    }
+
+    /// The call, locked, if the lease still holds.
+    async fn locked_call(
+        &self,
+        tx: &mut dyn Tx,
+        lease: Lease,
+    ) -> Result<Option<ClaimedCall>, StepError> {
+        let rows = tx
+            .rows(self.db.sql().lock_call, vals![lease.edit_key.as_bytes()])
+            .await?;
+        let call = rows
+            .first()
+            .map(|row| claimed_call(lease.edit_key, row))
+            .transpose()?;
+        Ok(call.filter(|call| {
+            call.lease.fence == lease.fence
+                && !matches!(call.state, CallState::Done | CallState::Failed)
+        }))
+    }
+
+    async fn waits_of(&self, tx: &mut dyn Tx, key: EditKey) -> Result<Vec<Wait>, StepError> {
+        let rows = tx
+            .rows(self.db.sql().waits_of, vals![key.as_bytes()])
+            .await?;
+        let wait = |row: &Row| {
+            Ok(Wait {
+                task_id: row.text(0)?,
+                position: u32::try_from(row.int(1)?).unwrap_or_default(),
+                joined: row.text(2)? == AnswerSource::Joined.as_str(),
+            })
+        };
+        rows.iter().map(wait).collect()
+    }
+
+    /// Fills in every waiting image, ends the tasks that have nothing left to wait for, deletes the waits.
+    /// Returns the tasks that ended.
+    async fn settle_waits(
+        &self,
+        tx: &mut dyn Tx,
+        key: EditKey,
+        waits: &[Wait],
+        settle: impl Fn(&mut TaskRecord, &Wait) + Sync,
+    ) -> Result<Vec<TaskRecord>, StepError> {
+        let sql = self.db.sql();
+        if waits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = tx
+            .rows(sql.lock_waiting_tasks, vals![key.as_bytes()])
+            .await?;
+        let mut tasks = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let task = TaskRecord::from_row(row)?;
+            tasks.insert(task.task_id.clone(), task);
+        }
+        for wait in waits {
+            if let Some(task) = tasks.get_mut(&wait.task_id) {
+                settle(task, wait);
+            }
+        }
+        let rows: Vec<Value> = tasks.values_mut().map(task_row).collect();
+        tx.run(sql.update_tasks, vals![&Value::Array(rows).to_string()])
+            .await?;
+        tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
+        // Read back for the times that the database wrote.
+        let mut ended = Vec::new();
+        for task in tasks.into_values().filter(|task| task.status.has_ended()) {
+            let rows = tx.rows(sql.find_task, vals![&task.task_id]).await?;
+            ended.extend(rows.first().map(TaskRecord::from_row).transpose()?);
+        }
+        Ok(ended)
+    }
+
+    async fn close_call(
+        &self,
+        tx: &mut dyn Tx,
+        lease: Lease,
+        state: CallState,
+        error: Option<&str>,
+    ) -> Result<(), StepError> {
+        let values = vals![
+            state.as_str(),
+            error,
+            lease.edit_key.as_bytes(),
+            lease.fence
+        ];
+        tx.run(self.db.sql().close_call, values).await?;
+        Ok(())
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn answer(task: &mut TaskRecord, wait: &Wait, spec: &CallSpec, result: &CachedResult) {
+    let source = if wait.joined {
+        AnswerSource::Joined
+    } else {
+        AnswerSource::Paid
+    };
+    let image = image_result(wait.position, source, spec.image_hash, result);
+    if !replace(task, image) {
+        return;
+    }
+    if wait.joined {
+        task.joined += 1;
+        task.saved_micros += result.price.micros;
+    } else {
+        task.paid += 1;
+        task.paid_micros += result.price.micros;
+    }
+}
+
+fn fail(task: &mut TaskRecord, wait: &Wait, error: &ImageError) {
+    let Some(waiting) = task.images.get(wait.position as usize).cloned() else {
+        return;
+    };
+    let image = ImageResult {
+        status: ImageStatus::Failed,
+        error: Some(error.clone()),
+        ..waiting
+    };
+    if replace(task, image) {
+        task.failed += 1;
+        task.error.get_or_insert_with(|| error.message.clone());
+    }
+}
+
+/// Puts an image in its place; `false` where that place was not waiting, so that nothing is counted twice.
+fn replace(task: &mut TaskRecord, image: ImageResult) -> bool {
+    match task.images.get_mut(image.position as usize) {
+        Some(place) if place.status == ImageStatus::Waiting => {
+            *place = image;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The task's new state, as a row for `update_tasks`.
+fn task_row(task: &mut TaskRecord) -> Value {
+    let answered = task.hit + task.joined + task.paid + task.failed;
+    task.status = if answered >= task.total {
+        TaskRecord::ended_status(task.total, task.failed)
+    } else {
+        TaskStatus::Processing
+    };
+    json!({
+        "id": task.id, "status": task.status.as_str(), "joined": task.joined, "paid": task.paid, "failed": task.failed,
+        "paid_micros": task.paid_micros, "saved_micros": task.saved_micros, "results": json!(task.images).to_string(),
+        "error": task.error, "ended": i64::from(task.status.has_ended()),
+    })
+}
+
+fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLetter {
+    let key = call.lease.edit_key;
+    let payload = json!({"v": 1, "edit_key": key}).to_string();
+    let mut tasks: Vec<&str> = waits.iter().map(|wait| wait.task_id.as_str()).collect();
+    tasks.dedup();
+    DeadLetter {
+        letter_key: Digest32::of(format!("edit\n{key}\n{}", call.lease.fence).as_bytes()),
+        queue: format!("edits.{}", call.spec.lane),
+        reason: error.code.chars().filter(char::is_ascii).take(64).collect(),
+        message: error.message.clone(),
+        payload: DeadPayload::Inline(payload.into()),
+        headers: [("x-retouch-tasks".to_owned(), tasks.join(","))].into(),
+        attempts: call.attempts + 1,
+        task_id: tasks.first().map(|task| (*task).to_owned()),
+        edit_key: Some(key),
+    }
+}
+
+fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError> {
+    let pixels = |column| {
+        Ok::<_, StoreError>(
+            u32::try_from(row.opt_int(column)?.unwrap_or_default()).unwrap_or_default(),
+        )
+    };
+    let spec = CallSpec {
+        edit_key,
+        image_hash: hex_digest(&row.text(0)?)?,
+        edit_type: row.text(1)?,
+        prompt: row.text(2)?,
+        provider: row.text(3)?,
+        model: row.text(4)?,
+        params: row.text(5)?.parse().map_err(StoreError::corrupt)?,
+        mask_hash: row.opt_text(6)?.as_deref().map(hex_digest).transpose()?,
+        variant: row.opt_text(7)?,
+        lane: row.text(8)?,
+        price: Money {
+            micros: row.int(9)?,
+            currency: row.text(10)?,
+        },
+    };
+    let result = match row.opt_text(15)? {
+        Some(hash) => Some(StoredResult {
+            hash: hex_digest(&hash)?,
+            content_type: row.opt_text(16)?.unwrap_or_default(),
+            width: pixels(17)?,
+            height: pixels(18)?,
+            bytes: u64::try_from(row.opt_int(19)?.unwrap_or_default()).unwrap_or_default(),
+        }),
+        None => None,
+    };
+    Ok(ClaimedCall {
+        lease: Lease {
+            edit_key,
+            fence: row.int(13)?,
+        },
+        spec,
+        state: CallState::parse(&row.text(11)?)?,
+        attempts: u32::try_from(row.int(12)?).unwrap_or_default(),
+        provider_task_id: row.opt_text(14)?,
+        since_submit: Duration::from_millis(u64::try_from(row.int(22)?).unwrap_or_default()),
+        result,
+    })
+}

@@ -1,0 +1,248 @@
+//! The seam between the protocol (written once, in this folder) and a database: statements by name, values in,
+//! rows out. A dialect is a file that fills in [`Statements`] and runs them; it decides nothing.
+
+use async_trait::async_trait;
+use sqlx::mysql::MySqlRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{ColumnIndex, Decode, Row as _, Type};
+use thiserror::Error;
+
+use super::schema::SchemaState;
+
+/// Every statement of a dialect. Texts are constant: rows travel as one JSON parameter, because a prepared
+/// statement that varies costs a round trip each time (and is not a `&'static str`).
+pub struct Statements {
+    pub lookup: &'static str,
+    pub insert_calls: &'static str,
+    pub lock_calls: &'static str,
+    pub queue_calls: &'static str,
+    pub insert_waits: &'static str,
+    pub insert_task: &'static str,
+    pub count_hits: &'static str,
+    pub find_task: &'static str,
+    pub lock_call: &'static str,
+    pub lock_lane: &'static str,
+    pub lane_in_flight: &'static str,
+    pub declare_lane: &'static str,
+    pub claim_call: &'static str,
+    pub renew_lease: &'static str,
+    pub begin_submit: &'static str,
+    pub record_submitted: &'static str,
+    pub record_stored: &'static str,
+    pub requeue_call: &'static str,
+    pub hand_over_call: &'static str,
+    pub count_ambiguous: &'static str,
+    pub upsert_cache: &'static str,
+    pub waits_of: &'static str,
+    pub lock_waiting_tasks: &'static str,
+    pub update_tasks: &'static str,
+    pub delete_waits: &'static str,
+    pub close_call: &'static str,
+    pub event_sent: &'static str,
+    pub due_calls: &'static str,
+    pub snooze_calls: &'static str,
+    pub due_events: &'static str,
+    pub snooze_events: &'static str,
+    pub insert_dead: &'static str,
+    pub our_tables: &'static str,
+}
+
+/// A value that goes into a statement.
+#[derive(Debug, Clone, Copy)]
+pub enum Val<'a> {
+    Int(i64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    OptInt(Option<i64>),
+    OptText(Option<&'a str>),
+    OptBytes(Option<&'a [u8]>),
+}
+
+macro_rules! val_from {
+    ($($from:ty, $value:ident => $val:expr;)*) => { $(
+        impl<'a> From<$from> for Val<'a> {
+            fn from($value: $from) -> Self {
+                $val
+            }
+        }
+    )* };
+}
+val_from! {
+    i64, int => Self::Int(int);
+    u32, int => Self::Int(int.into());
+    &'a str, text => Self::Text(text);
+    &'a String, text => Self::Text(text);
+    &'a [u8; 32], bytes => Self::Bytes(bytes);
+    Option<i64>, int => Self::OptInt(int);
+    Option<&'a str>, text => Self::OptText(text);
+    Option<&'a [u8]>, bytes => Self::OptBytes(bytes);
+}
+
+/// The values of one statement, in the order of its placeholders.
+macro_rules! vals {
+    ($($value:expr),* $(,)?) => { &[$($crate::store::db::Val::from($value)),*][..] };
+}
+pub(super) use vals;
+
+/// One result row.
+pub enum Row {
+    MySql(MySqlRow),
+    Sqlite(SqliteRow),
+}
+
+impl Row {
+    fn get<'r, T>(&'r self, column: usize) -> Result<T, DbError>
+    where
+        T: Decode<'r, sqlx::MySql>
+            + Type<sqlx::MySql>
+            + Decode<'r, sqlx::Sqlite>
+            + Type<sqlx::Sqlite>,
+        usize: ColumnIndex<MySqlRow> + ColumnIndex<SqliteRow>,
+    {
+        match self {
+            Self::MySql(row) => row.try_get(column),
+            Self::Sqlite(row) => row.try_get(column),
+        }
+        .map_err(|error| DbError::Failed(error.to_string()))
+    }
+
+    pub fn int(&self, column: usize) -> Result<i64, DbError> {
+        self.get(column)
+    }
+
+    pub fn opt_int(&self, column: usize) -> Result<Option<i64>, DbError> {
+        self.get(column)
+    }
+
+    pub fn text(&self, column: usize) -> Result<String, DbError> {
+        self.get(column)
+    }
+
+    pub fn opt_text(&self, column: usize) -> Result<Option<String>, DbError> {
+        self.get(column)
+    }
+
+    pub fn bytes(&self, column: usize) -> Result<Vec<u8>, DbError> {
+        self.get(column)
+    }
+}
+
+/// Why a statement did not work, named by what the protocol does next.
+#[derive(Debug, Error)]
+pub enum DbError {
+    /// Somebody else was first (deadlock, lock wait, busy): run the whole transaction again.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// A row with this unique key is there already.
+    #[error("duplicate: {0}")]
+    Duplicate(String),
+    /// The database cannot be asked now.
+    #[error("unreachable: {0}")]
+    Unavailable(String),
+    /// The statement itself failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// One transaction, or one statement outside of any. Dropped without commit: rolled back.
+#[async_trait]
+pub trait Tx: Send {
+    /// Runs a statement; says how many rows it changed (for an update: matched).
+    async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError>;
+    /// Runs a query.
+    async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError>;
+    /// Commits.
+    async fn commit(self: Box<Self>) -> Result<(), DbError>;
+}
+
+/// One database.
+#[async_trait]
+pub trait Db: Send + Sync {
+    /// Its statements.
+    fn sql(&self) -> &'static Statements;
+    /// Begins a writing transaction.
+    async fn begin(&self) -> Result<Box<dyn Tx>, DbError>;
+    /// A connection for single statements, each its own transaction.
+    async fn plain(&self) -> Result<Box<dyn Tx>, DbError>;
+    /// What is in the database now, compared with what this program needs.
+    async fn schema_state(&self) -> Result<SchemaState, DbError>;
+    /// Applies the migrations that are missing.
+    async fn migrate(&self) -> Result<(), DbError>;
+    /// Closes all connections.
+    async fn close(&self);
+}
+
+/// Sorts an sqlx error into what the protocol does next. `codes` are the dialect's (conflict, duplicate) codes.
+pub fn classify(error: sqlx::Error, conflict: &[&str], duplicate: &[&str]) -> DbError {
+    let text = error.to_string();
+    match error {
+        sqlx::Error::Database(db) => {
+            let code = db.code().unwrap_or_default().to_string();
+            let number = db
+                .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+                .map(|my| my.number().to_string());
+            let code = number.unwrap_or(code);
+            if conflict.contains(&code.as_str()) {
+                DbError::Conflict(text)
+            } else if duplicate.contains(&code.as_str()) {
+                DbError::Duplicate(text)
+            } else {
+                DbError::Failed(text)
+            }
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => DbError::Unavailable(text),
+        // The enum is not exhaustive; what is left is about decoding, configuration and our own mistakes.
+        _ => DbError::Failed(text),
+    }
+}
+
+/// Implements [`Tx`] for one sqlx database: for a transaction of it, and for a plain connection.
+macro_rules! impl_tx {
+    ($db:ty, $arguments:ty, $row:path, $error:path) => {
+        fn bound<'q>(sql: &'static str, values: &[Val<'q>]) -> sqlx::query::Query<'q, $db, $arguments> {
+            let mut query = sqlx::query(sql);
+            for value in values {
+                query = match *value {
+                    Val::Int(int) => query.bind(int),
+                    Val::Text(text) => query.bind(text),
+                    Val::Bytes(bytes) => query.bind(bytes),
+                    Val::OptInt(int) => query.bind(int),
+                    Val::OptText(text) => query.bind(text),
+                    Val::OptBytes(bytes) => query.bind(bytes),
+                };
+            }
+            query
+        }
+
+        impl_tx!(@for sqlx::Transaction<'static, $db>, $row, $error, |tx| tx.commit().await.map_err($error));
+        // Each statement has committed itself; the connection goes back to its pool.
+        impl_tx!(@for sqlx::pool::PoolConnection<$db>, $row, $error, |connection| {
+            drop(connection);
+            Ok(())
+        });
+    };
+    (@for $type:ty, $row:path, $error:path, |$this:ident| $commit:expr) => {
+        #[async_trait]
+        impl Tx for $type {
+            async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
+                Ok(bound(sql, values).execute(&mut **self).await.map_err($error)?.rows_affected())
+            }
+
+            async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
+                let rows = bound(sql, values).fetch_all(&mut **self).await.map_err($error)?;
+                Ok(rows.into_iter().map($row).collect())
+            }
+
+            async fn commit(self: Box<Self>) -> Result<(), DbError> {
+                let $this = *self;
+                $commit
+            }
+        }
+    };
+}
+pub(super) use impl_tx;

@@ -1,0 +1,374 @@
+//! The intake's steps: look up, register.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, TaskStatus};
+use retouch_shared::key::{Digest32, EditKey, ImageHash};
+use serde_json::{Value, json};
+
+use super::db::{Row, Tx, vals};
+use super::types::{digest, hex_digest, image_result};
+use super::{
+    CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Registered, StepError, Store,
+    StoreError, TaskRecord, again,
+};
+
+/// A registered task that is being put together.
+struct Draft {
+    images: Vec<ImageResult>,
+    hits: BTreeMap<EditKey, i64>,
+    saved_micros: i64,
+    waits: Vec<Value>,
+    queue: BTreeMap<EditKey, (String, Money)>,
+}
+
+impl Store {
+    /// Cache rows by edit key.
+    ///
+    /// # Errors
+    /// A store that cannot answer is an error, never a miss.
+    pub async fn lookup(
+        &self,
+        keys: &[EditKey],
+    ) -> Result<HashMap<EditKey, CachedResult>, StoreError> {
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut connection = self.db.plain().await?;
+        let rows = connection
+            .rows(self.db.sql().lookup, vals![&key_list(keys)])
+            .await?;
+        rows.iter()
+            .map(|row| cached_result(row).map(|result| (result.edit_key, result)))
+            .collect()
+    }
+
+    /// Records a task: its hits, its failed images, its waits and the calls it needs, in one transaction. A call that
+    /// is alive already is joined; an edit that was finished meanwhile is a hit.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn register(&self, task: &NewTask) -> Result<Registered, StoreError> {
+        let registered: Result<Option<Registered>, StoreError> = again!(async {
+            match self.try_register(task).await {
+                Ok(registered) => Ok(Some(registered)),
+                Err(StepError::Duplicate) => Ok(None),
+                Err(other) => Err(other),
+            }
+        });
+        if let Some(registered) = registered? {
+            return Ok(registered);
+        }
+        match self.find_task(&task.task_id).await? {
+            Some(found) if found.request_hash == task.request_hash => {
+                Ok(Registered::Same(Box::new(found)))
+            }
+            Some(_) => Ok(Registered::Conflict),
+            None => Err(StoreError::Unavailable(
+                "the task's row was there and is gone".to_owned(),
+            )),
+        }
+    }
+
+    async fn try_register(&self, task: &NewTask) -> Result<Registered, StepError> {
+        let sql = self.db.sql();
+        let mut tx = self.db.begin().await?;
+        let misses: BTreeMap<EditKey, &CallSpec> = misses(task)
+            .map(|(call, _)| (call.edit_key, call))
+            .collect();
+        let (alive, late) = if misses.is_empty() {
+            (BTreeSet::new(), HashMap::new())
+        } else {
+            self.lock_and_look(&mut *tx, task, &misses).await?
+        };
+        let draft = draft(task, &alive, &late);
+        if !draft.queue.is_empty() {
+            let rows = draft.queue.iter().map(|(key, (lane, price))| {
+                json!({"edit_key": key, "lane": lane, "price_micros": price.micros, "currency": price.currency})
+            });
+            tx.run(sql.queue_calls, vals![&Value::from_iter(rows).to_string()])
+                .await?;
+        }
+        if !draft.waits.is_empty() {
+            let waits = Value::Array(draft.waits.clone()).to_string();
+            tx.run(sql.insert_waits, vals![&task.task_id, &waits])
+                .await?;
+        }
+        self.insert_task(&mut *tx, task, &draft).await?;
+        if !draft.hits.is_empty() {
+            let rows = draft
+                .hits
+                .iter()
+                .map(|(key, count)| json!({"edit_key": key, "count": count}));
+            tx.run(sql.count_hits, vals![&Value::from_iter(rows).to_string()])
+                .await?;
+        }
+        let rows = tx.rows(sql.find_task, vals![&task.task_id]).await?;
+        let record = rows
+            .first()
+            .ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
+        let record = TaskRecord::from_row(record)?;
+        tx.commit().await?;
+        let wake = draft
+            .queue
+            .into_iter()
+            .map(|(key, (lane, _))| (key, lane))
+            .collect();
+        Ok(Registered::New {
+            task: Box::new(record),
+            wake,
+        })
+    }
+
+    /// Locks the call rows of all misses (making those that are not there), then looks at the cache a last time.
+    /// Returns the calls that are alive and the results that came meanwhile.
+    async fn lock_and_look(
+        &self,
+        tx: &mut dyn Tx,
+        task: &NewTask,
+        misses: &BTreeMap<EditKey, &CallSpec>,
+    ) -> Result<(BTreeSet<EditKey>, HashMap<EditKey, CachedResult>), StepError> {
+        let sql = self.db.sql();
+        let rows: Vec<Value> = misses.values().map(|call| call_row(call)).collect();
+        tx.run(sql.insert_calls, vals![&Value::Array(rows).to_string()])
+            .await?;
+        let keys = key_list(&misses.keys().copied().collect::<Vec<_>>());
+        let mut alive = BTreeSet::new();
+        for row in tx.rows(sql.lock_calls, vals![&keys]).await? {
+            let state = row.text(1)?;
+            if !matches!(state.as_str(), "done" | "failed") {
+                alive.insert(digest(row.bytes(0)?)?);
+            }
+        }
+        let mut late = HashMap::new();
+        for row in tx.rows(sql.lookup, vals![&keys]).await? {
+            let result = cached_result(&row)?;
+            // A row whose blob intake found missing is still a miss, unless somebody has mended it since.
+            let refused = self::misses(task).any(|(call, refused)| {
+                call.edit_key == result.edit_key
+                    && refused.is_some()
+                    && refused == result.result_hash
+            });
+            if !refused {
+                late.insert(result.edit_key, result);
+            }
+        }
+        Ok((alive, late))
+    }
+
+    async fn insert_task(
+        &self,
+        tx: &mut dyn Tx,
+        task: &NewTask,
+        draft: &Draft,
+    ) -> Result<(), StepError> {
+        let count = |status| {
+            draft
+                .images
+                .iter()
+                .filter(|image| image.status == status)
+                .count()
+        };
+        let (total, failed, waiting) = (
+            task.images.len(),
+            count(ImageStatus::Failed),
+            count(ImageStatus::Waiting),
+        );
+        let [total, failed, hit] =
+            [total, failed, count(ImageStatus::Done)].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let status = if waiting > 0 {
+            TaskStatus::Processing
+        } else {
+            TaskRecord::ended_status(total, failed)
+        };
+        let ended = i64::from(status.has_ended());
+        let error = draft
+            .images
+            .iter()
+            .find_map(|image| image.error.as_ref())
+            .map(|error| error.message.clone());
+        let (params, inputs) = (task.params.canonical(), json!(task.inputs).to_string());
+        let (results, metadata) = (
+            json!(draft.images).to_string(),
+            task.metadata.as_ref().map(Value::to_string),
+        );
+        let values = vals![
+            &task.task_id,
+            task.request_hash.as_bytes(),
+            &task.edit_type,
+            &task.prompt,
+            &task.model,
+            &params,
+            &inputs,
+            status.as_str(),
+            total,
+            hit,
+            failed,
+            draft.saved_micros,
+            &task.currency,
+            &results,
+            metadata.as_deref(),
+            error.as_deref(),
+            task.reply_to.as_deref(),
+            task.correlation_id.as_deref(),
+            ended,
+            ended,
+        ];
+        tx.run(self.db.sql().insert_task, values).await?;
+        if failed > 0 {
+            self.insert_dead_in(tx, &dead_letter(task, &draft.images))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+fn misses(task: &NewTask) -> impl Iterator<Item = (&CallSpec, Option<Digest32>)> {
+    task.images.iter().filter_map(|image| match image {
+        Planned::Miss { call, refused } => Some((&**call, *refused)),
+        Planned::Hit { .. } | Planned::Failed { .. } => None,
+    })
+}
+
+/// Decides, under the locks, what each image is: hit, waiting (first comer pays, the others join) or failed.
+fn draft(
+    task: &NewTask,
+    alive: &BTreeSet<EditKey>,
+    late: &HashMap<EditKey, CachedResult>,
+) -> Draft {
+    let mut draft = Draft {
+        images: Vec::with_capacity(task.images.len()),
+        hits: BTreeMap::new(),
+        saved_micros: 0,
+        waits: Vec::new(),
+        queue: BTreeMap::new(),
+    };
+    for (position, planned) in (0u32..).zip(&task.images) {
+        let image = match planned {
+            Planned::Hit { image_hash, result } => draft.hit(position, *image_hash, result),
+            Planned::Failed { image_hash, error } => failed(position, *image_hash, error.clone()),
+            Planned::Miss { call, .. } => match late.get(&call.edit_key) {
+                Some(result) => draft.hit(position, call.image_hash, result),
+                None => draft.wait(position, call, alive.contains(&call.edit_key)),
+            },
+        };
+        draft.images.push(image);
+    }
+    draft
+}
+
+impl Draft {
+    fn hit(&mut self, position: u32, image_hash: ImageHash, result: &CachedResult) -> ImageResult {
+        *self.hits.entry(result.edit_key).or_default() += 1;
+        self.saved_micros += result.price.micros;
+        image_result(position, AnswerSource::Hit, image_hash, result)
+    }
+
+    fn wait(&mut self, position: u32, call: &CallSpec, alive: bool) -> ImageResult {
+        let joined = alive || self.queue.contains_key(&call.edit_key);
+        if !joined {
+            self.queue
+                .insert(call.edit_key, (call.lane.clone(), call.price.clone()));
+        }
+        let source = if joined {
+            AnswerSource::Joined
+        } else {
+            AnswerSource::Paid
+        };
+        self.waits
+            .push(json!({"edit_key": call.edit_key, "position": position, "source": source}));
+        ImageResult {
+            status: ImageStatus::Waiting,
+            ..blank(position, Some(call.image_hash))
+        }
+    }
+}
+
+fn blank(position: u32, image_hash: Option<ImageHash>) -> ImageResult {
+    ImageResult {
+        position,
+        status: ImageStatus::Failed,
+        source: None,
+        image_hash,
+        result_url: None,
+        content_type: None,
+        width: None,
+        height: None,
+        error: None,
+    }
+}
+
+fn failed(position: u32, image_hash: Option<ImageHash>, error: ImageError) -> ImageResult {
+    ImageResult {
+        error: Some(error),
+        ..blank(position, image_hash)
+    }
+}
+
+/// The dead letter of a task some of whose images could not be read: its own message, to be sent again.
+fn dead_letter(task: &NewTask, images: &[ImageResult]) -> DeadLetter {
+    let errors = images
+        .iter()
+        .filter_map(|image| image.error.as_ref().map(|error| (image.position, error)));
+    let lines: Vec<String> = errors
+        .clone()
+        .map(|(position, error)| format!("image {position}: {}", error.message))
+        .collect();
+    let reason = errors
+        .clone()
+        .next()
+        .map_or_else(String::new, |(_, error)| error.code.clone());
+    DeadLetter {
+        letter_key: Digest32::of(format!("task\n{}", task.task_id).as_bytes()),
+        queue: "tasks".to_owned(),
+        reason,
+        message: lines.join("\n"),
+        payload: task.payload.clone(),
+        headers: BTreeMap::new(),
+        attempts: 1,
+        task_id: Some(task.task_id.clone()),
+        edit_key: None,
+    }
+}
+
+fn key_list(keys: &[EditKey]) -> String {
+    json!(keys).to_string()
+}
+
+fn call_row(call: &CallSpec) -> Value {
+    let CallSpec {
+        edit_key,
+        image_hash,
+        edit_type,
+        prompt,
+        provider,
+        model,
+        params,
+        mask_hash,
+        variant,
+        lane,
+        price,
+    } = call;
+    json!({
+        "edit_key": edit_key, "image_hash": image_hash, "edit_type": edit_type, "prompt": prompt, "provider": provider,
+        "model": model, "params": params.canonical(), "mask_hash": mask_hash, "variant": variant, "lane": lane,
+        "price_micros": price.micros, "currency": price.currency,
+    })
+}
+
+fn cached_result(row: &Row) -> Result<CachedResult, StoreError> {
+    let pixels = |column| Ok::<_, StoreError>(u32::try_from(row.int(column)?).unwrap_or_default());
+    Ok(CachedResult {
+        edit_key: digest(row.bytes(0)?)?,
+        result_url: row.text(2)?,
+        result_hash: row.opt_text(3)?.as_deref().map(hex_digest).transpose()?,
+        content_type: row.text(4)?,
+        width: pixels(5)?,
+        height: pixels(6)?,
+        bytes: u64::try_from(row.int(7)?).unwrap_or_default(),
+        price: Money {
+            micros: row.int(8)?,
+            currency: row.text(9)?,
+        },
+    })
+}

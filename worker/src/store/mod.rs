@@ -1,0 +1,196 @@
+//! The store: the truth. The protocol of DESIGN section 6 is written once, here; a dialect file only holds
+//! statements. Every public function is one committed step, named by what it does to a task or a call.
+//!
+//! What must stay true:
+//! - Lock order: calls (by edit key), then tasks (by task id), then cache rows (by edit key).
+//! - `register` holds the call row's lock before its last look at the cache; `finish_edit` takes the same lock first.
+//!   So either finish sees the wait, or register sees the cache row.
+//! - Every step of a call is guarded by its fence.
+//! - Time is the database's clock, never this process's.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+mod calls;
+mod db;
+mod intake;
+mod mysql;
+mod schema;
+mod sqlite;
+mod tasks;
+mod types;
+
+use db::{Db, DbError};
+pub use schema::SchemaState;
+pub use types::{
+    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall,
+    Finished, Lease, Money, NewTask, Planned, Registered, StoredResult, TaskRecord,
+};
+
+/// Why the store could not answer. Never a miss: the caller holds the work.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// It cannot be asked now: try again later.
+    #[error("the database is unreachable: {0}")]
+    Unavailable(String),
+    /// It answered, but not to this: a person must look.
+    #[error("the database refused a statement: {0}")]
+    Failed(String),
+    /// It holds something that this program never writes.
+    #[error("the database holds what this program does not understand: {0}")]
+    Corrupt(String),
+}
+
+impl StoreError {
+    fn corrupt(error: impl std::fmt::Display) -> Self {
+        Self::Corrupt(error.to_string())
+    }
+}
+
+impl From<DbError> for StoreError {
+    fn from(error: DbError) -> Self {
+        match error {
+            // A conflict that outlived its retries is load, not damage.
+            DbError::Unavailable(text) | DbError::Conflict(text) => Self::Unavailable(text),
+            DbError::Duplicate(text) | DbError::Failed(text) => Self::Failed(text),
+        }
+    }
+}
+
+/// How a protocol step went: like [`StoreError`], but a conflict is still worth another try of the whole transaction.
+enum StepError {
+    Again(String),
+    Duplicate,
+    Store(StoreError),
+}
+
+impl From<DbError> for StepError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Conflict(text) => Self::Again(text),
+            DbError::Duplicate(_) => Self::Duplicate,
+            other => Self::Store(other.into()),
+        }
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// How often a transaction that lost a conflict is run again before the work is held.
+const CONFLICT_RETRIES: u32 = 8;
+
+/// Runs a transaction again while it loses conflicts, with a little jitter between tries.
+macro_rules! again {
+    ($step:expr) => {{
+        let mut tries = 0;
+        loop {
+            match $step.await {
+                Ok(value) => break Ok(value),
+                Err($crate::store::StepError::Again(text))
+                    if tries >= $crate::store::CONFLICT_RETRIES =>
+                {
+                    break Err($crate::store::StoreError::Unavailable(text));
+                }
+                Err($crate::store::StepError::Again(_)) => {
+                    tries += 1;
+                    $crate::store::pause(tries).await;
+                }
+                Err($crate::store::StepError::Duplicate) => {
+                    break Err($crate::store::StoreError::Failed(
+                        "a row is there twice".to_owned(),
+                    ));
+                }
+                Err($crate::store::StepError::Store(error)) => break Err(error),
+            }
+        }
+    }};
+}
+use again;
+
+async fn pause(tries: u32) {
+    let most = 5u64 << tries.min(6);
+    tokio::time::sleep(Duration::from_millis(rand::random_range(1..=most))).await;
+}
+
+/// Which database, and what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseLocation {
+    /// A SQLite file.
+    Sqlite(std::path::PathBuf),
+    /// `mysql://user:password@host/database`, also for MariaDB.
+    MySql(String),
+}
+
+/// The store.
+#[derive(Clone)]
+pub struct Store {
+    db: Arc<dyn Db>,
+    sqlite: Option<sqlx::SqlitePool>,
+}
+
+impl Store {
+    /// Opens a database; connects when first used.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] where the URL cannot be understood, [`StoreError::Unavailable`] where the file's folder
+    /// cannot be made.
+    pub fn open(location: &DatabaseLocation, connections: u32) -> Result<Self, StoreError> {
+        match location {
+            DatabaseLocation::Sqlite(path) => Self::open_sqlite(path),
+            DatabaseLocation::MySql(url) => Ok(Self {
+                db: Arc::new(mysql::MySqlDb::open(url, connections)?),
+                sqlite: None,
+            }),
+        }
+    }
+
+    fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
+        let db = sqlite::SqliteDb::open(path)?;
+        let pool = db.pool();
+        Ok(Self {
+            db: Arc::new(db),
+            sqlite: Some(pool),
+        })
+    }
+
+    /// The pool of the SQLite file, for the embedded broker that lives in it.
+    pub fn sqlite_pool(&self) -> Option<sqlx::SqlitePool> {
+        self.sqlite.clone()
+    }
+
+    /// What is in the database, compared with what this program needs.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn schema_state(&self) -> Result<SchemaState, StoreError> {
+        Ok(self.db.schema_state().await?)
+    }
+
+    /// Applies the migrations that are missing. Touches nothing where [`SchemaState::Foreign`] or `Ahead`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn migrate(&self) -> Result<SchemaState, StoreError> {
+        match self.db.schema_state().await? {
+            SchemaState::Empty | SchemaState::Behind { .. } => self.db.migrate().await?,
+            state @ (SchemaState::Current
+            | SchemaState::Ahead { .. }
+            | SchemaState::Foreign { .. }) => {
+                return Ok(state);
+            }
+        }
+        Ok(self.db.schema_state().await?)
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+}

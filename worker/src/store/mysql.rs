@@ -1,0 +1,213 @@
+//! Every SQL statement for MySQL 8 and MariaDB 10.6+.
+//!
+//! READ COMMITTED on every connection: the last look at the cache in `register` must see what was committed while
+//! it waited for the call row's lock, which REPEATABLE READ's snapshot would hide.
+
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::{AssertSqlSafe, Executor, MySql};
+
+use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
+use super::schema::{self, SchemaState};
+
+/// Deadlock; lock wait timeout; record changed since last read (MariaDB 11.6+).
+const CONFLICT: &[&str] = &["1213", "1205", "1020"];
+const DUPLICATE: &[&str] = &["1062"];
+
+static SQL: Statements = Statements {
+    lookup: "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
+        FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$')) j STRAIGHT_JOIN image_edit_cache c ON c.edit_key = UNHEX(j.k)",
+    insert_calls: "INSERT INTO image_edit_calls (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, \
+            price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, created_at, updated_at) \
+        SELECT UNHEX(j.k), j.image_hash, j.edit_type, j.prompt, j.provider, j.model, j.params, j.mask_hash, j.variant, j.lane, \
+            j.price_micros, j.currency, 'done', 0, 0, 0, 0, 0, UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) \
+        FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$.edit_key', image_hash CHAR(64) PATH '$.image_hash', \
+            edit_type VARCHAR(32) PATH '$.edit_type', prompt MEDIUMTEXT PATH '$.prompt', provider VARCHAR(32) PATH '$.provider', \
+            model VARCHAR(128) PATH '$.model', params LONGTEXT PATH '$.params', mask_hash CHAR(64) PATH '$.mask_hash', \
+            variant VARCHAR(64) PATH '$.variant', lane VARCHAR(64) PATH '$.lane', price_micros BIGINT PATH '$.price_micros', \
+            currency CHAR(3) PATH '$.currency')) j ORDER BY j.k \
+        ON DUPLICATE KEY UPDATE edit_key = image_edit_calls.edit_key",
+    lock_calls: "SELECT c.edit_key, c.state FROM image_edit_calls c WHERE c.edit_key IN \
+            (SELECT UNHEX(j.k) FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$')) j) ORDER BY c.edit_key FOR UPDATE",
+    queue_calls: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$.edit_key', lane VARCHAR(64) PATH '$.lane', \
+            price_micros BIGINT PATH '$.price_micros', currency CHAR(3) PATH '$.currency')) j \
+        STRAIGHT_JOIN image_edit_calls c ON c.edit_key = UNHEX(j.k) \
+        SET c.state = 'queued', c.attempts = 0, c.lane = j.lane, c.price_micros = j.price_micros, c.currency = j.currency, \
+            c.owner = NULL, c.lease_until = NULL, c.wake_at = UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, c.wakes = 0, \
+            c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, c.updated_at = UTC_TIMESTAMP(3)",
+    insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
+        SELECT ?, UNHEX(j.k), j.position, j.source, UTC_TIMESTAMP(3) \
+        FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$.edit_key', position INT PATH '$.position', source VARCHAR(8) PATH '$.source')) j",
+    insert_task: "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
+            hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
+            reply_to, correlation_id, event_due, created_at, updated_at, completed_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, \
+            IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, NULL), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), IF(? = 1, UTC_TIMESTAMP(3), NULL))",
+    count_hits: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$.edit_key', n BIGINT PATH '$.count')) j \
+        STRAIGHT_JOIN image_edit_cache c ON c.edit_key = UNHEX(j.k) \
+        SET c.hit_count = c.hit_count + j.n, c.last_hit_at = UTC_TIMESTAMP(3)",
+    find_task: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
+            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, CAST(created_at AS CHAR), \
+            CAST(completed_at AS CHAR), inputs, error FROM image_edit_tasks WHERE task_id = ?",
+    lock_call: "SELECT image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, price_micros, currency, state, attempts, \
+            fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
+            CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), \
+            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), lease_until) DIV 1000, 0) AS SIGNED), \
+            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED) \
+        FROM image_edit_calls WHERE edit_key = ? FOR UPDATE",
+    lock_lane: "SELECT max_in_flight FROM lanes WHERE name = ? FOR UPDATE",
+    lane_in_flight: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('claimed', 'submitting', 'submitted') \
+        AND lease_until > UTC_TIMESTAMP(3)",
+    declare_lane: "INSERT INTO lanes (name, max_in_flight, updated_at) VALUES (?, ?, UTC_TIMESTAMP(3)) \
+        ON DUPLICATE KEY UPDATE max_in_flight = VALUES(max_in_flight), updated_at = UTC_TIMESTAMP(3)",
+    claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
+            lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
+            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ?",
+    renew_lease: "UPDATE image_edit_calls SET lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
+            wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND \
+        WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', submitted_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
+    record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ? AND state = 'submitting'",
+    record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
+            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
+    requeue_call: "UPDATE image_edit_calls SET state = 'queued', owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
+            attempts = attempts + ?, last_error = ?, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
+    hand_over_call: "UPDATE image_edit_calls SET owner = NULL, lease_until = NULL, last_error = COALESCE(?, last_error), \
+            wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
+    count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + ?, last_error = ?, \
+            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
+    upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
+            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
+        SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
+            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, ?, \
+            UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) FROM image_edit_calls c WHERE c.edit_key = ? \
+        ON DUPLICATE KEY UPDATE result_url = VALUES(result_url), result_hash = VALUES(result_hash), content_type = VALUES(content_type), \
+            width = VALUES(width), height = VALUES(height), bytes = VALUES(bytes), price_micros = VALUES(price_micros), \
+            currency = VALUES(currency), hit_count = image_edit_cache.hit_count + VALUES(hit_count), last_hit_at = UTC_TIMESTAMP(3), \
+            updated_at = UTC_TIMESTAMP(3)",
+    waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
+    lock_waiting_tasks: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
+            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, CAST(created_at AS CHAR), \
+            CAST(completed_at AS CHAR), inputs, error FROM image_edit_tasks \
+        WHERE task_id IN (SELECT w.task_id FROM image_edit_waits w WHERE w.edit_key = ?) ORDER BY task_id FOR UPDATE",
+    update_tasks: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$.id', status VARCHAR(16) PATH '$.status', \
+            joined INT PATH '$.joined', paid INT PATH '$.paid', failed INT PATH '$.failed', paid_micros BIGINT PATH '$.paid_micros', \
+            saved_micros BIGINT PATH '$.saved_micros', results LONGTEXT PATH '$.results', error TEXT PATH '$.error', ended INT PATH '$.ended')) j \
+        STRAIGHT_JOIN image_edit_tasks t ON t.id = j.id \
+        SET t.status = j.status, t.joined_images = j.joined, t.paid_images = j.paid, t.failed_images = j.failed, \
+            t.paid_micros = j.paid_micros, t.saved_micros = j.saved_micros, t.results = j.results, t.error = j.error, \
+            t.event_due = IF(j.ended = 1, UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, NULL), \
+            t.completed_at = IF(j.ended = 1, UTC_TIMESTAMP(3), NULL), t.updated_at = UTC_TIMESTAMP(3)",
+    delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
+    close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ?",
+    event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ?",
+    due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= UTC_TIMESTAMP(3) ORDER BY wake_at LIMIT ? \
+        FOR UPDATE SKIP LOCKED",
+    snooze_calls: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$')) j STRAIGHT_JOIN image_edit_calls c ON c.edit_key = UNHEX(j.k) \
+        SET c.wakes = c.wakes + 1, c.wake_at = UTC_TIMESTAMP(3) + INTERVAL LEAST(?  * (1 << LEAST(c.wakes, 6)), 600000) * 1000 MICROSECOND",
+    due_events: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
+            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, CAST(created_at AS CHAR), \
+            CAST(completed_at AS CHAR), inputs, error FROM image_edit_tasks \
+        WHERE event_due <= UTC_TIMESTAMP(3) ORDER BY event_due LIMIT ? FOR UPDATE SKIP LOCKED",
+    snooze_events: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) j STRAIGHT_JOIN image_edit_tasks t ON t.id = j.id \
+        SET t.event_due = UTC_TIMESTAMP(3) + INTERVAL 30 SECOND",
+    insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', UTC_TIMESTAMP(3), UTC_TIMESTAMP(3)) \
+        ON DUPLICATE KEY UPDATE last_at = UTC_TIMESTAMP(3)",
+    our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
+};
+
+/// A MySQL or MariaDB database.
+pub struct MySqlDb {
+    pool: MySqlPool,
+}
+
+impl MySqlDb {
+    /// Opens a pool; connects when first used.
+    ///
+    /// # Errors
+    /// [`DbError::Failed`] where the URL cannot be understood.
+    pub fn open(url: &str, connections: u32) -> Result<Self, DbError> {
+        let options = MySqlConnectOptions::from_str(url)
+            .map_err(|error| DbError::Failed(error.to_string()))?;
+        // One connection keeps every statement text of ours prepared.
+        let options = options
+            .charset("utf8mb4")
+            .collation("utf8mb4_bin")
+            .statement_cache_capacity(256);
+        let pool = MySqlPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(std::time::Duration::from_secs(10))
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                    // Strict: a value that does not fit is an error, never cut.
+                    connection
+                        .execute("SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), innodb_lock_wait_timeout = 10")
+                        .await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+}
+
+fn error(error: sqlx::Error) -> DbError {
+    classify(error, CONFLICT, DUPLICATE)
+}
+
+impl_tx!(MySql, MySqlArguments, Row::MySql, error);
+
+#[async_trait]
+impl Db for MySqlDb {
+    fn sql(&self) -> &'static Statements {
+        &SQL
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Tx>, DbError> {
+        Ok(Box::new(self.pool.begin().await.map_err(error)?))
+    }
+
+    async fn plain(&self) -> Result<Box<dyn Tx>, DbError> {
+        Ok(Box::new(self.pool.acquire().await.map_err(error)?))
+    }
+
+    async fn schema_state(&self) -> Result<SchemaState, DbError> {
+        let mut connection = self.plain().await?;
+        let tables = connection.rows(SQL.our_tables, &[]).await?;
+        let tables = tables
+            .iter()
+            .map(|row| row.text(0))
+            .collect::<Result<Vec<_>, _>>()?;
+        let applied = if tables.iter().any(|table| table == schema::TABLE) {
+            let sql = AssertSqlSafe(schema::APPLIED.to_owned());
+            sqlx::query_scalar(sql)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(error)?
+        } else {
+            Vec::new()
+        };
+        Ok(SchemaState::of(&tables, applied, schema::MYSQL))
+    }
+
+    async fn migrate(&self) -> Result<(), DbError> {
+        schema::migrator(schema::MYSQL)
+            .run(&self.pool)
+            .await
+            .map_err(|error| DbError::Failed(error.to_string()))
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,216 @@
+//! Every SQL statement for SQLite: one file, one writer at a time, WAL so that readers never wait.
+//!
+//! Writers begin with BEGIN IMMEDIATE: a deferred transaction that turns into a writer fails at once with
+//! SQLITE_BUSY_SNAPSHOT, whatever the busy timeout. That is also why no statement here locks rows.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Sqlite};
+
+use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
+use super::schema::{self, SchemaState};
+
+/// SQLITE_BUSY, SQLITE_LOCKED and their extended codes.
+const CONFLICT: &[&str] = &["5", "6", "261", "517", "262"];
+/// Unique index; primary key.
+const DUPLICATE: &[&str] = &["2067", "1555"];
+
+static SQL: Statements = Statements {
+    lookup: "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
+        FROM json_each(?) j CROSS JOIN image_edit_cache c ON c.edit_key = unhex(j.value)",
+    insert_calls: "INSERT INTO image_edit_calls (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, \
+            price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, created_at, updated_at) \
+        SELECT unhex(j.value ->> 'edit_key'), j.value ->> 'image_hash', j.value ->> 'edit_type', j.value ->> 'prompt', j.value ->> 'provider', \
+            j.value ->> 'model', j.value ->> 'params', j.value ->> 'mask_hash', j.value ->> 'variant', j.value ->> 'lane', \
+            j.value ->> 'price_micros', j.value ->> 'currency', 'done', 0, 0, 0, 0, 0, \
+            strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        FROM json_each(?) j WHERE true ON CONFLICT (edit_key) DO NOTHING",
+    lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
+    queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
+            currency = j.value ->> 'currency', owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds'), \
+            wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        FROM json_each(?) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
+    insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
+        SELECT ?, unhex(j.value ->> 'edit_key'), j.value ->> 'position', j.value ->> 'source', strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j",
+    insert_task: "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
+            hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
+            reply_to, correlation_id, event_due, created_at, updated_at, completed_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, \
+            iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds'), NULL), strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+            strftime('%Y-%m-%d %H:%M:%f', 'now'), iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL))",
+    count_hits: "UPDATE image_edit_cache SET hit_count = hit_count + (j.value ->> 'count'), last_hit_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        FROM json_each(?) j WHERE image_edit_cache.edit_key = unhex(j.value ->> 'edit_key')",
+    find_task: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
+            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, created_at, completed_at, inputs, error \
+        FROM image_edit_tasks WHERE task_id = ?",
+    lock_call: "SELECT image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, price_micros, currency, state, attempts, \
+            fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
+            coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), \
+            CAST(coalesce((unixepoch(lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0) AS INTEGER), \
+            CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER) \
+        FROM image_edit_calls WHERE edit_key = ?",
+    lock_lane: "SELECT max_in_flight FROM lanes WHERE name = ?",
+    lane_in_flight: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('claimed', 'submitting', 'submitted') \
+        AND lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    declare_lane: "INSERT INTO lanes (name, max_in_flight, updated_at) VALUES (?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
+        ON CONFLICT (name) DO UPDATE SET max_in_flight = excluded.max_in_flight, updated_at = excluded.updated_at",
+    claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
+            lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
+            wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ?",
+    renew_lease: "UPDATE image_edit_calls SET lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
+            wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds') \
+        WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', submitted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
+    record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state = 'submitting'",
+    record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
+            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
+    requeue_call: "UPDATE image_edit_calls SET state = 'queued', owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
+            attempts = attempts + ?, last_error = ?, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
+    hand_over_call: "UPDATE image_edit_calls SET owner = NULL, lease_until = NULL, last_error = coalesce(?, last_error), \
+            wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
+    count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + ?, last_error = ?, \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
+    upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
+            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
+        SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
+            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, ?, \
+            strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
+            FROM image_edit_calls c WHERE c.edit_key = ? \
+        ON CONFLICT (edit_key) DO UPDATE SET result_url = excluded.result_url, result_hash = excluded.result_hash, \
+            content_type = excluded.content_type, width = excluded.width, height = excluded.height, bytes = excluded.bytes, \
+            price_micros = excluded.price_micros, currency = excluded.currency, hit_count = image_edit_cache.hit_count + excluded.hit_count, \
+            last_hit_at = excluded.last_hit_at, updated_at = excluded.updated_at",
+    waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
+    lock_waiting_tasks: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
+            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, created_at, completed_at, inputs, error \
+        FROM image_edit_tasks WHERE task_id IN (SELECT w.task_id FROM image_edit_waits w WHERE w.edit_key = ?) ORDER BY task_id",
+    update_tasks: "UPDATE image_edit_tasks SET status = j.value ->> 'status', joined_images = j.value ->> 'joined', paid_images = j.value ->> 'paid', \
+            failed_images = j.value ->> 'failed', paid_micros = j.value ->> 'paid_micros', saved_micros = j.value ->> 'saved_micros', \
+            results = j.value ->> 'results', error = j.value ->> 'error', \
+            event_due = iif(j.value ->> 'ended' = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds'), NULL), \
+            completed_at = iif(j.value ->> 'ended' = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL), \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j WHERE image_edit_tasks.id = j.value ->> 'id'",
+    delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
+    close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ?",
+    event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ?",
+    due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY wake_at LIMIT ?",
+    snooze_calls: "UPDATE image_edit_calls SET wakes = wakes + 1, \
+            wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (min(?2 * (1 << min(wakes, 6)), 600000) / 1000.0) || ' seconds') \
+        FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value)",
+    due_events: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
+            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, created_at, completed_at, inputs, error \
+        FROM image_edit_tasks WHERE event_due <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY event_due LIMIT ?",
+    snooze_events: "UPDATE image_edit_tasks SET event_due = strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds') \
+        WHERE id IN (SELECT value FROM json_each(?))",
+    insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now')) \
+        ON CONFLICT (letter_key) DO UPDATE SET last_at = excluded.last_at",
+    our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
+};
+
+/// A SQLite file.
+pub struct SqliteDb {
+    pool: SqlitePool,
+}
+
+impl SqliteDb {
+    /// Opens the file, creating it and its folder where they are missing.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] where the folder cannot be made.
+    pub fn open(path: &Path) -> Result<Self, DbError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| DbError::Unavailable(format!("{}: {error}", folder.display())))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit that was answered is on disk: the protocol acknowledges messages after it.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(20))
+            .statement_cache_capacity(256);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// The pool, for the embedded broker that lives in the same file.
+    pub fn pool(&self) -> SqlitePool {
+        self.pool.clone()
+    }
+}
+
+fn error(error: sqlx::Error) -> DbError {
+    classify(error, CONFLICT, DUPLICATE)
+}
+
+impl_tx!(Sqlite, SqliteArguments, Row::Sqlite, error);
+
+#[async_trait]
+impl Db for SqliteDb {
+    fn sql(&self) -> &'static Statements {
+        &SQL
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Tx>, DbError> {
+        Ok(Box::new(
+            self.pool
+                .begin_with("BEGIN IMMEDIATE")
+                .await
+                .map_err(error)?,
+        ))
+    }
+
+    async fn plain(&self) -> Result<Box<dyn Tx>, DbError> {
+        Ok(Box::new(self.pool.acquire().await.map_err(error)?))
+    }
+
+    async fn schema_state(&self) -> Result<SchemaState, DbError> {
+        let mut connection = self.plain().await?;
+        let tables = connection.rows(SQL.our_tables, &[]).await?;
+        let tables = tables
+            .iter()
+            .map(|row| row.text(0))
+            .collect::<Result<Vec<_>, _>>()?;
+        let applied = if tables.iter().any(|table| table == schema::TABLE) {
+            let sql = AssertSqlSafe(schema::APPLIED.to_owned());
+            sqlx::query_scalar(sql)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(error)?
+        } else {
+            Vec::new()
+        };
+        Ok(SchemaState::of(&tables, applied, schema::SQLITE))
+    }
+
+    async fn migrate(&self) -> Result<(), DbError> {
+        schema::migrator(schema::SQLITE)
+            .run(&self.pool)
+            .await
+            .map_err(|error| DbError::Failed(error.to_string()))
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,156 @@
+//! Tasks, events, the sweep and the dead letters.
+
+use std::time::Duration;
+
+use retouch_shared::event::TaskStatus;
+use serde_json::json;
+
+use super::db::{Tx, Val, vals};
+use super::types::digest;
+use super::{DeadLetter, DeadPayload, DueCall, StepError, Store, StoreError, TaskRecord, again};
+
+impl Store {
+    /// One task.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn find_task(&self, task_id: &str) -> Result<Option<TaskRecord>, StoreError> {
+        let mut connection = self.db.plain().await?;
+        let rows = connection
+            .rows(self.db.sql().find_task, vals![task_id])
+            .await?;
+        rows.first().map(TaskRecord::from_row).transpose()
+    }
+
+    /// The event that says `status` was confirmed by the broker: the sweep need not send it again.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn event_sent(&self, task_id: &str, status: TaskStatus) -> Result<(), StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            connection
+                .run(self.db.sql().event_sent, vals![task_id, status.as_str()])
+                .await?;
+            Ok(())
+        })
+    }
+
+    /// Calls that nobody has looked after in time: a lease ran out, or the message was lost. Each is put off, so that
+    /// one replica at a time wakes it; `first` doubles with every look.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn take_due_calls(
+        &self,
+        limit: u32,
+        first: Duration,
+    ) -> Result<Vec<DueCall>, StoreError> {
+        again!(self.try_take_calls(limit, first))
+    }
+
+    async fn try_take_calls(&self, limit: u32, first: Duration) -> Result<Vec<DueCall>, StepError> {
+        let sql = self.db.sql();
+        let mut tx = self.db.begin().await?;
+        let mut due = Vec::new();
+        for row in tx.rows(sql.due_calls, vals![limit]).await? {
+            due.push(DueCall {
+                edit_key: digest(row.bytes(0)?)?,
+                lane: row.text(1)?,
+                queued: row.text(2)? == "queued",
+                wakes: u32::try_from(row.int(3)?).unwrap_or_default(),
+            });
+        }
+        if !due.is_empty() {
+            let keys: Vec<_> = due.iter().map(|call| call.edit_key).collect();
+            let first = i64::try_from(first.as_millis()).unwrap_or(i64::MAX);
+            tx.run(sql.snooze_calls, vals![&json!(keys).to_string(), first])
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(due)
+    }
+
+    /// Ended tasks whose event was not confirmed in time; each is put off for half a minute.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn take_due_events(&self, limit: u32) -> Result<Vec<TaskRecord>, StoreError> {
+        again!(self.try_take_events(limit))
+    }
+
+    async fn try_take_events(&self, limit: u32) -> Result<Vec<TaskRecord>, StepError> {
+        let sql = self.db.sql();
+        let mut tx = self.db.begin().await?;
+        let rows = tx.rows(sql.due_events, vals![limit]).await?;
+        let due = rows
+            .iter()
+            .map(TaskRecord::from_row)
+            .collect::<Result<Vec<_>, _>>()?;
+        if !due.is_empty() {
+            let ids: Vec<_> = due.iter().map(|task| task.id).collect();
+            tx.run(sql.snooze_events, vals![&json!(ids).to_string()])
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(due)
+    }
+
+    /// Keeps a dead letter; the same one twice is kept once.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn archive(&self, letter: &DeadLetter) -> Result<(), StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            self.insert_dead_in(&mut *connection, letter).await
+        })
+    }
+
+    pub(super) async fn insert_dead_in(
+        &self,
+        tx: &mut dyn Tx,
+        letter: &DeadLetter,
+    ) -> Result<(), StepError> {
+        let headers = json!(letter.headers).to_string();
+        let (inline, blob) = match &letter.payload {
+            DeadPayload::Inline(bytes) => (Some(&bytes[..]), None),
+            DeadPayload::Blob(hash) => (None, Some(hash.to_hex())),
+        };
+        let values = [
+            letter.letter_key.as_bytes().into(),
+            (&letter.queue).into(),
+            (&letter.reason).into(),
+            (&letter.message).into(),
+            Val::OptBytes(inline),
+            Val::OptText(blob.as_deref()),
+            (&headers).into(),
+            letter.attempts.into(),
+            Val::OptText(letter.task_id.as_deref()),
+            Val::OptBytes(letter.edit_key.as_ref().map(|key| &key.as_bytes()[..])),
+        ];
+        tx.run(self.db.sql().insert_dead, &values).await?;
+        Ok(())
+    }
+
+    /// Makes a lane known, with its limit over all replicas.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn declare_lane(
+        &self,
+        name: &str,
+        max_in_flight: Option<u32>,
+    ) -> Result<(), StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            connection
+                .run(
+                    self.db.sql().declare_lane,
+                    vals![name, max_in_flight.map(i64::from)],
+                )
+                .await?;
+            Ok(())
+        })
+    }
+}

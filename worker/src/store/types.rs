@@ -1,0 +1,477 @@
+//! What goes into the store and comes out of it.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use retouch_shared::event::{
+    AnswerSource, Cost, Event, ImageError, ImageResult, TaskStatus, decimal,
+};
+use retouch_shared::key::{Digest32, EditKey, ImageHash};
+use retouch_shared::task::Params;
+use retouch_shared::wire::VERSION;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::StoreError;
+use super::db::Row;
+
+/// An amount of money.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Money {
+    /// Millionths of the currency.
+    pub micros: i64,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+/// A result as a cache row names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedResult {
+    /// The edit it answers.
+    pub edit_key: EditKey,
+    /// A URL reference: relative for our own blobs.
+    pub result_url: String,
+    /// The digest of our blob; none where an imported URL is all there is.
+    pub result_hash: Option<Digest32>,
+    /// E.g. `image/png`.
+    pub content_type: String,
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// Size of the blob.
+    pub bytes: u64,
+    /// What the call cost.
+    pub price: Money,
+}
+
+/// A result that is safe in our own blobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredResult {
+    /// Its digest.
+    pub hash: Digest32,
+    /// E.g. `image/png`.
+    pub content_type: String,
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What is needed to perform an edit: enough for any replica, at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallSpec {
+    /// The edit's name.
+    pub edit_key: EditKey,
+    /// The input blob.
+    pub image_hash: ImageHash,
+    /// The operation.
+    pub edit_type: String,
+    /// Normalised.
+    pub prompt: String,
+    /// The provider kind.
+    pub provider: String,
+    /// The provider's model id.
+    pub model: String,
+    /// With the route's defaults.
+    pub params: Params,
+    /// The mask blob.
+    pub mask_hash: Option<ImageHash>,
+    /// Another take.
+    pub variant: Option<String>,
+    /// Where it queues.
+    pub lane: String,
+    /// At the time the call was made.
+    pub price: Money,
+}
+
+/// What intake decided about one image.
+#[derive(Debug, Clone)]
+pub enum Planned {
+    /// Answered from the cache.
+    Hit {
+        /// The input.
+        image_hash: ImageHash,
+        /// The answer.
+        result: CachedResult,
+    },
+    /// Not in the cache.
+    Miss {
+        /// What would have to be done.
+        call: Box<CallSpec>,
+        /// The cached result that was refused because its blob is gone, if that is why.
+        refused: Option<Digest32>,
+    },
+    /// No answer possible.
+    Failed {
+        /// The input, if it could be read.
+        image_hash: Option<ImageHash>,
+        /// Why.
+        error: ImageError,
+    },
+}
+
+/// A task as intake hands it over.
+#[derive(Debug, Clone)]
+pub struct NewTask {
+    /// The producer's id.
+    pub task_id: String,
+    /// What makes a repeat the same.
+    pub request_hash: Digest32,
+    /// The operation.
+    pub edit_type: String,
+    /// Normalised.
+    pub prompt: String,
+    /// As resolved by the route.
+    pub model: String,
+    /// With the route's defaults.
+    pub params: Params,
+    /// Where each image came from, by position; never their bytes.
+    pub inputs: Vec<String>,
+    /// By position.
+    pub images: Vec<Planned>,
+    /// As given.
+    pub metadata: Option<Value>,
+    /// Whom to tell.
+    pub reply_to: Option<String>,
+    /// Returned with the reply.
+    pub correlation_id: Option<String>,
+    /// The currency of its costs.
+    pub currency: String,
+    /// The message as it came, for the dead letter if images fail.
+    pub payload: DeadPayload,
+}
+
+/// What `register` did.
+#[derive(Debug)]
+pub enum Registered {
+    /// The task is in the store, with these calls to wake.
+    New {
+        /// The task as it stands.
+        task: Box<TaskRecord>,
+        /// Edit key and lane of every call that this task started.
+        wake: Vec<(EditKey, String)>,
+    },
+    /// The same task was there already.
+    Same(Box<TaskRecord>),
+    /// Another task has this id.
+    Conflict,
+}
+
+/// A task row.
+#[derive(Debug, Clone)]
+pub struct TaskRecord {
+    pub(super) id: i64,
+    /// The producer's id.
+    pub task_id: String,
+    /// What makes a repeat the same.
+    pub request_hash: Digest32,
+    /// The operation.
+    pub edit_type: String,
+    /// How it stands.
+    pub status: TaskStatus,
+    /// Number of images.
+    pub total: u32,
+    /// Images answered so far, by source.
+    pub hit: u32,
+    /// See `hit`.
+    pub joined: u32,
+    /// See `hit`.
+    pub paid: u32,
+    /// Images without an answer.
+    pub failed: u32,
+    /// What was paid for its images.
+    pub paid_micros: i64,
+    /// What its hit and joined images would have cost.
+    pub saved_micros: i64,
+    /// Of both.
+    pub currency: String,
+    /// By position; `result_url` is a reference.
+    pub images: Vec<ImageResult>,
+    /// As given.
+    pub metadata: Option<Value>,
+    /// Whom to tell.
+    pub reply_to: Option<String>,
+    /// Returned with the reply.
+    pub correlation_id: Option<String>,
+    /// When intake accepted it.
+    pub received_at: DateTime<Utc>,
+    /// When it ended.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// Where each image came from.
+    pub inputs: Vec<String>,
+    /// The first error, for people.
+    pub error: Option<String>,
+}
+
+impl TaskRecord {
+    pub(super) fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let count =
+            |column| Ok::<_, StoreError>(u32::try_from(row.int(column)?).unwrap_or_default());
+        Ok(Self {
+            id: row.int(0)?,
+            task_id: row.text(1)?,
+            request_hash: digest(row.bytes(2)?)?,
+            edit_type: row.text(3)?,
+            status: row.text(4)?.parse().map_err(StoreError::corrupt)?,
+            total: count(5)?,
+            hit: count(6)?,
+            joined: count(7)?,
+            paid: count(8)?,
+            failed: count(9)?,
+            paid_micros: row.int(10)?,
+            saved_micros: row.int(11)?,
+            currency: row.text(12)?,
+            images: serde_json::from_str(&row.text(13)?).map_err(StoreError::corrupt)?,
+            metadata: optional_json(row.opt_text(14)?)?,
+            reply_to: row.opt_text(15)?,
+            correlation_id: row.opt_text(16)?,
+            received_at: time(&row.text(17)?)?,
+            completed_at: row.opt_text(18)?.as_deref().map(time).transpose()?,
+            inputs: serde_json::from_str(&row.text(19)?).map_err(StoreError::corrupt)?,
+            error: row.opt_text(20)?,
+        })
+    }
+
+    /// How it stands once all its images are answered.
+    pub(super) fn ended_status(total: u32, failed: u32) -> TaskStatus {
+        match failed {
+            0 => TaskStatus::Completed,
+            _ if failed == total => TaskStatus::Failed,
+            _ => TaskStatus::Partial,
+        }
+    }
+
+    /// The event of an ended task, with references resolved by `resolve`; `None` while it has not ended.
+    pub fn event(&self, resolve: impl Fn(&str) -> String) -> Option<Event> {
+        let completed_at = self.completed_at.filter(|_| self.status.has_ended())?;
+        Some(Event {
+            v: VERSION,
+            event_id: Event::id_for(
+                &self.task_id,
+                self.status,
+                [self.hit, self.joined, self.paid, self.failed],
+            ),
+            task_id: self.task_id.clone(),
+            status: self.status,
+            hit: self.hit,
+            joined: self.joined,
+            paid: self.paid,
+            failed: self.failed,
+            images: self.resolved_images(resolve),
+            cost: self.cost(),
+            received_at: self.received_at,
+            completed_at,
+            metadata: self.metadata.clone(),
+        })
+    }
+
+    /// Its images with absolute result URLs.
+    pub fn resolved_images(&self, resolve: impl Fn(&str) -> String) -> Vec<ImageResult> {
+        let resolved = |image: &ImageResult| ImageResult {
+            result_url: image.result_url.as_deref().map(&resolve),
+            ..image.clone()
+        };
+        self.images.iter().map(resolved).collect()
+    }
+
+    /// What it cost; none where nothing has a price.
+    pub fn cost(&self) -> Option<Cost> {
+        (self.paid_micros != 0 || self.saved_micros != 0).then(|| Cost {
+            paid: decimal(self.paid_micros),
+            saved: decimal(self.saved_micros),
+            currency: self.currency.clone(),
+        })
+    }
+}
+
+/// Where a call is in its life (DESIGN section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallState {
+    /// Wanted; nobody works on it.
+    Queued,
+    /// Somebody works on it; nothing was sent.
+    Claimed,
+    /// The request is being sent.
+    Submitting,
+    /// The provider accepted it.
+    Submitted,
+    /// Sent, and nobody knows whether it was accepted.
+    Ambiguous,
+    /// The result is in our blobs.
+    Stored,
+    /// Finished; or nothing was wanted yet.
+    Done,
+    /// The provider refused it.
+    Failed,
+}
+
+impl CallState {
+    /// The word in the table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Claimed => "claimed",
+            Self::Submitting => "submitting",
+            Self::Submitted => "submitted",
+            Self::Ambiguous => "ambiguous",
+            Self::Stored => "stored",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
+        let all = [
+            Self::Queued,
+            Self::Claimed,
+            Self::Submitting,
+            Self::Submitted,
+            Self::Ambiguous,
+            Self::Stored,
+            Self::Done,
+            Self::Failed,
+        ];
+        let found = all.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| StoreError::Corrupt(format!("unknown call state {text:?}")))
+    }
+}
+
+/// The right to move one call on, until the lease expires or somebody else has claimed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The call.
+    pub edit_key: EditKey,
+    /// Guards every step: a step with an old fence changes nothing.
+    pub fence: i64,
+}
+
+/// A claimed call.
+#[derive(Debug, Clone)]
+pub struct ClaimedCall {
+    /// The right to work on it.
+    pub lease: Lease,
+    /// What to do.
+    pub spec: CallSpec,
+    /// Where its last owner left it: `Claimed` starts over, `Submitted` polls on, `Stored` finishes, `Ambiguous` is resolved.
+    pub state: CallState,
+    /// Failed tries so far.
+    pub attempts: u32,
+    /// The provider's id, once submitted.
+    pub provider_task_id: Option<String>,
+    /// How long ago it was submitted, by the database's clock.
+    pub since_submit: std::time::Duration,
+    /// The result, once stored.
+    pub result: Option<StoredResult>,
+}
+
+/// The answer to a claim.
+#[derive(Debug)]
+pub enum Claim {
+    /// It is ours.
+    Won(Box<ClaimedCall>),
+    /// Somebody works on it; ask again after this.
+    Held {
+        /// What is left of the lease.
+        remaining: std::time::Duration,
+    },
+    /// The lane has as many calls in flight as it may; try later.
+    LaneFull,
+    /// Nothing is left to do for this edit.
+    Done,
+}
+
+/// What a finish did.
+#[derive(Debug)]
+pub enum Finished {
+    /// Done; these tasks ended by it.
+    Ended(Vec<TaskRecord>),
+    /// The lease was lost: somebody else finishes it. Nothing was changed.
+    LostLease,
+}
+
+/// A dead letter to be kept.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Writing the same letter twice keeps one.
+    pub letter_key: Digest32,
+    /// The queue it comes from.
+    pub queue: String,
+    /// A reason code.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// The message as it was.
+    pub payload: DeadPayload,
+    /// Our headers.
+    pub headers: std::collections::BTreeMap<String, String>,
+    /// Tries before it died.
+    pub attempts: u32,
+    /// Where known.
+    pub task_id: Option<String>,
+    /// Where known.
+    pub edit_key: Option<EditKey>,
+}
+
+/// The body of a dead letter.
+#[derive(Debug, Clone)]
+pub enum DeadPayload {
+    /// In the row.
+    Inline(bytes::Bytes),
+    /// Too large for a row: in the blob store, by digest.
+    Blob(Digest32),
+}
+
+/// A call that the sweep woke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueCall {
+    /// The call.
+    pub edit_key: EditKey,
+    /// Where it queues.
+    pub lane: String,
+    /// Whether it waits for its first or next try (otherwise a lease ran out).
+    pub queued: bool,
+    /// How often the sweep has looked after it since it was last moved.
+    pub wakes: u32,
+}
+
+pub(super) fn digest(bytes: Vec<u8>) -> Result<Digest32, StoreError> {
+    let bytes = <[u8; 32]>::try_from(bytes)
+        .map_err(|_| StoreError::Corrupt("a digest is not 32 bytes".to_owned()))?;
+    Ok(Digest32::from_bytes(bytes))
+}
+
+pub(super) fn hex_digest(text: &str) -> Result<Digest32, StoreError> {
+    text.parse().map_err(StoreError::corrupt)
+}
+
+pub(super) fn image_result(
+    position: u32,
+    source: AnswerSource,
+    image_hash: ImageHash,
+    result: &CachedResult,
+) -> ImageResult {
+    ImageResult {
+        position,
+        status: retouch_shared::event::ImageStatus::Done,
+        source: Some(source),
+        image_hash: Some(image_hash),
+        result_url: Some(result.result_url.clone()),
+        content_type: Some(result.content_type.clone()),
+        width: Some(result.width),
+        height: Some(result.height),
+        error: None,
+    }
+}
+
+fn optional_json(text: Option<String>) -> Result<Option<Value>, StoreError> {
+    text.map(|text| serde_json::from_str(&text).map_err(StoreError::corrupt))
+        .transpose()
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, StoreError> {
+    let time =
+        NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").map_err(StoreError::corrupt)?;
+    Ok(time.and_utc())
+}
