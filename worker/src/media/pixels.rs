@@ -12,8 +12,7 @@ use image::codecs::tiff::{TiffDecoder, TiffEncoder};
 use image::codecs::webp::WebPEncoder;
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageReader, ImageResult, Limits, Pixel,
-    Rgba,
+    DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageReader, ImageResult, Limits, Pixel, Rgba,
 };
 
 use super::{Format, Media, MediaError};
@@ -57,14 +56,10 @@ impl Pixels {
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(MAX_DECODE_ALLOC);
         reader.limits(limits);
-        let mut decoder = reader
-            .into_decoder()
-            .map_err(|error| failed(error.to_string()))?;
+        let mut decoder = reader.into_decoder().map_err(|error| failed(error.to_string()))?;
         if decoder.total_bytes() > MAX_DECODE_ALLOC {
             let mib = MAX_DECODE_ALLOC / (1024 * 1024);
-            return Err(failed(format!(
-                "its pixels need more than the {mib} MiB allowed"
-            )));
+            return Err(failed(format!("its pixels need more than the {mib} MiB allowed")));
         }
         // Damaged metadata is no reason to refuse sound pixels.
         let profile = match format {
@@ -72,8 +67,7 @@ impl Pixels {
             _ => decoder.icc_profile().ok().flatten(),
         };
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let mut image =
-            DynamicImage::from_decoder(decoder).map_err(|error| failed(error.to_string()))?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|error| failed(error.to_string()))?;
         image.apply_orientation(orientation);
         Ok(Self { image, profile })
     }
@@ -99,10 +93,7 @@ impl Pixels {
             Format::Bmp => write(&no_grey_alpha(image), None, BmpEncoder::new(&mut out)),
             Format::Tiff => write(&no_grey_alpha(image), profile, TiffEncoder::new(&mut out)),
         };
-        written.map_err(|error| MediaError::Unencodable {
-            format,
-            message: error.to_string(),
-        })?;
+        written.map_err(|error| MediaError::Unencodable { format, message: error.to_string() })?;
         Ok((out.into_inner(), format))
     }
 
@@ -115,15 +106,9 @@ impl Pixels {
     }
 }
 
-fn write(
-    image: &DynamicImage,
-    profile: Option<Vec<u8>>,
-    mut encoder: impl ImageEncoder,
-) -> ImageResult<()> {
+fn write(image: &DynamicImage, profile: Option<Vec<u8>>, mut encoder: impl ImageEncoder) -> ImageResult<()> {
     if let Some(profile) = profile {
-        encoder
-            .set_icc_profile(profile)
-            .map_err(ImageError::Unsupported)?;
+        encoder.set_icc_profile(profile).map_err(ImageError::Unsupported)?;
     }
     image.write_with_encoder(encoder)
 }

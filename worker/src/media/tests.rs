@@ -10,21 +10,13 @@ use super::*;
 /// Left half red, right half blue.
 fn red_and_blue(width: u32, height: u32) -> RgbaImage {
     RgbaImage::from_fn(width, height, |x, _| {
-        if x < width / 2 {
-            Rgba([255, 0, 0, 255])
-        } else {
-            Rgba([0, 0, 255, 255])
-        }
+        if x < width / 2 { Rgba([255, 0, 0, 255]) } else { Rgba([0, 0, 255, 255]) }
     })
 }
 
 fn file(image: &DynamicImage, format: Format) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
-    let image = if format == Format::Jpeg {
-        image.to_rgb8().into()
-    } else {
-        image.clone()
-    };
+    let image = if format == Format::Jpeg { image.to_rgb8().into() } else { image.clone() };
     image.write_to(&mut out, format.library()).unwrap();
     out.into_inner()
 }
@@ -59,15 +51,12 @@ fn fill<S>(samples: &mut [S], value: impl Fn(usize) -> S) {
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, byte: &u8| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 {
-                (crc >> 1) ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            }
-        })
-    };
+    let step =
+        |crc: u32, byte: &u8| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
+            })
+        };
     !bytes.iter().fold(u32::MAX, step)
 }
 
@@ -98,10 +87,7 @@ fn what_is_no_picture_is_refused_and_told_what_it_looks_like() {
         ("ein höflicher Gruß".as_bytes(), "text"),
         (b"\r\n<!DOCTYPE html><title>404</title>", "an HTML page"),
         (b"<html><body>Access denied", "an HTML page"),
-        (
-            b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>",
-            "XML",
-        ),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "XML"),
         (b"<?xml version='1.0'?><svg xmlns='x'/>", "an SVG"),
         (b"{\"code\":\"InvalidApiKey\"}", "JSON"),
         (b"%PDF-1.7\n", "a PDF"),
@@ -132,10 +118,7 @@ fn the_first_bytes_of_a_format_alone_do_not_make_a_picture() {
     for (bytes, expected) in table {
         let error = inspect(bytes).unwrap_err();
         assert_eq!(error.code(), "not_an_image");
-        assert!(
-            matches!(&error, MediaError::BadHeader { format, .. } if *format == expected),
-            "{error:?}"
-        );
+        assert!(matches!(&error, MediaError::BadHeader { format, .. } if *format == expected), "{error:?}");
     }
 }
 
@@ -156,11 +139,7 @@ fn more_than_64_megapixels_are_refused_from_the_header_without_decoding() {
     let signature_and_header_only = png_claiming(100_000, 100_000)[..33].to_vec();
     let table = [
         (png_claiming(8_001, 8_000), 8_001, 8_000),
-        (
-            png_claiming(i32::MAX as u32, i32::MAX as u32),
-            i32::MAX as u32,
-            i32::MAX as u32,
-        ),
+        (png_claiming(i32::MAX as u32, i32::MAX as u32), i32::MAX as u32, i32::MAX as u32),
         (signature_and_header_only, 100_000, 100_000),
         (gif, 65_535, 65_535),
         (bmp, 30_000, 30_000),
@@ -168,14 +147,7 @@ fn more_than_64_megapixels_are_refused_from_the_header_without_decoding() {
     for (bytes, width, height) in table {
         let limit = MAX_PIXELS;
         let error = inspect(&bytes).unwrap_err();
-        assert_eq!(
-            error,
-            MediaError::TooManyPixels {
-                width,
-                height,
-                limit
-            }
-        );
+        assert_eq!(error, MediaError::TooManyPixels { width, height, limit });
         assert_eq!(error.code(), "too_many_pixels");
     }
     let most = inspect(&png_claiming(8_000, 8_000)).unwrap();
@@ -192,10 +164,7 @@ fn a_picture_cut_short_is_undecodable_in_every_format() {
             // A TIFF keeps its directory at the end: there the header is already missing.
             let outcome = inspect(cut).and_then(|media| decode(cut, &media));
             let code = outcome.unwrap_err().code();
-            assert!(
-                code == "undecodable" || format == Format::Tiff,
-                "{format}: {code}"
-            );
+            assert!(code == "undecodable" || format == Format::Tiff, "{format}: {code}");
         }
         let media = inspect(&whole).unwrap();
         decode(&whole, &media).unwrap();
@@ -228,11 +197,7 @@ fn of_an_animation_the_first_frame_counts() {
     let media = inspect(&gif).unwrap();
     let image = decode(&gif, &media).unwrap();
     assert_eq!(image.dimensions(), (4, 3));
-    assert!(
-        image
-            .pixels()
-            .all(|(_, _, pixel)| pixel == Rgba([255, 0, 0, 255]))
-    );
+    assert!(image.pixels().all(|(_, _, pixel)| pixel == Rgba([255, 0, 0, 255])));
 }
 
 /// The smallest EXIF block that says nothing but the orientation.
@@ -246,23 +211,17 @@ fn exif(orientation: u8) -> Vec<u8> {
 fn exif_orientation_is_reported_as_stored_and_applied_when_decoded() {
     let stored = red_and_blue(16, 8);
     // 6: the camera was held upright, what is stored on the left belongs at the top. 3: upside down.
-    for (orientation, size, red_at, blue_at) in [
-        (1, (16, 8), (1, 4), (14, 4)),
-        (6, (8, 16), (4, 1), (4, 14)),
-        (3, (16, 8), (14, 4), (1, 4)),
-    ] {
+    for (orientation, size, red_at, blue_at) in
+        [(1, (16, 8), (1, 4), (14, 4)), (6, (8, 16), (4, 1), (4, 14)), (3, (16, 8), (14, 4), (1, 4))]
+    {
         let mut png = Vec::new();
         let mut encoder = PngEncoder::new(&mut png);
         encoder.set_exif_metadata(exif(orientation)).unwrap();
-        DynamicImage::from(stored.clone())
-            .write_with_encoder(encoder)
-            .unwrap();
+        DynamicImage::from(stored.clone()).write_with_encoder(encoder).unwrap();
         let mut jpeg = Vec::new();
         let mut encoder = JpegEncoder::new_with_quality(&mut jpeg, 100);
         encoder.set_exif_metadata(exif(orientation)).unwrap();
-        DynamicImage::from(stored.clone())
-            .write_with_encoder(encoder)
-            .unwrap();
+        DynamicImage::from(stored.clone()).write_with_encoder(encoder).unwrap();
         for bytes in [png, jpeg] {
             let media = inspect(&bytes).unwrap();
             assert_eq!((media.width, media.height), (16, 8), "as stored");
@@ -272,16 +231,9 @@ fn exif_orientation_is_reported_as_stored_and_applied_when_decoded() {
             assert!(r > 200 && b < 50, "{orientation}: red where it belongs");
             let [r, _, b] = image.get_pixel(blue_at.0, blue_at.1).0;
             assert!(r < 50 && b > 200, "{orientation}: blue where it belongs");
-            let (again, _) = Pixels::decode(&bytes, &media)
-                .unwrap()
-                .encode(media.format)
-                .unwrap();
+            let (again, _) = Pixels::decode(&bytes, &media).unwrap().encode(media.format).unwrap();
             let again_media = inspect(&again).unwrap();
-            assert_eq!(
-                (again_media.width, again_media.height),
-                size,
-                "nothing turns it twice"
-            );
+            assert_eq!((again_media.width, again_media.height), size, "nothing turns it twice");
         }
     }
 }
@@ -301,28 +253,14 @@ fn writing_keeps_every_pixel_in_the_formats_without_loss() {
     for (format, kinds) in table {
         for &kind in kinds {
             let image = gradient(13, 7, kind);
-            let pixels = Pixels {
-                image: image.clone(),
-                profile: None,
-            };
+            let pixels = Pixels { image: image.clone(), profile: None };
             let (bytes, written) = pixels.clone().encode(format).unwrap();
-            assert_eq!(
-                written,
-                if format == Format::Gif {
-                    Format::Png
-                } else {
-                    format
-                }
-            );
+            assert_eq!(written, if format == Format::Gif { Format::Png } else { format });
             let media = inspect(&bytes).unwrap();
             assert_eq!((media.format, media.width, media.height), (written, 13, 7));
             let again = decode(&bytes, &media).unwrap();
             assert_eq!(again.to_rgba16(), image.to_rgba16(), "{format} {kind:?}");
-            assert_eq!(
-                pixels.encode(format).unwrap().0,
-                bytes,
-                "the same bytes every time"
-            );
+            assert_eq!(pixels.encode(format).unwrap().0, bytes, "the same bytes every time");
         }
     }
 }
@@ -335,10 +273,7 @@ fn a_jpeg_comes_close_and_shows_white_where_it_was_transparent() {
             image.put_pixel(x, y, Rgba([0, 0, 0, 0]));
         }
     }
-    let pixels = Pixels {
-        image: image.into(),
-        profile: None,
-    };
+    let pixels = Pixels { image: image.into(), profile: None };
     let (bytes, _) = pixels.encode(Format::Jpeg).unwrap();
     let image = decode(&bytes, &inspect(&bytes).unwrap()).unwrap().to_rgb8();
     for (x, expected) in [(2, [255, 255, 255]), (13, [200, 100, 50])] {
@@ -354,20 +289,11 @@ fn a_colour_profile_travels_with_the_pixels_it_describes_and_no_others() {
     profile[16..20].copy_from_slice(b"RGB ");
     for format in [Format::Png, Format::Jpeg, Format::WebP, Format::Tiff] {
         let of = |image: DynamicImage| {
-            let pixels = Pixels {
-                image,
-                profile: Some(profile.clone()),
-            };
+            let pixels = Pixels { image, profile: Some(profile.clone()) };
             let (bytes, _) = pixels.encode(format).unwrap();
-            Pixels::decode(&bytes, &inspect(&bytes).unwrap())
-                .unwrap()
-                .profile
+            Pixels::decode(&bytes, &inspect(&bytes).unwrap()).unwrap().profile
         };
-        assert_eq!(
-            of(gradient(8, 8, ColorType::Rgb8)),
-            Some(profile.clone()),
-            "{format}"
-        );
+        assert_eq!(of(gradient(8, 8, ColorType::Rgb8)), Some(profile.clone()), "{format}");
         if format != Format::WebP {
             assert_eq!(of(gradient(8, 8, ColorType::L8)), None, "{format}");
         }
@@ -377,15 +303,9 @@ fn a_colour_profile_travels_with_the_pixels_it_describes_and_no_others() {
 #[test]
 fn a_content_type_names_its_format_whatever_its_spelling() {
     for format in Format::ALL {
-        assert_eq!(
-            Format::from_content_type(format.content_type()),
-            Some(format)
-        );
+        assert_eq!(Format::from_content_type(format.content_type()), Some(format));
     }
-    assert_eq!(
-        Format::from_content_type("IMAGE/JPG; q=1"),
-        Some(Format::Jpeg)
-    );
+    assert_eq!(Format::from_content_type("IMAGE/JPG; q=1"), Some(Format::Jpeg));
     assert_eq!(Format::from_content_type("text/html"), None);
     assert_eq!(Format::from_content_type(""), None);
 }
