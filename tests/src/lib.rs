@@ -13,4 +13,5 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod services;
+pub mod site;
 pub mod wait;

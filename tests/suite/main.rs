@@ -3,9 +3,28 @@
 // Helpers of the tests are test code too, which the linter knows only of functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+/// The same promises on RabbitMQ with MariaDB and in one SQLite file with the embedded broker.
+macro_rules! on_both {
+    ($($test:ident;)*) => {
+        mod on_servers {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(retouch_tests::site::Site::on_servers().await).await;
+            })*
+        }
+        mod in_one_file {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(retouch_tests::site::Site::in_one_file().await).await;
+            })*
+        }
+    };
+}
+
 mod broker_conformance;
 mod broker_embedded;
 mod broker_rabbitmq;
 mod broker_supervise;
 mod client;
+mod flow_counts;
 mod harness;
