@@ -12,6 +12,7 @@ pub mod pictures;
 pub mod process;
 pub mod program;
 pub mod proxy;
+pub mod python;
 pub mod services;
 pub mod site;
 pub mod wait;

@@ -27,4 +27,5 @@ mod broker_rabbitmq;
 mod broker_supervise;
 mod client;
 mod flow_counts;
+mod flow_scale;
 mod harness;
