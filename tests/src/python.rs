@@ -33,7 +33,9 @@ fn interpreter() -> PathBuf {
     let (venv, ready) = (folder.join("venv"), folder.join("ready"));
     if !ready.exists() {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
-        run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(&requirements));
+        run(Command::new(venv.join("bin/pip"))
+            .args(["install", "--quiet", "--requirement"])
+            .arg(&requirements));
         File::create(&ready).unwrap();
     }
     venv.join("bin/python3")

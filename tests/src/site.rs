@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lapin::options::QueuePurgeOptions;
 use lapin::{BasicProperties, ExchangeKind};
 use retouch_worker::broker::{Broker, Destination, Message, Queue, embedded::Embedded};
 use retouch_worker::editor::double;
@@ -18,9 +19,9 @@ use sqlx::{AssertSqlSafe, Row as _};
 use crate::broker::{Amqp, Listener};
 use crate::env::{Env, LEFTOVERS};
 use crate::picture_server::PictureServer;
+use crate::pictures;
 use crate::program::{Program, Running};
 use crate::wait::{self, SOON};
-use crate::pictures;
 
 /// The installation. Workers of it must be dropped before it is.
 pub struct Site {
@@ -172,6 +173,16 @@ impl Site {
     pub async fn events(&self) -> Listener {
         let exchange = format!("{}.events", self.env.namespace());
         self.amqp().listen(&exchange, ExchangeKind::Topic, "task.*").await
+    }
+
+    /// Empties every queue of RabbitMQ and returns how many messages were lost by it.
+    pub async fn purge_all(&self) -> u32 {
+        let mut purged = 0;
+        for queue in self.env.queues().await {
+            let name = queue.name.as_str().into();
+            purged += self.amqp().channel.queue_purge(name, QueuePurgeOptions::default()).await.unwrap();
+        }
+        purged
     }
 
     // ---- out

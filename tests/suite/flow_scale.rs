@@ -28,7 +28,7 @@ fn by_any_way(site: &Site, n: usize) -> Value {
 
 #[tokio::test]
 async fn a_thousand_tasks_of_fifty_pictures_over_four_processes_make_fifty_calls_and_three_thousand_right_results()
-{
+ {
     let site = Site::on_servers().await;
     let _workers: [_; 4] = site.workers().await;
     let sources: Vec<Value> = (0..PICTURES).map(|n| by_any_way(&site, n)).collect();
@@ -152,4 +152,44 @@ async fn a_task_of_hits_goes_through_in_under_a_second_while_a_thousand_misses_w
     println!("a task of three hits behind a thousand misses took {took:?}");
     assert_eq!((event["status"].as_str(), event["hit"].as_i64()), (Some("completed"), Some(3)));
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn no_accepted_task_is_lost_when_every_queue_is_purged_in_the_middle_of_a_run() {
+    let site = Site::on_servers().await;
+    let hurry = [("RETOUCH_PATIENCE_SECONDS", "1"), ("RETOUCH_LEASE_SECONDS", "2")];
+    let _workers = [site.worker_with(&hurry).await, site.worker_with(&hurry).await];
+    let params = json!({"gate": "open"});
+    let tasks: Vec<Value> = (0..120)
+        .map(|n| task(&format!("task-{n}"), params.clone(), &[seed(n % 40), seed(n / 3 + 40)]))
+        .collect();
+    let half = tasks.len() / 2;
+    futures::future::join_all(tasks[..half].iter().map(|task| site.publish(task))).await;
+    // More calls than both processes work on at a time: the rest is in the queue of edits.
+    site.counts("SELECT COUNT(*) FROM image_edit_tasks", half as i64).await;
+    site.called(32).await;
+    let (rest, purged) = tokio::join!(
+        futures::future::join_all(tasks[half..].iter().map(|task| site.publish(task))),
+        site.purge_all()
+    );
+    assert_eq!(rest.len(), half);
+    println!("{purged} messages were purged");
+    assert!(purged > 0);
+    site.open_gate("open");
+    site.counts("SELECT COUNT(*) FROM image_edit_tasks WHERE status = 'processing'", 0).await;
+    assert_eq!(site.number(COMPLETED).await, site.number("SELECT COUNT(*) FROM image_edit_tasks").await);
+
+    // Whoever missed an event publishes again: what was lost before it was accepted is done, the rest is only answered.
+    futures::future::join_all(tasks.iter().map(|task| site.publish(task))).await;
+    site.counts(COMPLETED, tasks.len() as i64).await;
+    site.nothing_left().await;
+    let [hit, joined, paid, failed] = sums(&site).await;
+    assert_eq!((hit + joined + paid, failed), (240, 0));
+    assert_eq!(site.calls().len() as i64, paid);
+    assert_eq!(site.number("SELECT CAST(SUM(hit_count) AS SIGNED) FROM image_edit_cache").await, 240);
+    for (n, task) in (0..120).zip(&tasks) {
+        let row = site.task(task["task_id"].as_str().unwrap()).await.unwrap();
+        assert!(site.is_right(&row.images[0], &picture(n % 40)), "{row:?}");
+        assert!(site.is_right(&row.images[1], &picture(n / 3 + 40)), "{row:?}");
+    }
 }

@@ -148,7 +148,7 @@ impl Store {
         delay: Duration,
     ) -> Result<bool, StoreError> {
         // The sweep comes well after the message that is on its way.
-        let wake = millis(delay + Duration::from_secs(30));
+        let wake = millis(delay + self.patience);
         self.step(self.db.sql().requeue_call, &[i64::from(burns).into(), error.into(), wake.into()], lease)
             .await
     }
@@ -163,7 +163,7 @@ impl Store {
         error: Option<&str>,
         delay: Duration,
     ) -> Result<bool, StoreError> {
-        let wake = millis(delay + Duration::from_secs(30));
+        let wake = millis(delay + self.patience);
         self.step(self.db.sql().hand_over_call, &[error.into(), wake.into()], lease).await
     }
 
@@ -298,7 +298,7 @@ impl Store {
             }
         }
         for rows in json_rows(tasks.values_mut().map(task_row)) {
-            tx.run(sql.update_tasks, vals![&rows]).await?;
+            tx.run(sql.update_tasks, vals![&rows, millis(self.patience)]).await?;
         }
         tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
         let ended = tasks.values().filter(|task| task.status.has_ended()).map(|task| task.id);
@@ -324,7 +324,7 @@ impl Store {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
