@@ -27,5 +27,6 @@ mod broker_rabbitmq;
 mod broker_supervise;
 mod client;
 mod flow_counts;
+mod flow_identity;
 mod flow_scale;
 mod harness;
