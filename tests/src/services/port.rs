@@ -22,8 +22,7 @@ pub struct Port {
 impl Port {
     /// Takes a port that nobody listens on.
     pub fn free() -> Result<Self> {
-        // A folder for each user, because nobody can lock in another's.
-        let folder = std::env::temp_dir().join(format!("retouch-test-ports-{}", nix::unistd::geteuid()));
+        let folder = std::env::temp_dir().join(Self::locks());
         fs::create_dir_all(&folder).context("cannot create the folder of port locks")?;
         // Each process begins elsewhere, so that the usual case needs one look.
         let start = (std::process::id() % 1_800) * 10;
@@ -35,6 +34,12 @@ impl Port {
             }
         }
         anyhow::bail!("every port from {FIRST} on is taken")
+    }
+
+    /// The folder of locks, within the folder for temporary files. One for each user, because nobody can lock in another's.
+    #[must_use]
+    pub fn locks() -> String {
+        format!("retouch-test-ports-{}", nix::unistd::geteuid())
     }
 
     /// The port's number.

@@ -21,6 +21,12 @@ const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 /// What an AMQP client says first. The broker answers with its `connection.start`.
 const HELLO: &[u8] = b"AMQP\x00\x00\x09\x01";
 
+/// A request of the port mapper's protocol: two bytes of length, and `n` for "names".
+const LIST_NODES: &[u8] = b"\x00\x01n";
+
+/// For every Erlang program: listen on the loopback interface only, and start no port mapper when ours does not answer.
+const ERLANG: &str = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false";
+
 /// One node and all that belongs to it.
 #[derive(Debug)]
 pub struct RabbitMq {
@@ -47,7 +53,7 @@ impl RabbitMq {
             folder,
         };
         this.configure()?;
-        this.launch_mapper()?;
+        this.launch_mapper().await?;
         this.launch().await?;
         Ok(this)
     }
@@ -149,11 +155,14 @@ impl RabbitMq {
     }
 
     /// The node would start a port mapper of its own, in the background, where nobody stops it.
-    fn launch_mapper(&mut self) -> Result<()> {
+    async fn launch_mapper(&mut self) -> Result<()> {
         let mut command = bare(&program(&["/usr/bin/epmd"], "epmd")?, self.folder.path());
-        command.args(["-address", "127.0.0.1", "-port", &self.mapper.number().to_string()]);
+        let port = self.mapper.number();
+        command.args(["-address", "127.0.0.1", "-port", &port.to_string()]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        self.epmd = Some(Group::spawn(&mut command, Some(self.folder.path()))?);
+        let epmd = Group::spawn(&mut command, Some(self.folder.path()))?;
+        ready(&epmd, port, LIST_NODES, &self.path("output")).await.context("epmd")?;
+        self.epmd = Some(epmd);
         Ok(())
     }
 
@@ -173,7 +182,6 @@ impl RabbitMq {
 
     fn script(&self, name: &str) -> Result<Command> {
         let mut command = bare(&program(&[&format!("{SCRIPTS}/{name}")], name)?, self.folder.path());
-        let loopback = "-kernel inet_dist_use_interface {127,0,0,1}";
         command
             .env("ERL_EPMD_PORT", self.mapper.number().to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -186,8 +194,7 @@ impl RabbitMq {
             .env("RABBITMQ_LOG_BASE", self.path("log"))
             // The packaged settings file would override ours.
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", loopback)
-            .env("RABBITMQ_CTL_ERL_ARGS", loopback);
+            .env("ERL_AFLAGS", ERLANG);
         Ok(command)
     }
 }
