@@ -1,7 +1,7 @@
 //! Child processes that cannot outlive the process that started them, however it ends.
 //!
-//! Every child runs in a process group of its own, together with a *guardian*: a shell that blocks on a pipe whose
-//! other end only we hold. When we die (even by SIGKILL, even when the test runner gives up on us) the
+//! Every child runs in a process group of its own, together with a *guardian*: a shell that blocks on a pipe
+//! whose other end only we hold. When we die (even by SIGKILL, even when the test runner gives up on us) the
 //! pipe closes and the guardian kills its group. The guardian leads the group, so the group's id cannot be
 //! given to somebody else while we may still want to kill it.
 
@@ -21,8 +21,8 @@ use nix::{
 use tokio::sync::watch;
 
 /// Reads until the pipe closes, then kills its own group and removes what the dead owner no longer can. The
-/// removal is left to a process outside of the group, because nothing may write any more when it begins; the last
-/// system call of a killed process can still come between, hence the second try.
+/// removal is left to a process outside of the group, because nothing may write any more when it begins; the
+/// last system call of a killed process can still come between, hence the second try.
 const GUARD: &str = r#"
     read -r _
     exec setsid --fork sh -c '

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Below the range from which systems take the local ports of outgoing connections, so that no connection of another test sits on one of ours.
+/// Below the range from which systems take the local ports of outgoing connections, so that no connection of
+/// another test sits on one of ours.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 18_000;
 
@@ -36,7 +37,8 @@ impl Port {
         anyhow::bail!("every port from {FIRST} on is taken")
     }
 
-    /// The folder of locks, within the folder for temporary files. One for each user, because nobody can lock in another's.
+    /// The folder of locks, within the folder for temporary files. One for each user, because nobody can lock
+    /// in another's.
     #[must_use]
     pub fn locks() -> String {
         format!("retouch-test-ports-{}", nix::unistd::geteuid())

@@ -90,7 +90,8 @@ async fn no_server_outlives_its_runner_even_when_that_is_killed() {
     nothing_left_of(folder.path()).await;
 }
 
-/// The runner of the shared servers with a shell script that first tells where they are; all its files are in `folder`.
+/// The runner of the shared servers with a shell script that first tells where they are; all its files are in
+/// `folder`.
 fn runner(folder: &Path, script: &str) -> Command {
     let mut runner = Command::new(env!("CARGO_BIN_EXE_with-servers"));
     let script = format!("echo ${AMQP_URL}; echo ${MYSQL_URL}; {script}");
