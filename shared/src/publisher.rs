@@ -67,13 +67,21 @@ impl Publisher {
         Self { link, name: name.to_owned(), confirm_timeout, slot: Slot::default() }
     }
 
+    /// Connects now, where it would otherwise connect with the first message.
+    ///
+    /// # Errors
+    /// See [`AmqpError`].
+    pub async fn connect(&self) -> Result<(), AmqpError> {
+        self.line().await.map(|_line| ())
+    }
+
     /// Publishes and returns when the broker has confirmed it.
     ///
     /// # Errors
     /// [`AmqpError::NotFound`] when it was mandatory and no queue took it, or the exchange does not exist. On any other error
     /// it may or may not have been published.
     pub async fn publish(&self, outgoing: Outgoing) -> Result<(), AmqpError> {
-        let line = self.slot.get(|line| line.is_up(), self.open()).await?;
+        let line = self.line().await?;
         if line.connection.status().blocked() {
             let why = "the broker takes no messages: it is short of memory or disk".to_owned();
             return Err(AmqpError::Unavailable(why));
@@ -109,6 +117,10 @@ impl Publisher {
         // The task ends when the last caller has its answer, and each has a timeout.
         while ended.changed().await.is_ok() {}
         let _closed = connection.close(200, "OK".into()).await;
+    }
+
+    async fn line(&self) -> Result<Arc<Line>, AmqpError> {
+        self.slot.get(|line| line.is_up(), self.open()).await
     }
 
     async fn open(&self) -> Result<Arc<Line>, AmqpError> {

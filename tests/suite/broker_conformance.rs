@@ -332,6 +332,7 @@ async fn two_consumers_share_a_queue_and_neither_gets_what_the_other_holds<S: St
 macro_rules! promises {
     ($($promise:ident),* $(,)?) => {
         promises!(@adapter rabbitmq, crate::broker_rabbitmq::Server, $($promise),*);
+        promises!(@adapter embedded, crate::broker_embedded::File, $($promise),*);
     };
     (@adapter $adapter:ident, $stage:ty, $($promise:ident),*) => {
         mod $adapter {

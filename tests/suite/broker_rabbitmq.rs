@@ -1,27 +1,228 @@
-//! What only RabbitMQ can be tested for: other arguments, lost links, restarts.
+//! What only RabbitMQ can be tested for: other arguments, missing rights, cut links, restarts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::join_all;
+use lapin::BasicProperties;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use retouch_shared::amqp::{AmqpError, Link};
+use retouch_shared::publisher::{Outgoing, Publisher};
 use retouch_shared::topology::Topology;
-use retouch_worker::broker::Broker;
+use retouch_tests::env::Env;
+use retouch_tests::proxy::Proxy;
+use retouch_tests::wait::SOON;
 use retouch_worker::broker::rabbitmq::RabbitMq;
+use retouch_worker::broker::rabbitmq::topology::FindingState;
+use retouch_worker::broker::{Broker, BrokerError, Destination, Message, Queue};
 
-use crate::broker_conformance::Stage;
+use crate::broker_conformance::{Stage, body, next};
 
 /// A namespace on the shared RabbitMQ.
 pub(crate) struct Server {
-    namespace: String,
-    url: String,
+    env: Env,
 }
 
 impl Stage for Server {
     async fn new() -> Self {
-        let namespace = format!("t{}", uuid::Uuid::now_v7().simple());
-        Self { namespace, url: std::env::var("RETOUCH_TEST_AMQP_URL").unwrap() }
+        Self { env: Env::new().await }
     }
 
     async fn open(&self) -> Arc<dyn Broker> {
-        let topology = Topology::new(&self.namespace).unwrap();
-        Arc::new(RabbitMq::connect(&self.url, topology).await.unwrap())
+        Arc::new(connect(&self.env, self.env.amqp_url()).await)
+    }
+}
+
+pub(crate) async fn connect(env: &Env, url: &str) -> RabbitMq {
+    let topology = Topology::new(env.namespace()).unwrap();
+    RabbitMq::connect(url, topology).await.unwrap()
+}
+
+/// A broker behind a proxy, with everything declared.
+pub(crate) async fn behind_proxy(env: &Env) -> (Proxy, Arc<dyn Broker>) {
+    let (proxy, url) = Proxy::before(env.amqp_url()).await;
+    let broker = connect(env, &url).await;
+    broker.declare(&[]).await.unwrap();
+    (proxy, Arc::new(broker))
+}
+
+pub(crate) async fn publish(broker: &Arc<dyn Broker>, body: &str) -> Result<(), BrokerError> {
+    broker.publish(Destination::Queue(Queue::Tasks), Message::new(body.to_owned())).await
+}
+
+/// Declares the tasks queue as somebody else might have: without a delivery limit.
+async fn declare_otherwise(env: &Env) -> String {
+    let name = Topology::new(env.namespace()).unwrap().tasks_queue();
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let options = QueueDeclareOptions::durable();
+    env.amqp().await.channel.queue_declare(name.as_str().into(), options, arguments).await.unwrap();
+    name
+}
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_is_named_with_the_argument() {
+    let env = Env::new().await;
+    let name = declare_otherwise(&env).await;
+    let broker = connect(&env, env.amqp_url()).await;
+    let Err(BrokerError::Misconfigured(why)) = broker.declare(&[]).await else {
+        panic!("it was accepted");
+    };
+    assert!(why.starts_with(&format!("the queue {name} exists with another x-")), "{why}");
+    assert!(why.contains("it has none and the worker needs "), "{why}");
+    assert!(!why.contains('\n'), "{why}");
+}
+
+#[tokio::test]
+async fn a_check_finds_what_is_missing_or_different_and_changes_nothing() {
+    let env = Env::new().await;
+    let name = declare_otherwise(&env).await;
+    let broker = connect(&env, env.amqp_url()).await;
+    let findings = broker.check(&["local".to_owned()]).await.unwrap();
+    for finding in &findings {
+        if finding.what == format!("queue {name}") {
+            assert!(matches!(finding.state, FindingState::Different(_)), "{finding:?}");
+        } else {
+            assert_eq!(finding.state, FindingState::Missing, "{finding:?}");
+        }
+    }
+    let names: Vec<_> = env.queues().await.into_iter().map(|queue| queue.name).collect();
+    assert_eq!(names, [name.as_str()]);
+    env.management().delete_all(&name).await.unwrap();
+    broker.declare(&["local".to_owned()]).await.unwrap();
+    let findings = broker.check(&["local".to_owned()]).await.unwrap();
+    assert!(findings.iter().all(|finding| finding.state == FindingState::Same), "{findings:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_final_and_is_not_told() {
+    let env = Env::new().await;
+    let url = env.amqp_url().replace("guest:guest", "guest:hunter2");
+    let answer = RabbitMq::connect(&url, Topology::default()).await.map(|_| ());
+    let Err(BrokerError::Misconfigured(why)) = answer else { panic!("{answer:?}") };
+    assert!(why.contains("ACCESS_REFUSED") && !why.contains("hunter2"), "{why}");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_down_is_unavailable() {
+    let answer = RabbitMq::connect("amqp://127.0.0.1:1/", Topology::default()).await.map(|_| ());
+    assert!(matches!(answer, Err(BrokerError::Unavailable(_))), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_link_ends_the_consumer_and_its_messages_come_again() {
+    let env = Env::new().await;
+    let (proxy, broker) = behind_proxy(&env).await;
+    publish(&broker, "one").await.unwrap();
+    let mut consumer = broker.consume(Queue::Tasks, 2).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    proxy.cut().await;
+    let ended = tokio::time::timeout(SOON, consumer.next()).await.expect("it fell silent");
+    assert!(matches!(ended.map(|_| ()), Err(BrokerError::Unavailable(_))));
+    // The client library says Ok(false) here, which reads like success.
+    assert!(!delivery.settler.ack().await);
+    let mut consumer = broker.consume(Queue::Tasks, 2).await.unwrap();
+    let again = next(&mut consumer).await;
+    assert!(again.redelivered);
+    assert!(again.settler.ack().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_queue_ends_the_consumer() {
+    let env = Env::new().await;
+    let broker: Arc<dyn Broker> = Arc::new(connect(&env, env.amqp_url()).await);
+    broker.declare(&[]).await.unwrap();
+    let mut consumer = broker.consume(Queue::Tasks, 1).await.unwrap();
+    env.management().delete_all(&format!("{}.tasks", env.namespace())).await.unwrap();
+    let ended = tokio::time::timeout(SOON, consumer.next()).await.expect("it fell silent");
+    assert!(matches!(ended.map(|_| ()), Err(BrokerError::Unavailable(_))));
+    assert!(matches!(publish(&broker, "x").await, Err(BrokerError::NoSuchQueue(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_cut_all_publishers_share_one_new_connection() {
+    let env = Env::new().await;
+    let (proxy, broker) = behind_proxy(&env).await;
+    publish(&broker, "first").await.unwrap();
+    let before = proxy.accepted();
+    proxy.reset().await;
+    // Whoever is the first to notice the loss may be told so.
+    let _lost = publish(&broker, "second").await;
+    let all = (0..50).map(|_| publish(&broker, "more"));
+    for answer in join_all(all).await {
+        answer.unwrap();
+    }
+    assert_eq!(proxy.accepted(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_hears_nothing_gives_up_and_starts_over() {
+    let env = Env::new().await;
+    let (proxy, url) = Proxy::before(env.amqp_url()).await;
+    connect(&env, &url).await.declare(&[]).await.unwrap();
+    let link = Link::new(&url, SOON).unwrap();
+    let publisher = Publisher::new(link, "test", Duration::from_millis(500));
+    let outgoing = || Outgoing {
+        exchange: env.namespace().into(),
+        routing_key: "tasks".into(),
+        mandatory: true,
+        payload: Box::new("x"),
+        properties: BasicProperties::default(),
+    };
+    publisher.publish(outgoing()).await.unwrap();
+    proxy.stall();
+    let answer = publisher.publish(outgoing()).await;
+    assert!(matches!(&answer, Err(AmqpError::Unavailable(why)) if why.contains("confirm")), "{answer:?}");
+    proxy.resume();
+    publisher.publish(outgoing()).await.unwrap();
+    publisher.close().await;
+}
+
+mod own_servers {
+    use retouch_tests::services;
+
+    use super::*;
+
+    async fn on(server: &services::RabbitMq) -> Arc<dyn Broker> {
+        Arc::new(RabbitMq::connect(&server.amqp_url(), Topology::default()).await.unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn messages_survive_a_crash_of_the_broker() {
+        let mut server = services::RabbitMq::start().await.unwrap();
+        let broker = on(&server).await;
+        broker.declare(&[]).await.unwrap();
+        publish(&broker, "one").await.unwrap();
+        let later = Destination::Delayed(Queue::Tasks, Duration::from_secs(1));
+        broker.publish(later, Message::new("two")).await.unwrap();
+        server.kill9();
+        server.stop_and_restart().await.unwrap();
+        // The same broker: it connects again by itself.
+        let mut consumer = retouch_tests::wait::until("a consumer after the restart", async || {
+            broker.consume(Queue::Tasks, 2).await.ok()
+        })
+        .await;
+        let mut bodies = [body(&next(&mut consumer).await), body(&next(&mut consumer).await)];
+        bodies.sort();
+        assert_eq!(bodies, ["one", "two"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_the_right_to_declare_it_works_with_what_is_there() {
+        let server = services::RabbitMq::start().await.unwrap();
+        server.ctl(&["add_user", "worker", "secret"]).await.unwrap();
+        server.ctl(&["set_permissions", "worker", "", ".*", ".*"]).await.unwrap();
+        let url = server.amqp_url().replace("guest:guest", "worker:secret");
+        let limited: Arc<dyn Broker> = Arc::new(RabbitMq::connect(&url, Topology::default()).await.unwrap());
+        let Err(BrokerError::Misconfigured(why)) = limited.declare(&[]).await else {
+            panic!("it was declared");
+        };
+        assert!(why.starts_with("there is no exchange retouch, and declaring it was refused"), "{why}");
+        on(&server).await.declare(&[]).await.unwrap();
+        limited.declare(&[]).await.unwrap();
+        publish(&limited, "one").await.unwrap();
+        let mut consumer = limited.consume(Queue::Tasks, 1).await.unwrap();
+        assert_eq!(body(&next(&mut consumer).await), "one");
     }
 }

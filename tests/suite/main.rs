@@ -1,8 +1,11 @@
-//! The promises of the project, each as a test with its name. One binary, real servers: run it with `tests/run`.
+//! The promises of the project, each as a test with its name. Run them with `tests/run`.
 
 // Helpers of the tests are test code too, which the linter knows only of functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod broker_conformance;
+mod broker_embedded;
 mod broker_rabbitmq;
+mod broker_supervise;
+mod client;
 mod harness;

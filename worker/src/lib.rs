@@ -1,10 +1,24 @@
 //! The Retouch worker: everything behind the program `retouch`.
 
+pub mod app;
+mod archive;
 pub mod blobs;
 pub mod broker;
+pub mod cli;
+pub mod config;
 pub mod delay;
+mod edit;
 pub mod editor;
+mod events;
+mod http;
+mod intake;
+mod lease;
 pub mod media;
+mod outcome;
+pub mod routes;
 pub mod sources;
 pub mod store;
+mod sweep;
 pub mod tls;
+mod wake;
+pub mod worker;

@@ -1,2 +1,7 @@
-//! bin
-fn main() {}
+//! The program `retouch`; everything is in the library, so that tests can reach it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    retouch_worker::cli::main()
+}

@@ -38,14 +38,7 @@ pub enum Format {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 6] = [
-        Self::Png,
-        Self::Jpeg,
-        Self::WebP,
-        Self::Gif,
-        Self::Bmp,
-        Self::Tiff,
-    ];
+    pub const ALL: [Self; 6] = [Self::Png, Self::Jpeg, Self::WebP, Self::Gif, Self::Bmp, Self::Tiff];
 
     /// The media type, e.g. `image/png`.
     pub const fn content_type(self) -> &'static str {
@@ -193,9 +186,7 @@ impl MediaError {
 /// # Errors
 /// [`MediaError::NotAnImage`], [`MediaError::BadHeader`] or [`MediaError::TooManyPixels`].
 pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
-    let format = recognise(bytes).ok_or_else(|| MediaError::NotAnImage {
-        looks_like: looks_like(bytes),
-    })?;
+    let format = recognise(bytes).ok_or_else(|| MediaError::NotAnImage { looks_like: looks_like(bytes) })?;
     // The PNG reader answers absurd dimensions with "limits exceeded" and does not say which they were.
     if let Some((width, height)) = png_dimensions(format, bytes) {
         check_pixels(width, height)?;
@@ -205,18 +196,12 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_HEADER_ALLOC);
     reader.limits(limits);
-    let (width, height) = reader
-        .into_dimensions()
-        .map_err(|error| bad(error.to_string()))?;
+    let (width, height) = reader.into_dimensions().map_err(|error| bad(error.to_string()))?;
     if width == 0 || height == 0 {
         return Err(bad(format!("it has {width} by {height} pixels")));
     }
     check_pixels(width, height)?;
-    Ok(Media {
-        format,
-        width,
-        height,
-    })
+    Ok(Media { format, width, height })
 }
 
 /// Refuses dimensions beyond [`MAX_PIXELS`].
@@ -227,18 +212,12 @@ pub fn check_pixels(width: u32, height: u32) -> Result<(), MediaError> {
     if u64::from(width) * u64::from(height) <= MAX_PIXELS {
         return Ok(());
     }
-    Err(MediaError::TooManyPixels {
-        width,
-        height,
-        limit: MAX_PIXELS,
-    })
+    Err(MediaError::TooManyPixels { width, height, limit: MAX_PIXELS })
 }
 
 fn recognise(bytes: &[u8]) -> Option<Format> {
     let guessed = image::guess_format(bytes).ok()?;
-    Format::ALL
-        .into_iter()
-        .find(|format| format.library() == guessed)
+    Format::ALL.into_iter().find(|format| format.library() == guessed)
 }
 
 /// Width and height as IHDR has them, right after the signature, its length and its name.
@@ -289,9 +268,7 @@ fn looks_like_text(bytes: &[u8]) -> &'static str {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     let text = text.trim_start_matches('\u{feff}').trim_start();
     // A character cut by the end of the window is lossy too, so only control characters tell.
-    let is_text = !head
-        .iter()
-        .any(|&b| b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b));
+    let is_text = !head.iter().any(|&b| b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b));
     if text.starts_with("<!doctype html") || text.starts_with("<html") {
         "an HTML page"
     } else if text.contains("<svg") {
@@ -308,4 +285,4 @@ fn looks_like_text(bytes: &[u8]) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -37,11 +37,13 @@ const GATE_POLL: Duration = Duration::from_millis(10);
 /// What a pending poll answers: tests should not wait for politeness.
 const POLL_AFTER: Duration = Duration::from_millis(20);
 
+/// Lines written by this process: with its id, a name for each line.
+static LINES: AtomicU64 = AtomicU64::new(0);
+
 /// The editor of kind `double`: edit types `double`, done within the submit, and `double_async`, accepted and polled.
 #[derive(Debug, Clone)]
 pub struct Double {
     dir: Arc<PathBuf>,
-    calls: Arc<AtomicU64>,
 }
 
 /// What the parameters can say; any other is ignored, and makes another edit.
@@ -97,16 +99,13 @@ struct Accepted {
 impl Double {
     /// Over a folder that every process of the test is given.
     pub fn new(dir: PathBuf) -> Self {
-        Self {
-            dir: Arc::new(dir),
-            calls: Arc::default(),
-        }
+        Self { dir: Arc::new(dir) }
     }
 
     /// Appends one line and tells which it is among those of the same identity, counting from 1.
     fn record(&self, file: &str, identity: &str, mut line: Value) -> io::Result<u64> {
         let pid = std::process::id();
-        let call = format!("{pid}-{}", self.calls.fetch_add(1, Ordering::Relaxed));
+        let call = format!("{pid}-{}", LINES.fetch_add(1, Ordering::Relaxed));
         line["call"] = json!(call);
         line["identity"] = json!(identity);
         line["pid"] = json!(pid);
@@ -155,9 +154,7 @@ impl Double {
 
     fn record_submit(&self, request: &EditRequest) -> io::Result<(String, u64)> {
         let image_hash = Digest32::of(&request.image.bytes);
-        let EditSpec {
-            edit_type, params, ..
-        } = &request.spec;
+        let EditSpec { edit_type, params, .. } = &request.spec;
         let identity = format!("{image_hash}/{edit_type}/{}", params.canonical());
         let identity = Digest32::of(identity.as_bytes()).to_hex();
         let line = json!({
@@ -181,10 +178,7 @@ impl Editor for Double {
         if !matches!(spec.edit_type.as_str(), "double" | "double_async") {
             return Err(EditError::rejected(
                 "unknown_edit_type",
-                format!(
-                    "the double has double and double_async, not {}",
-                    spec.edit_type
-                ),
+                format!("the double has double and double_async, not {}", spec.edit_type),
             ));
         }
         Script::of(&spec.params).map(drop)
@@ -216,11 +210,7 @@ impl Editor for Double {
             return Ok(Submitted::Done(Output::Bytes(result.into())));
         }
         let provider_task_id = format!("{identity}-{number}");
-        let accepted = Accepted {
-            result: BASE64.encode(result),
-            submitted_unix_ms: now(),
-            script,
-        };
+        let accepted = Accepted { result: BASE64.encode(result), submitted_unix_ms: now(), script };
         let submit_gate = accepted.script.submit_gate.clone();
         let (this, id) = (self.clone(), provider_task_id.clone());
         blocking(move || this.accept(&id, &accepted)).await?;
@@ -244,9 +234,9 @@ impl Editor for Double {
                 Err(error) => Err(error),
             }
         });
-        let (number, accepted) = polled.await?.ok_or_else(|| {
-            EditError::rejected("unknown_task", format!("no task {provider_task_id:?}"))
-        })?;
+        let (number, accepted) = polled
+            .await?
+            .ok_or_else(|| EditError::rejected("unknown_task", format!("no task {provider_task_id:?}")))?;
         self.answer(number, &accepted)
     }
 }
@@ -271,9 +261,7 @@ impl Double {
         if age < script.delay_ms {
             return Ok(Polled::Pending { after: POLL_AFTER });
         }
-        let result = BASE64
-            .decode(&accepted.result)
-            .map_err(|error| broken(&error))?;
+        let result = BASE64.decode(&accepted.result).map_err(|error| broken(&error))?;
         Ok(Polled::Done(Output::Bytes(Bytes::from(result))))
     }
 }
@@ -297,16 +285,13 @@ impl Failure {
         let words = "as the test asked".to_owned();
         match self {
             Self::NotSent => EditError::NotSent(words),
-            Self::RateLimited => EditError::RateLimited {
-                retry_after: script.retry_after_ms.map(Duration::from_millis),
-            },
+            Self::RateLimited => {
+                EditError::RateLimited { retry_after: script.retry_after_ms.map(Duration::from_millis) }
+            }
             Self::Unavailable => EditError::Unavailable(words),
             Self::Ambiguous => EditError::Ambiguous(words),
             Self::Rejected => EditError::rejected("scripted_rejection", words),
-            Self::Blocked => EditError::Blocked {
-                code: "scripted_block".to_owned(),
-                message: words,
-            },
+            Self::Blocked => EditError::Blocked { code: "scripted_block".to_owned(), message: words },
         }
     }
 }
@@ -371,4 +356,4 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -12,6 +12,7 @@ use retouch_shared::task::Params;
 use thiserror::Error;
 
 use crate::media::Media;
+use crate::sources::guard::AllowHosts;
 
 #[cfg(feature = "double")]
 pub mod double;
@@ -133,6 +134,11 @@ impl EditError {
 pub trait Editor: Send + Sync {
     /// The provider kind that enters the edit key, e.g. `local`. Never changes for an adapter.
     fn kind(&self) -> &'static str;
+
+    /// The hosts that its result URLs may be on; none for an editor that answers with bytes.
+    fn result_hosts(&self) -> AllowHosts {
+        AllowHosts::default()
+    }
 
     /// Refuses, before anything is paid, what the provider is known to refuse. `image` is what the header says.
     ///

@@ -1,18 +1,18 @@
 //! A call's life, step by step. Every step is one committed statement or transaction, guarded by the fence:
 //! a worker that lost its lease changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, TaskStatus};
 use retouch_shared::key::{Digest32, EditKey};
 use serde_json::{Value, json};
 
-use super::db::{Row, Tx, Val, vals};
+use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
 use super::types::{hex_digest, image_result};
 use super::{
-    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished,
-    Lease, Money, StepError, Store, StoreError, StoredResult, TaskRecord, again,
+    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease, Money,
+    StepError, Store, StoreError, StoredResult, TaskRecord, again,
 };
 
 /// How much longer than a lease the sweep waits before it looks after a call.
@@ -48,11 +48,7 @@ impl Store {
     ) -> Result<Claim, StepError> {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
-        let Some(row) = tx
-            .rows(sql.lock_call, vals![edit_key.as_bytes()])
-            .await?
-            .pop()
-        else {
+        let Some(row) = tx.rows(sql.lock_call, vals![edit_key.as_bytes()]).await?.pop() else {
             return Ok(Claim::Done);
         };
         let mut call = claimed_call(edit_key, &row)?;
@@ -67,10 +63,7 @@ impl Store {
             CallState::Queued | CallState::Claimed => CallState::Claimed,
             // Its owner died between sending and committing the answer.
             CallState::Submitting | CallState::Ambiguous => CallState::Ambiguous,
-            state @ (CallState::Submitted
-            | CallState::Stored
-            | CallState::Done
-            | CallState::Failed) => state,
+            state @ (CallState::Submitted | CallState::Stored | CallState::Done | CallState::Failed) => state,
         };
         if call.state == CallState::Claimed && self.lane_is_full(&mut *tx, &call.spec.lane).await? {
             return Ok(Claim::LaneFull);
@@ -106,10 +99,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn renew_lease(&self, lease: Lease, lease_for: Duration) -> Result<bool, StoreError> {
-        let values = [
-            millis(lease_for).into(),
-            millis(lease_for + WAKE_GRACE).into(),
-        ];
+        let values = [millis(lease_for).into(), millis(lease_for + WAKE_GRACE).into()];
         self.step(self.db.sql().renew_lease, &values, lease).await
     }
 
@@ -125,28 +115,15 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn record_submitted(
-        &self,
-        lease: Lease,
-        provider_task_id: &str,
-    ) -> Result<bool, StoreError> {
-        self.step(
-            self.db.sql().record_submitted,
-            &[provider_task_id.into()],
-            lease,
-        )
-        .await
+    pub async fn record_submitted(&self, lease: Lease, provider_task_id: &str) -> Result<bool, StoreError> {
+        self.step(self.db.sql().record_submitted, &[provider_task_id.into()], lease).await
     }
 
     /// submitting or submitted → stored: the result is safe in our blobs; anyone may finish.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn record_stored(
-        &self,
-        lease: Lease,
-        result: &StoredResult,
-    ) -> Result<bool, StoreError> {
+    pub async fn record_stored(&self, lease: Lease, result: &StoredResult) -> Result<bool, StoreError> {
         let hash = result.hash.to_hex();
         let bytes = i64::try_from(result.bytes).unwrap_or(i64::MAX);
         let values = [
@@ -172,12 +149,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         // The sweep comes well after the message that is on its way.
         let wake = millis(delay + Duration::from_secs(30));
-        self.step(
-            self.db.sql().requeue_call,
-            &[i64::from(burns).into(), error.into(), wake.into()],
-            lease,
-        )
-        .await
+        self.step(self.db.sql().requeue_call, &[i64::from(burns).into(), error.into(), wake.into()], lease)
+            .await
     }
 
     /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is.
@@ -191,12 +164,7 @@ impl Store {
         delay: Duration,
     ) -> Result<bool, StoreError> {
         let wake = millis(delay + Duration::from_secs(30));
-        self.step(
-            self.db.sql().hand_over_call,
-            &[error.into(), wake.into()],
-            lease,
-        )
-        .await
+        self.step(self.db.sql().hand_over_call, &[error.into(), wake.into()], lease).await
     }
 
     /// submitting → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
@@ -209,21 +177,11 @@ impl Store {
         duplicate: bool,
         error: &str,
     ) -> Result<bool, StoreError> {
-        self.step(
-            self.db.sql().count_ambiguous,
-            &[i64::from(duplicate).into(), error.into()],
-            lease,
-        )
-        .await
+        self.step(self.db.sql().count_ambiguous, &[i64::from(duplicate).into(), error.into()], lease).await
     }
 
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
-    async fn step(
-        &self,
-        sql: &'static str,
-        values: &[Val<'_>],
-        lease: Lease,
-    ) -> Result<bool, StoreError> {
+    async fn step(&self, sql: &'static str, values: &[Val<'_>], lease: Lease) -> Result<bool, StoreError> {
         let mut values = values.to_vec();
         values.extend([Val::from(lease.edit_key.as_bytes()), Val::from(lease.fence)]);
         again!(async {
@@ -236,11 +194,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn finish_edit(
-        &self,
-        lease: Lease,
-        result_url: &str,
-    ) -> Result<Finished, StoreError> {
+    pub async fn finish_edit(&self, lease: Lease, result_url: &str) -> Result<Finished, StoreError> {
         again!(self.try_finish(lease, result_url))
     }
 
@@ -269,10 +223,8 @@ impl Store {
         let ended = self.settle_waits(&mut *tx, key, &waits, answer).await?;
         // Served times: a row starts with the images that waited for it, one at least.
         let served = i64::try_from(waits.len()).unwrap_or(i64::MAX).max(1);
-        tx.run(sql.upsert_cache, vals![result_url, served, key.as_bytes()])
-            .await?;
-        self.close_call(&mut *tx, lease, CallState::Done, None)
-            .await?;
+        tx.run(sql.upsert_cache, vals![result_url, served, key.as_bytes()]).await?;
+        self.close_call(&mut *tx, lease, CallState::Done, None).await?;
         tx.commit().await?;
         Ok(Finished::Ended(ended))
     }
@@ -281,11 +233,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn fail_edit(
-        &self,
-        lease: Lease,
-        error: &ImageError,
-    ) -> Result<Finished, StoreError> {
+    pub async fn fail_edit(&self, lease: Lease, error: &ImageError) -> Result<Finished, StoreError> {
         again!(self.try_fail(lease, error))
     }
 
@@ -296,40 +244,24 @@ impl Store {
         };
         let waits = self.waits_of(&mut *tx, lease.edit_key).await?;
         let fail = |task: &mut TaskRecord, wait: &Wait| fail(task, wait, error);
-        let ended = self
-            .settle_waits(&mut *tx, lease.edit_key, &waits, fail)
-            .await?;
-        self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message))
-            .await?;
-        self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error))
-            .await?;
+        let ended = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
+        self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message)).await?;
+        self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error)).await?;
         tx.commit().await?;
         Ok(Finished::Ended(ended))
     }
 
     /// The call, locked, if the lease still holds.
-    async fn locked_call(
-        &self,
-        tx: &mut dyn Tx,
-        lease: Lease,
-    ) -> Result<Option<ClaimedCall>, StepError> {
-        let rows = tx
-            .rows(self.db.sql().lock_call, vals![lease.edit_key.as_bytes()])
-            .await?;
-        let call = rows
-            .first()
-            .map(|row| claimed_call(lease.edit_key, row))
-            .transpose()?;
+    async fn locked_call(&self, tx: &mut dyn Tx, lease: Lease) -> Result<Option<ClaimedCall>, StepError> {
+        let rows = tx.rows(self.db.sql().lock_call, vals![lease.edit_key.as_bytes()]).await?;
+        let call = rows.first().map(|row| claimed_call(lease.edit_key, row)).transpose()?;
         Ok(call.filter(|call| {
-            call.lease.fence == lease.fence
-                && !matches!(call.state, CallState::Done | CallState::Failed)
+            call.lease.fence == lease.fence && !matches!(call.state, CallState::Done | CallState::Failed)
         }))
     }
 
     async fn waits_of(&self, tx: &mut dyn Tx, key: EditKey) -> Result<Vec<Wait>, StepError> {
-        let rows = tx
-            .rows(self.db.sql().waits_of, vals![key.as_bytes()])
-            .await?;
+        let rows = tx.rows(self.db.sql().waits_of, vals![key.as_bytes()]).await?;
         let wait = |row: &Row| {
             Ok(Wait {
                 task_id: row.text(0)?,
@@ -353,12 +285,11 @@ impl Store {
         if waits.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = tx
-            .rows(sql.lock_waiting_tasks, vals![key.as_bytes()])
-            .await?;
-        let mut tasks = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let task = TaskRecord::from_row(row)?;
+        // By task id: that is the order of the locks.
+        let ids: BTreeSet<&str> = waits.iter().map(|wait| wait.task_id.as_str()).collect();
+        let mut tasks = BTreeMap::new();
+        for row in tx.rows(sql.lock_tasks, vals![&json!(ids).to_string()]).await? {
+            let task = TaskRecord::from_row(&row)?;
             tasks.insert(task.task_id.clone(), task);
         }
         for wait in waits {
@@ -366,17 +297,18 @@ impl Store {
                 settle(task, wait);
             }
         }
-        let rows: Vec<Value> = tasks.values_mut().map(task_row).collect();
-        tx.run(sql.update_tasks, vals![&Value::Array(rows).to_string()])
-            .await?;
-        tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
-        // Read back for the times that the database wrote.
-        let mut ended = Vec::new();
-        for task in tasks.into_values().filter(|task| task.status.has_ended()) {
-            let rows = tx.rows(sql.find_task, vals![&task.task_id]).await?;
-            ended.extend(rows.first().map(TaskRecord::from_row).transpose()?);
+        for rows in json_rows(tasks.values_mut().map(task_row)) {
+            tx.run(sql.update_tasks, vals![&rows]).await?;
         }
-        Ok(ended)
+        tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
+        let ended = tasks.values().filter(|task| task.status.has_ended()).map(|task| task.id);
+        let ended: Vec<i64> = ended.collect();
+        if ended.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Read back for the times that the database wrote.
+        let rows = tx.rows(sql.tasks_by_id, vals![&json!(ended).to_string()]).await?;
+        Ok(rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?)
     }
 
     async fn close_call(
@@ -386,12 +318,7 @@ impl Store {
         state: CallState,
         error: Option<&str>,
     ) -> Result<(), StepError> {
-        let values = vals![
-            state.as_str(),
-            error,
-            lease.edit_key.as_bytes(),
-            lease.fence
-        ];
+        let values = vals![state.as_str(), error, lease.edit_key.as_bytes(), lease.fence];
         tx.run(self.db.sql().close_call, values).await?;
         Ok(())
     }
@@ -402,11 +329,7 @@ fn millis(duration: Duration) -> i64 {
 }
 
 fn answer(task: &mut TaskRecord, wait: &Wait, spec: &CallSpec, result: &CachedResult) {
-    let source = if wait.joined {
-        AnswerSource::Joined
-    } else {
-        AnswerSource::Paid
-    };
+    let source = if wait.joined { AnswerSource::Joined } else { AnswerSource::Paid };
     let image = image_result(wait.position, source, spec.image_hash, result);
     if !replace(task, image) {
         return;
@@ -424,11 +347,7 @@ fn fail(task: &mut TaskRecord, wait: &Wait, error: &ImageError) {
     let Some(waiting) = task.images.get(wait.position as usize).cloned() else {
         return;
     };
-    let image = ImageResult {
-        status: ImageStatus::Failed,
-        error: Some(error.clone()),
-        ..waiting
-    };
+    let image = ImageResult { status: ImageStatus::Failed, error: Some(error.clone()), ..waiting };
     if replace(task, image) {
         task.failed += 1;
         task.error.get_or_insert_with(|| error.message.clone());
@@ -454,11 +373,13 @@ fn task_row(task: &mut TaskRecord) -> Value {
     } else {
         TaskStatus::Processing
     };
-    json!({
+    let mut row = json!({
         "id": task.id, "status": task.status.as_str(), "joined": task.joined, "paid": task.paid, "failed": task.failed,
         "paid_micros": task.paid_micros, "saved_micros": task.saved_micros, "results": json!(task.images).to_string(),
         "error": task.error, "ended": i64::from(task.status.has_ended()),
-    })
+    });
+    strip_nulls(&mut row);
+    row
 }
 
 fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLetter {
@@ -481,9 +402,7 @@ fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLe
 
 fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError> {
     let pixels = |column| {
-        Ok::<_, StoreError>(
-            u32::try_from(row.opt_int(column)?.unwrap_or_default()).unwrap_or_default(),
-        )
+        Ok::<_, StoreError>(u32::try_from(row.opt_int(column)?.unwrap_or_default()).unwrap_or_default())
     };
     let spec = CallSpec {
         edit_key,
@@ -496,10 +415,7 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         mask_hash: row.opt_text(6)?.as_deref().map(hex_digest).transpose()?,
         variant: row.opt_text(7)?,
         lane: row.text(8)?,
-        price: Money {
-            micros: row.int(9)?,
-            currency: row.text(10)?,
-        },
+        price: Money { micros: row.int(9)?, currency: row.text(10)? },
     };
     let result = match row.opt_text(15)? {
         Some(hash) => Some(StoredResult {
@@ -512,10 +428,7 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         None => None,
     };
     Ok(ClaimedCall {
-        lease: Lease {
-            edit_key,
-            fence: row.int(13)?,
-        },
+        lease: Lease { edit_key, fence: row.int(13)? },
         spec,
         state: CallState::parse(&row.text(11)?)?,
         attempts: u32::try_from(row.int(12)?).unwrap_or_default(),

@@ -6,11 +6,11 @@ use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, 
 use retouch_shared::key::{Digest32, EditKey, ImageHash};
 use serde_json::{Value, json};
 
-use super::db::{Row, Tx, vals};
+use super::db::{Row, Tx, json_rows, strip_nulls, vals};
 use super::types::{digest, hex_digest, image_result};
 use super::{
-    CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Registered, StepError, Store,
-    StoreError, TaskRecord, again,
+    CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Registered, StepError, Store, StoreError,
+    TaskRecord, again,
 };
 
 /// A registered task that is being put together.
@@ -27,20 +27,13 @@ impl Store {
     ///
     /// # Errors
     /// A store that cannot answer is an error, never a miss.
-    pub async fn lookup(
-        &self,
-        keys: &[EditKey],
-    ) -> Result<HashMap<EditKey, CachedResult>, StoreError> {
+    pub async fn lookup(&self, keys: &[EditKey]) -> Result<HashMap<EditKey, CachedResult>, StoreError> {
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
         let mut connection = self.db.plain().await?;
-        let rows = connection
-            .rows(self.db.sql().lookup, vals![&key_list(keys)])
-            .await?;
-        rows.iter()
-            .map(|row| cached_result(row).map(|result| (result.edit_key, result)))
-            .collect()
+        let rows = connection.rows(self.db.sql().lookup, vals![&key_list(keys)]).await?;
+        rows.iter().map(|row| cached_result(row).map(|result| (result.edit_key, result))).collect()
     }
 
     /// Records a task: its hits, its failed images, its waits and the calls it needs, in one transaction. A call that
@@ -60,22 +53,17 @@ impl Store {
             return Ok(registered);
         }
         match self.find_task(&task.task_id).await? {
-            Some(found) if found.request_hash == task.request_hash => {
-                Ok(Registered::Same(Box::new(found)))
-            }
+            Some(found) if found.request_hash == task.request_hash => Ok(Registered::Same(Box::new(found))),
             Some(_) => Ok(Registered::Conflict),
-            None => Err(StoreError::Unavailable(
-                "the task's row was there and is gone".to_owned(),
-            )),
+            None => Err(StoreError::Unavailable("the task's row was there and is gone".to_owned())),
         }
     }
 
     async fn try_register(&self, task: &NewTask) -> Result<Registered, StepError> {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
-        let misses: BTreeMap<EditKey, &CallSpec> = misses(task)
-            .map(|(call, _)| (call.edit_key, call))
-            .collect();
+        let misses: BTreeMap<EditKey, &CallSpec> =
+            misses(task).map(|(call, _)| (call.edit_key, call)).collect();
         let (alive, late) = if misses.is_empty() {
             (BTreeSet::new(), HashMap::new())
         } else {
@@ -86,38 +74,24 @@ impl Store {
             let rows = draft.queue.iter().map(|(key, (lane, price))| {
                 json!({"edit_key": key, "lane": lane, "price_micros": price.micros, "currency": price.currency})
             });
-            tx.run(sql.queue_calls, vals![&Value::from_iter(rows).to_string()])
-                .await?;
+            tx.run(sql.queue_calls, vals![&Value::from_iter(rows).to_string()]).await?;
         }
         if !draft.waits.is_empty() {
             let waits = Value::Array(draft.waits.clone()).to_string();
-            tx.run(sql.insert_waits, vals![&task.task_id, &waits])
-                .await?;
+            tx.run(sql.insert_waits, vals![&task.task_id, &waits]).await?;
         }
         self.insert_task(&mut *tx, task, &draft).await?;
         if !draft.hits.is_empty() {
-            let rows = draft
-                .hits
-                .iter()
-                .map(|(key, count)| json!({"edit_key": key, "count": count}));
-            tx.run(sql.count_hits, vals![&Value::from_iter(rows).to_string()])
-                .await?;
+            let rows = draft.hits.iter().map(|(key, count)| json!({"edit_key": key, "count": count}));
+            tx.run(sql.count_hits, vals![&Value::from_iter(rows).to_string()]).await?;
         }
         let rows = tx.rows(sql.find_task, vals![&task.task_id]).await?;
-        let record = rows
-            .first()
-            .ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
+        let record =
+            rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
         let record = TaskRecord::from_row(record)?;
         tx.commit().await?;
-        let wake = draft
-            .queue
-            .into_iter()
-            .map(|(key, (lane, _))| (key, lane))
-            .collect();
-        Ok(Registered::New {
-            task: Box::new(record),
-            wake,
-        })
+        let wake = draft.queue.into_iter().map(|(key, (lane, _))| (key, lane)).collect();
+        Ok(Registered::New { task: Box::new(record), wake })
     }
 
     /// Locks the call rows of all misses (making those that are not there), then looks at the cache a last time.
@@ -129,9 +103,10 @@ impl Store {
         misses: &BTreeMap<EditKey, &CallSpec>,
     ) -> Result<(BTreeSet<EditKey>, HashMap<EditKey, CachedResult>), StepError> {
         let sql = self.db.sql();
-        let rows: Vec<Value> = misses.values().map(|call| call_row(call)).collect();
-        tx.run(sql.insert_calls, vals![&Value::Array(rows).to_string()])
-            .await?;
+        // In the order of their keys, here and in every list below: that is the order of the locks.
+        for rows in json_rows(misses.values().map(|call| call_row(call))) {
+            tx.run(sql.insert_calls, vals![&rows]).await?;
+        }
         let keys = key_list(&misses.keys().copied().collect::<Vec<_>>());
         let mut alive = BTreeSet::new();
         for row in tx.rows(sql.lock_calls, vals![&keys]).await? {
@@ -145,9 +120,7 @@ impl Store {
             let result = cached_result(&row)?;
             // A row whose blob intake found missing is still a miss, unless somebody has mended it since.
             let refused = self::misses(task).any(|(call, refused)| {
-                call.edit_key == result.edit_key
-                    && refused.is_some()
-                    && refused == result.result_hash
+                call.edit_key == result.edit_key && refused.is_some() && refused == result.result_hash
             });
             if !refused {
                 late.insert(result.edit_key, result);
@@ -156,42 +129,20 @@ impl Store {
         Ok((alive, late))
     }
 
-    async fn insert_task(
-        &self,
-        tx: &mut dyn Tx,
-        task: &NewTask,
-        draft: &Draft,
-    ) -> Result<(), StepError> {
-        let count = |status| {
-            draft
-                .images
-                .iter()
-                .filter(|image| image.status == status)
-                .count()
-        };
-        let (total, failed, waiting) = (
-            task.images.len(),
-            count(ImageStatus::Failed),
-            count(ImageStatus::Waiting),
-        );
+    async fn insert_task(&self, tx: &mut dyn Tx, task: &NewTask, draft: &Draft) -> Result<(), StepError> {
+        let count = |status| draft.images.iter().filter(|image| image.status == status).count();
+        let (total, failed, waiting) =
+            (task.images.len(), count(ImageStatus::Failed), count(ImageStatus::Waiting));
         let [total, failed, hit] =
             [total, failed, count(ImageStatus::Done)].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        let status = if waiting > 0 {
-            TaskStatus::Processing
-        } else {
-            TaskRecord::ended_status(total, failed)
-        };
+        let status =
+            if waiting > 0 { TaskStatus::Processing } else { TaskRecord::ended_status(total, failed) };
         let ended = i64::from(status.has_ended());
-        let error = draft
-            .images
-            .iter()
-            .find_map(|image| image.error.as_ref())
-            .map(|error| error.message.clone());
+        let error =
+            draft.images.iter().find_map(|image| image.error.as_ref()).map(|error| error.message.clone());
         let (params, inputs) = (task.params.canonical(), json!(task.inputs).to_string());
-        let (results, metadata) = (
-            json!(draft.images).to_string(),
-            task.metadata.as_ref().map(Value::to_string),
-        );
+        let (results, metadata) =
+            (json!(draft.images).to_string(), task.metadata.as_ref().map(Value::to_string));
         let values = vals![
             &task.task_id,
             task.request_hash.as_bytes(),
@@ -216,8 +167,7 @@ impl Store {
         ];
         tx.run(self.db.sql().insert_task, values).await?;
         if failed > 0 {
-            self.insert_dead_in(tx, &dead_letter(task, &draft.images))
-                .await?;
+            self.insert_dead_in(tx, &dead_letter(task, &draft.images)).await?;
         }
         Ok(())
     }
@@ -231,11 +181,7 @@ fn misses(task: &NewTask) -> impl Iterator<Item = (&CallSpec, Option<Digest32>)>
 }
 
 /// Decides, under the locks, what each image is: hit, waiting (first comer pays, the others join) or failed.
-fn draft(
-    task: &NewTask,
-    alive: &BTreeSet<EditKey>,
-    late: &HashMap<EditKey, CachedResult>,
-) -> Draft {
+fn draft(task: &NewTask, alive: &BTreeSet<EditKey>, late: &HashMap<EditKey, CachedResult>) -> Draft {
     let mut draft = Draft {
         images: Vec::with_capacity(task.images.len()),
         hits: BTreeMap::new(),
@@ -267,20 +213,11 @@ impl Draft {
     fn wait(&mut self, position: u32, call: &CallSpec, alive: bool) -> ImageResult {
         let joined = alive || self.queue.contains_key(&call.edit_key);
         if !joined {
-            self.queue
-                .insert(call.edit_key, (call.lane.clone(), call.price.clone()));
+            self.queue.insert(call.edit_key, (call.lane.clone(), call.price.clone()));
         }
-        let source = if joined {
-            AnswerSource::Joined
-        } else {
-            AnswerSource::Paid
-        };
-        self.waits
-            .push(json!({"edit_key": call.edit_key, "position": position, "source": source}));
-        ImageResult {
-            status: ImageStatus::Waiting,
-            ..blank(position, Some(call.image_hash))
-        }
+        let source = if joined { AnswerSource::Joined } else { AnswerSource::Paid };
+        self.waits.push(json!({"edit_key": call.edit_key, "position": position, "source": source}));
+        ImageResult { status: ImageStatus::Waiting, ..blank(position, Some(call.image_hash)) }
     }
 }
 
@@ -299,25 +236,15 @@ fn blank(position: u32, image_hash: Option<ImageHash>) -> ImageResult {
 }
 
 fn failed(position: u32, image_hash: Option<ImageHash>, error: ImageError) -> ImageResult {
-    ImageResult {
-        error: Some(error),
-        ..blank(position, image_hash)
-    }
+    ImageResult { error: Some(error), ..blank(position, image_hash) }
 }
 
 /// The dead letter of a task some of whose images could not be read: its own message, to be sent again.
 fn dead_letter(task: &NewTask, images: &[ImageResult]) -> DeadLetter {
-    let errors = images
-        .iter()
-        .filter_map(|image| image.error.as_ref().map(|error| (image.position, error)));
-    let lines: Vec<String> = errors
-        .clone()
-        .map(|(position, error)| format!("image {position}: {}", error.message))
-        .collect();
-    let reason = errors
-        .clone()
-        .next()
-        .map_or_else(String::new, |(_, error)| error.code.clone());
+    let errors = images.iter().filter_map(|image| image.error.as_ref().map(|error| (image.position, error)));
+    let lines: Vec<String> =
+        errors.clone().map(|(position, error)| format!("image {position}: {}", error.message)).collect();
+    let reason = errors.clone().next().map_or_else(String::new, |(_, error)| error.code.clone());
     DeadLetter {
         letter_key: Digest32::of(format!("task\n{}", task.task_id).as_bytes()),
         queue: "tasks".to_owned(),
@@ -335,6 +262,7 @@ fn key_list(keys: &[EditKey]) -> String {
     json!(keys).to_string()
 }
 
+/// A call as a row for `insert_calls`. What is absent is left out: not every database reads a JSON null as NULL.
 fn call_row(call: &CallSpec) -> Value {
     let CallSpec {
         edit_key,
@@ -349,11 +277,13 @@ fn call_row(call: &CallSpec) -> Value {
         lane,
         price,
     } = call;
-    json!({
+    let mut row = json!({
         "edit_key": edit_key, "image_hash": image_hash, "edit_type": edit_type, "prompt": prompt, "provider": provider,
         "model": model, "params": params.canonical(), "mask_hash": mask_hash, "variant": variant, "lane": lane,
         "price_micros": price.micros, "currency": price.currency,
-    })
+    });
+    strip_nulls(&mut row);
+    row
 }
 
 fn cached_result(row: &Row) -> Result<CachedResult, StoreError> {
@@ -366,9 +296,6 @@ fn cached_result(row: &Row) -> Result<CachedResult, StoreError> {
         width: pixels(5)?,
         height: pixels(6)?,
         bytes: u64::try_from(row.int(7)?).unwrap_or_default(),
-        price: Money {
-            micros: row.int(8)?,
-            currency: row.text(9)?,
-        },
+        price: Money { micros: row.int(8)?, currency: row.text(9)? },
     })
 }

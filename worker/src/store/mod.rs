@@ -26,8 +26,8 @@ mod types;
 use db::{Db, DbError};
 pub use schema::SchemaState;
 pub use types::{
-    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall,
-    Finished, Lease, Money, NewTask, Planned, Registered, StoredResult, TaskRecord,
+    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,
+    Money, NewTask, Planned, Registered, StoredResult, TaskRecord,
 };
 
 /// Why the store could not answer. Never a miss: the caller holds the work.
@@ -93,9 +93,7 @@ macro_rules! again {
         loop {
             match $step.await {
                 Ok(value) => break Ok(value),
-                Err($crate::store::StepError::Again(text))
-                    if tries >= $crate::store::CONFLICT_RETRIES =>
-                {
+                Err($crate::store::StepError::Again(text)) if tries >= $crate::store::CONFLICT_RETRIES => {
                     break Err($crate::store::StoreError::Unavailable(text));
                 }
                 Err($crate::store::StepError::Again(_)) => {
@@ -103,9 +101,7 @@ macro_rules! again {
                     $crate::store::pause(tries).await;
                 }
                 Err($crate::store::StepError::Duplicate) => {
-                    break Err($crate::store::StoreError::Failed(
-                        "a row is there twice".to_owned(),
-                    ));
+                    break Err($crate::store::StoreError::Failed("a row is there twice".to_owned()));
                 }
                 Err($crate::store::StepError::Store(error)) => break Err(error),
             }
@@ -144,20 +140,16 @@ impl Store {
     pub fn open(location: &DatabaseLocation, connections: u32) -> Result<Self, StoreError> {
         match location {
             DatabaseLocation::Sqlite(path) => Self::open_sqlite(path),
-            DatabaseLocation::MySql(url) => Ok(Self {
-                db: Arc::new(mysql::MySqlDb::open(url, connections)?),
-                sqlite: None,
-            }),
+            DatabaseLocation::MySql(url) => {
+                Ok(Self { db: Arc::new(mysql::MySqlDb::open(url, connections)?), sqlite: None })
+            }
         }
     }
 
     fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
         let db = sqlite::SqliteDb::open(path)?;
         let pool = db.pool();
-        Ok(Self {
-            db: Arc::new(db),
-            sqlite: Some(pool),
-        })
+        Ok(Self { db: Arc::new(db), sqlite: Some(pool) })
     }
 
     /// The pool of the SQLite file, for the embedded broker that lives in it.
@@ -178,15 +170,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn migrate(&self) -> Result<SchemaState, StoreError> {
-        match self.db.schema_state().await? {
-            SchemaState::Empty | SchemaState::Behind { .. } => self.db.migrate().await?,
-            state @ (SchemaState::Current
-            | SchemaState::Ahead { .. }
-            | SchemaState::Foreign { .. }) => {
-                return Ok(state);
-            }
-        }
-        Ok(self.db.schema_state().await?)
+        again!(async { Ok(self.db.migrate().await?) })
     }
 
     /// Closes all connections.

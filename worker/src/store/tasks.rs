@@ -16,9 +16,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn find_task(&self, task_id: &str) -> Result<Option<TaskRecord>, StoreError> {
         let mut connection = self.db.plain().await?;
-        let rows = connection
-            .rows(self.db.sql().find_task, vals![task_id])
-            .await?;
+        let rows = connection.rows(self.db.sql().find_task, vals![task_id]).await?;
         rows.first().map(TaskRecord::from_row).transpose()
     }
 
@@ -29,11 +27,28 @@ impl Store {
     pub async fn event_sent(&self, task_id: &str, status: TaskStatus) -> Result<(), StoreError> {
         again!(async {
             let mut connection = self.db.plain().await?;
-            connection
-                .run(self.db.sql().event_sent, vals![task_id, status.as_str()])
-                .await?;
+            connection.run(self.db.sql().event_sent, vals![task_id, status.as_str()]).await?;
             Ok(())
         })
+    }
+
+    /// Answers to `reply_to` from now on. Returns the task as it stands afterwards: if it has ended, its event may have
+    /// gone to the one before.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn redirect_reply(
+        &self,
+        task_id: &str,
+        reply_to: Option<&str>,
+        correlation_id: Option<&str>,
+    ) -> Result<Option<TaskRecord>, StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            connection.run(self.db.sql().redirect_reply, vals![reply_to, correlation_id, task_id]).await?;
+            Ok(())
+        })?;
+        self.find_task(task_id).await
     }
 
     /// Calls that nobody has looked after in time: a lease ran out, or the message was lost. Each is put off, so that
@@ -41,11 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn take_due_calls(
-        &self,
-        limit: u32,
-        first: Duration,
-    ) -> Result<Vec<DueCall>, StoreError> {
+    pub async fn take_due_calls(&self, limit: u32, first: Duration) -> Result<Vec<DueCall>, StoreError> {
         again!(self.try_take_calls(limit, first))
     }
 
@@ -64,8 +75,7 @@ impl Store {
         if !due.is_empty() {
             let keys: Vec<_> = due.iter().map(|call| call.edit_key).collect();
             let first = i64::try_from(first.as_millis()).unwrap_or(i64::MAX);
-            tx.run(sql.snooze_calls, vals![&json!(keys).to_string(), first])
-                .await?;
+            tx.run(sql.snooze_calls, vals![&json!(keys).to_string(), first]).await?;
         }
         tx.commit().await?;
         Ok(due)
@@ -83,14 +93,10 @@ impl Store {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
         let rows = tx.rows(sql.due_events, vals![limit]).await?;
-        let due = rows
-            .iter()
-            .map(TaskRecord::from_row)
-            .collect::<Result<Vec<_>, _>>()?;
+        let due = rows.iter().map(TaskRecord::from_row).collect::<Result<Vec<_>, _>>()?;
         if !due.is_empty() {
             let ids: Vec<_> = due.iter().map(|task| task.id).collect();
-            tx.run(sql.snooze_events, vals![&json!(ids).to_string()])
-                .await?;
+            tx.run(sql.snooze_events, vals![&json!(ids).to_string()]).await?;
         }
         tx.commit().await?;
         Ok(due)
@@ -107,11 +113,7 @@ impl Store {
         })
     }
 
-    pub(super) async fn insert_dead_in(
-        &self,
-        tx: &mut dyn Tx,
-        letter: &DeadLetter,
-    ) -> Result<(), StepError> {
+    pub(super) async fn insert_dead_in(&self, tx: &mut dyn Tx, letter: &DeadLetter) -> Result<(), StepError> {
         let headers = json!(letter.headers).to_string();
         let (inline, blob) = match &letter.payload {
             DeadPayload::Inline(bytes) => (Some(&bytes[..]), None),
@@ -137,19 +139,10 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn declare_lane(
-        &self,
-        name: &str,
-        max_in_flight: Option<u32>,
-    ) -> Result<(), StoreError> {
+    pub async fn declare_lane(&self, name: &str, max_in_flight: Option<u32>) -> Result<(), StoreError> {
         again!(async {
             let mut connection = self.db.plain().await?;
-            connection
-                .run(
-                    self.db.sql().declare_lane,
-                    vals![name, max_in_flight.map(i64::from)],
-                )
-                .await?;
+            connection.run(self.db.sql().declare_lane, vals![name, max_in_flight.map(i64::from)]).await?;
             Ok(())
         })
     }

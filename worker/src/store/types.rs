@@ -1,9 +1,7 @@
 //! What goes into the store and comes out of it.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use retouch_shared::event::{
-    AnswerSource, Cost, Event, ImageError, ImageResult, TaskStatus, decimal,
-};
+use retouch_shared::event::{AnswerSource, Cost, Event, ImageError, ImageResult, TaskStatus, decimal};
 use retouch_shared::key::{Digest32, EditKey, ImageHash};
 use retouch_shared::task::Params;
 use retouch_shared::wire::VERSION;
@@ -206,8 +204,7 @@ pub struct TaskRecord {
 
 impl TaskRecord {
     pub(super) fn from_row(row: &Row) -> Result<Self, StoreError> {
-        let count =
-            |column| Ok::<_, StoreError>(u32::try_from(row.int(column)?).unwrap_or_default());
+        let count = |column| Ok::<_, StoreError>(u32::try_from(row.int(column)?).unwrap_or_default());
         Ok(Self {
             id: row.int(0)?,
             task_id: row.text(1)?,
@@ -466,12 +463,10 @@ pub(super) fn image_result(
 }
 
 fn optional_json(text: Option<String>) -> Result<Option<Value>, StoreError> {
-    text.map(|text| serde_json::from_str(&text).map_err(StoreError::corrupt))
-        .transpose()
+    text.map(|text| serde_json::from_str(&text).map_err(StoreError::corrupt)).transpose()
 }
 
 fn time(text: &str) -> Result<DateTime<Utc>, StoreError> {
-    let time =
-        NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").map_err(StoreError::corrupt)?;
+    let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").map_err(StoreError::corrupt)?;
     Ok(time.and_utc())
 }

@@ -110,20 +110,12 @@ pub(super) fn weights(mask: DynamicImage) -> Vec<f32> {
 }
 
 /// The edit where the mask is white, the original where it is black, a mixture between. Both have the same size.
-pub(super) fn masked(
-    mut original: DynamicImage,
-    mut edited: DynamicImage,
-    weights: &[f32],
-) -> DynamicImage {
+pub(super) fn masked(mut original: DynamicImage, mut edited: DynamicImage, weights: &[f32]) -> DynamicImage {
     settle(&mut original);
     settle(&mut edited);
     let kinds = [original.color(), edited.color()];
     let any = |has: fn(ColorType) -> bool| kinds.into_iter().any(has);
-    let colour = colour_type(
-        any(|kind| kind.has_color()),
-        any(|kind| kind.has_alpha()),
-        any(is_deep),
-    );
+    let colour = colour_type(any(|kind| kind.has_color()), any(|kind| kind.has_alpha()), any(is_deep));
     let original = convert(original, colour);
     let mut edited = convert(edited, colour);
     let original = original.as_bytes();

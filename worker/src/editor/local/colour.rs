@@ -4,9 +4,7 @@ use image::DynamicImage;
 use serde::Deserialize;
 
 use super::params::Colour;
-use super::samples::{
-    Layout, Sample, Work, in_colour, in_grey, luma, map_channels, map_pixels, run,
-};
+use super::samples::{Layout, Sample, Work, in_colour, in_grey, luma, map_channels, map_pixels, run};
 
 pub(super) fn grayscale(image: DynamicImage) -> DynamicImage {
     in_grey(image)
@@ -38,10 +36,7 @@ pub(super) struct Duotone {
 }
 
 pub(super) fn duotone(image: DynamicImage, params: &Duotone) -> DynamicImage {
-    let Duotone {
-        shadows: Colour(dark),
-        highlights: Colour(light),
-    } = *params;
+    let Duotone { shadows: Colour(dark), highlights: Colour(light) } = *params;
     let mut image = in_colour(image);
     map_pixels(&mut image, |_, _, colour| {
         let brightness = luma(colour);
@@ -74,12 +69,7 @@ pub(super) struct Level {
 
 pub(super) fn solarize(mut image: DynamicImage, params: &Level) -> DynamicImage {
     let level = params.level.unit();
-    map_channels(
-        &mut image,
-        |value| {
-            if value >= level { 1.0 - value } else { value }
-        },
-    );
+    map_channels(&mut image, |value| if value >= level { 1.0 - value } else { value });
     image
 }
 
@@ -143,9 +133,7 @@ pub(super) fn hue_rotate(mut image: DynamicImage, params: &HueRotate) -> Dynamic
         row(base, [-0.213, 0.285, -0.072], [0.143, 0.140, -0.283]),
         row(base, [-0.213, -0.715, 0.928], [-0.787, 0.715, 0.072]),
     ];
-    map_pixels(&mut image, |_, _, [r, g, b]| {
-        matrix.map(|[of_r, of_g, of_b]| of_r * r + of_g * g + of_b * b)
-    });
+    map_pixels(&mut image, |_, _, [r, g, b]| matrix.map(|[of_r, of_g, of_b]| of_r * r + of_g * g + of_b * b));
     image
 }
 
@@ -170,11 +158,7 @@ pub(super) struct Autocontrast {
 /// All colours are stretched alike, so that none gets a cast.
 pub(super) fn autocontrast(mut image: DynamicImage, params: &Autocontrast) -> DynamicImage {
     let (mut low, mut high) = (0.0, 1.0);
-    let extremes = Extremes {
-        cutoff: f64::from(params.cutoff) / 100.0,
-        low: &mut low,
-        high: &mut high,
-    };
+    let extremes = Extremes { cutoff: f64::from(params.cutoff) / 100.0, low: &mut low, high: &mut high };
     run(&mut image, extremes);
     if low < high {
         map_channels(&mut image, |value| (value - low) / (high - low));

@@ -5,9 +5,7 @@ use imageproc::filter::median_filter;
 use serde::Deserialize;
 
 use super::alpha::filtered;
-use super::samples::{
-    Layout, Sample, Work, colour_type, convert, in_grey, luma, map_pixels, run, settle,
-};
+use super::samples::{Layout, Sample, Work, colour_type, convert, in_grey, luma, map_pixels, run, settle};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,11 +21,7 @@ fn gaussian(image: &DynamicImage, sigma: f32) -> DynamicImage {
     // The exact one takes time in proportion to sigma; the three boxes do not, and nobody can tell them apart
     // where they are this wide.
     const WIDE: f32 = 10.0;
-    if sigma <= WIDE {
-        image.blur(sigma)
-    } else {
-        image.fast_blur(sigma)
-    }
+    if sigma <= WIDE { image.blur(sigma) } else { image.fast_blur(sigma) }
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,21 +34,13 @@ pub(super) struct Sharpen {
 
 /// Unsharp masking: what a blur takes away is added once more.
 pub(super) fn sharpen(image: DynamicImage, params: &Sharpen) -> DynamicImage {
-    let Sharpen {
-        sigma,
-        amount,
-        threshold,
-    } = *params;
+    let Sharpen { sigma, amount, threshold } = *params;
     combine(
         image,
         |image| filtered(image, |image| gaussian(&image, sigma)),
         |value, blurred| {
             let detail = value - blurred;
-            if detail.abs() * 255.0 > threshold {
-                value + detail * amount
-            } else {
-                value
-            }
+            if detail.abs() * 255.0 > threshold { value + detail * amount } else { value }
         },
     )
 }
@@ -108,10 +94,7 @@ pub(super) fn denoise(image: DynamicImage, params: &Radius) -> DynamicImage {
 /// The same picture in 8 bits.
 fn shallow(image: DynamicImage) -> DynamicImage {
     let kind = image.color();
-    convert(
-        image,
-        colour_type(kind.has_color(), kind.has_alpha(), false),
-    )
+    convert(image, colour_type(kind.has_color(), kind.has_alpha(), false))
 }
 
 #[derive(Debug, Deserialize)]
@@ -181,9 +164,7 @@ pub(super) fn edges(image: DynamicImage, params: &Edges) -> DynamicImage {
 /// A pencil drawing: grey divided by its own blurred surroundings, so that only edges stay dark.
 pub(super) fn sketch(image: DynamicImage, params: &Sigma) -> DynamicImage {
     let blurred = |image| filtered(image, |image| gaussian(&image, params.sigma));
-    combine(in_grey(image), blurred, |value, around| {
-        if around > 0.0 { value / around } else { 1.0 }
-    })
+    combine(in_grey(image), blurred, |value, around| if around > 0.0 { value / around } else { 1.0 })
 }
 
 /// Light from the top left, on a picture that keeps its colours.
@@ -214,11 +195,7 @@ impl Plane {
             values.push(luma(colour));
             colour
         });
-        Self {
-            width,
-            height,
-            values,
-        }
+        Self { width, height, values }
     }
 
     /// The sum of the nine pixels around a place, weighted; the border repeats outwards.

@@ -66,10 +66,7 @@ pub(super) fn rotate_size(params: &Rotate, (width, height): Size) -> Size {
             let across = h * sin.abs() + w * cos.abs();
             let down = h * cos.abs() + w * sin.abs();
             // A thousandth of a pixel is an error of rounding and deserves no row of its own.
-            (
-                pixels((across - 0.001).ceil()),
-                pixels((down - 0.001).ceil()),
-            )
+            (pixels((across - 0.001).ceil()), pixels((down - 0.001).ceil()))
         }
     }
 }
@@ -89,13 +86,31 @@ fn rotate_freely(mut image: DynamicImage, params: &Rotate) -> DynamicImage {
     let Colour(fill) = params.fill;
     let before = image.color();
     let size = rotate_size(params, (image.width(), image.height()));
-    let source = multiply(image.into_rgba16());
-    let border = multiply(Deep::from_pixel(1, 1, Rgba(fill.map(deepen))));
+    let source = halve(multiply(image.into_rgba16()));
+    let border = halve(multiply(Deep::from_pixel(1, 1, Rgba(fill.map(deepen)))));
     let border = Border::Constant(*border.get_pixel(0, 0));
     let mut turned = Deep::new(size.0, size.1);
     let back = back_turn(source.dimensions(), size, params.degrees);
     warp_into_with(&source, back, Interpolation::Bicubic, border, &mut turned);
-    convert(divide(turned).into(), holding(before, fill))
+    convert(double(divide(turned)).into(), holding(before, fill))
+}
+
+/// Room above white: bicubic interpolation overshoots at the rim, and alpha must not be clipped before the
+/// colours are divided by it.
+fn halve(mut image: Deep) -> Deep {
+    for sample in image.iter_mut() {
+        *sample /= 2;
+    }
+    image
+}
+
+/// Gives alpha its range back; the colours have it since they were divided.
+fn double(mut image: Deep) -> Deep {
+    for Rgba([_, _, _, alpha]) in image.pixels_mut() {
+        // 65535 / 2 is 32767: full stays full.
+        *alpha = if *alpha >= 32_767 { u16::MAX } else { *alpha * 2 };
+    }
+    image
 }
 
 /// Where a pixel of the turned picture comes from. Pixels are counted by their centres, hence size - 1.
@@ -119,10 +134,8 @@ pub(super) struct Crop {
 }
 
 pub(super) fn crop_size(params: &Crop, (width, height): Size) -> Result<Size, EditError> {
-    let sides = [
-        ("x", params.x, "width", params.width, width),
-        ("y", params.y, "height", params.height, height),
-    ];
+    let sides =
+        [("x", params.x, "width", params.width, width), ("y", params.y, "height", params.height, height)];
     for (start, from, side, length, available) in sides {
         if u64::from(from) + u64::from(length) > u64::from(available) {
             return Err(invalid(format!(
@@ -169,11 +182,7 @@ pub(super) fn border(mut image: DynamicImage, params: &Frame) -> DynamicImage {
 
 /// The kind of pixel that holds the picture's and a fill.
 fn holding(kind: ColorType, [r, g, b, alpha]: [u8; 4]) -> ColorType {
-    colour_type(
-        kind.has_color() || r != g || g != b,
-        kind.has_alpha() || alpha < u8::MAX,
-        is_deep(kind),
-    )
+    colour_type(kind.has_color() || r != g || g != b, kind.has_alpha() || alpha < u8::MAX, is_deep(kind))
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -250,9 +259,7 @@ fn resample(image: DynamicImage, (width, height): Size, filter: FilterType) -> D
         // width goes first: of the two, one is always within the limit that both ends are within.
         let between = u64::from(image.width()) * u64::from(height);
         if between > MAX_PIXELS {
-            image
-                .resize_exact(width, image.height(), filter)
-                .resize_exact(width, height, filter)
+            image.resize_exact(width, image.height(), filter).resize_exact(width, height, filter)
         } else {
             image.resize_exact(width, height, filter)
         }
@@ -304,10 +311,7 @@ fn scaled((width, height): Size, factor: f64) -> Size {
 }
 
 /// At least one; a float cast saturates, so that too many are refused by the limit and do not wrap.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "rounded; the cast saturates"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "rounded; the cast saturates")]
 fn pixels(length: f64) -> u32 {
     (length as u32).max(1)
 }

@@ -52,9 +52,7 @@ impl Editor for LocalEditor {
         let upright = result_size(operation, &args, stored, image.format);
         // Whether EXIF turns the picture is not in `image`: refuse only what fits neither way.
         let turned = || result_size(operation, &args, (stored.1, stored.0), image.format);
-        upright
-            .map(drop)
-            .or_else(|error| turned().map(drop).map_err(|_| error))
+        upright.map(drop).or_else(|error| turned().map(drop).map_err(|_| error))
     }
 
     async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError> {
@@ -71,10 +69,7 @@ impl Editor for LocalEditor {
 
     async fn poll(&self, provider_task_id: &str) -> Result<Polled, EditError> {
         // Nothing is ever accepted here, so nobody can have this id from us.
-        Err(EditError::rejected(
-            "unknown_task",
-            format!("the local editor has no task {provider_task_id:?}"),
-        ))
+        Err(EditError::rejected("unknown_task", format!("the local editor has no task {provider_task_id:?}")))
     }
 }
 
@@ -96,9 +91,7 @@ fn edit(request: &EditRequest) -> Result<Bytes, EditError> {
             alpha::masked(pixels.image, edited, &weights)
         }
     };
-    let (bytes, _) = pixels
-        .encode(image.media.format)
-        .map_err(|error| refused(&error, ""))?;
+    let (bytes, _) = pixels.encode(image.media.format).map_err(|error| refused(&error, ""))?;
     Ok(bytes.into())
 }
 
@@ -137,12 +130,7 @@ fn prepare(spec: &EditSpec) -> Result<(&'static Operation, Args), EditError> {
 }
 
 /// The size of the result, if it is within what we and the format can hold.
-fn result_size(
-    operation: &Operation,
-    args: &Args,
-    size: Size,
-    format: Format,
-) -> Result<Size, EditError> {
+fn result_size(operation: &Operation, args: &Args, size: Size, format: Format) -> Result<Size, EditError> {
     let (width, height) = match operation.shape {
         Shape::Same => return Ok(size),
         Shape::Becomes(becomes) => becomes(args, size)?,
@@ -176,4 +164,6 @@ fn mask_size(mask: &image::DynamicImage, (width, height): Size) -> String {
 }
 
 #[cfg(test)]
-mod tests {}
+mod operation_tests;
+#[cfg(test)]
+mod tests;

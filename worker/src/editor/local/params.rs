@@ -95,13 +95,63 @@ impl fmt::Display for Absent {
 impl fmt::Display for Param {
     /// E.g. `sigma: 0.1 to 100 (default 3)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name, kind, absent, ..
-        } = self;
+        let Self { name, kind, absent, .. } = self;
         match absent {
             Absent::Refused => write!(f, "{name}: {kind} (required)"),
             _ => write!(f, "{name}: {kind} (default {absent})"),
         }
+    }
+}
+
+/// How the table of operations writes its entries.
+impl Param {
+    pub(super) const fn number(
+        name: &'static str,
+        min: f64,
+        max: f64,
+        default: f64,
+        description: &'static str,
+    ) -> Self {
+        let (kind, absent) = (Kind::Number { min, max }, Absent::Number(default));
+        Self::new(name, kind, absent, description)
+    }
+
+    pub(super) const fn integer(
+        name: &'static str,
+        min: i64,
+        max: i64,
+        default: i64,
+        description: &'static str,
+    ) -> Self {
+        let (kind, absent) = (Kind::Integer { min, max }, Absent::Integer(default));
+        Self::new(name, kind, absent, description)
+    }
+
+    /// The length of a side, in pixels.
+    pub(super) const fn side(name: &'static str, absent: Absent, description: &'static str) -> Self {
+        let (min, max) = (1, 65_535);
+        Self::new(name, Kind::Integer { min, max }, absent, description)
+    }
+
+    pub(super) const fn choice(
+        name: &'static str,
+        words: &'static [&'static str],
+        default: &'static str,
+        description: &'static str,
+    ) -> Self {
+        Self::new(name, Kind::Choice(words), Absent::Text(default), description)
+    }
+
+    pub(super) const fn colour(name: &'static str, default: &'static str, description: &'static str) -> Self {
+        Self::new(name, Kind::Colour, Absent::Text(default), description)
+    }
+
+    pub(super) const fn flag(name: &'static str, default: bool, description: &'static str) -> Self {
+        Self::new(name, Kind::Flag, Absent::Flag(default), description)
+    }
+
+    const fn new(name: &'static str, kind: Kind, absent: Absent, description: &'static str) -> Self {
+        Self { name, kind, absent, description }
     }
 }
 
@@ -115,21 +165,14 @@ impl Param {
             invalid(format!("params.{name}: {must_be} {kind}, not {value}"))
         };
         let checked = match self.kind {
-            Kind::Number { min, max } => value
-                .as_f64()
-                .filter(|number| (min..=max).contains(number))
-                .map(|_| value.clone()),
-            Kind::Integer { min, max } => whole(value)
-                .filter(|number| (min..=max).contains(number))
-                .map(Value::from),
-            Kind::Choice(words) => value
-                .as_str()
-                .filter(|word| words.contains(word))
-                .map(Value::from),
-            Kind::Colour => value
-                .as_str()
-                .filter(|text| Colour::parse(text).is_some())
-                .map(Value::from),
+            Kind::Number { min, max } => {
+                value.as_f64().filter(|number| (min..=max).contains(number)).map(|_| value.clone())
+            }
+            Kind::Integer { min, max } => {
+                whole(value).filter(|number| (min..=max).contains(number)).map(Value::from)
+            }
+            Kind::Choice(words) => value.as_str().filter(|word| words.contains(word)).map(Value::from),
+            Kind::Colour => value.as_str().filter(|text| Colour::parse(text).is_some()).map(Value::from),
             Kind::Flag => value.as_bool().map(Value::from),
         };
         checked.ok_or_else(refused)
@@ -170,9 +213,8 @@ impl Args {
 
 /// Checks parameters against their descriptions and fills in the defaults.
 pub(super) fn read(known: &'static [Param], given: &Params) -> Result<Args, EditError> {
-    if let Some((unknown, _)) = given
-        .iter()
-        .find(|(name, _)| known.iter().all(|param| param.name != name.as_str()))
+    if let Some((unknown, _)) =
+        given.iter().find(|(name, _)| known.iter().all(|param| param.name != name.as_str()))
     {
         let names: Vec<_> = known.iter().map(|param| param.name).collect();
         let names = match names.as_slice() {

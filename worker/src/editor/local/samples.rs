@@ -44,10 +44,7 @@ macro_rules! sample {
 
             fn from_unit(unit: f32) -> Self {
                 // A float cast saturates, and makes a NaN zero.
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "rounded; the cast saturates"
-                )]
+                #[expect(clippy::cast_possible_truncation, reason = "rounded; the cast saturates")]
                 let nearest = (unit * f32::from(<$type>::MAX)).round() as $type;
                 nearest
             }
@@ -57,10 +54,7 @@ macro_rules! sample {
             }
 
             fn stored(bytes: &[u8]) -> Self {
-                bytes
-                    .try_into()
-                    .map(<$type>::from_ne_bytes)
-                    .unwrap_or_default()
+                bytes.try_into().map(<$type>::from_ne_bytes).unwrap_or_default()
             }
         }
     };
@@ -218,9 +212,6 @@ impl<F: FnMut(usize, usize, [f32; 3]) -> [f32; 3]> Work for EachPixel<F> {
 }
 
 /// Maps every pixel's colour, given its place. Grey comes as three equal values, and keeps the first of the result.
-pub(super) fn map_pixels(
-    image: &mut DynamicImage,
-    map: impl FnMut(usize, usize, [f32; 3]) -> [f32; 3],
-) {
+pub(super) fn map_pixels(image: &mut DynamicImage, map: impl FnMut(usize, usize, [f32; 3]) -> [f32; 3]) {
     run(image, EachPixel(map));
 }

@@ -1,0 +1,152 @@
+//! What every stage works with: the ports, the routes, and who we are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::blobs::{self, Blobs};
+use crate::broker::{Broker, embedded::Embedded, rabbitmq::RabbitMq};
+use crate::config::{BrokerChoice, Settings};
+use crate::editor::{Editor, local::LocalEditor};
+use crate::routes::Routes;
+use crate::sources::Sources;
+use crate::sources::fetch::{FetchLimits, Fetcher};
+use crate::store::{DatabaseLocation, SchemaState, Store};
+
+/// The editors by provider kind.
+pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;
+
+/// The assembled worker.
+pub struct App {
+    /// As set.
+    pub settings: Settings,
+    /// The truth.
+    pub store: Store,
+    /// Wakes work up.
+    pub broker: Arc<dyn Broker>,
+    /// The bytes.
+    pub blobs: Blobs,
+    /// Pictures from outside.
+    pub sources: Sources,
+    /// Results from providers.
+    pub fetcher: Fetcher,
+    /// By kind.
+    pub editors: Editors,
+    /// By edit type.
+    pub routes: Routes,
+    /// Unique to this process: the owner of its leases.
+    pub owner: String,
+    /// Cancelled when it is time to stop.
+    pub shutdown: CancellationToken,
+}
+
+impl App {
+    /// Opens everything and checks the schema. A SQLite file is migrated here, since nobody else shares it; a
+    /// server's database is only ever migrated by `retouch migrate`.
+    ///
+    /// # Errors
+    /// What cannot be reached or does not fit, in one sentence.
+    pub async fn open(settings: Settings) -> Result<Arc<Self>> {
+        crate::tls::init();
+        let store = open_store(&settings).await?;
+        let broker = open_broker(&settings, &store).await?;
+        let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
+        let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
+        let editors = editors(&settings);
+        let kinds: Vec<&'static str> = editors.keys().copied().collect();
+        let routes = Routes::new(&settings.routes, &kinds)?;
+        Ok(Arc::new(Self {
+            sources: Sources::new(fetcher.clone(), blobs.clone()),
+            fetcher,
+            store,
+            broker,
+            blobs,
+            editors,
+            routes,
+            owner: format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple()),
+            shutdown: CancellationToken::new(),
+            settings,
+        }))
+    }
+
+    /// Declares queues and lanes: what a worker does before it consumes.
+    ///
+    /// # Errors
+    /// See the ports.
+    pub async fn declare(&self) -> Result<()> {
+        let lanes = self.lanes();
+        self.broker.declare(&lanes).await?;
+        for lane in &lanes {
+            let limits = self.settings.lanes.get(lane).copied().unwrap_or_default();
+            self.store.declare_lane(lane, limits.max_in_flight).await?;
+        }
+        Ok(())
+    }
+
+    /// The lanes that routes lead to.
+    pub fn lanes(&self) -> Vec<String> {
+        let mut lanes: Vec<String> = self.routes.iter().map(|route| route.lane.clone()).collect();
+        lanes.sort();
+        lanes.dedup();
+        lanes
+    }
+
+    /// Calls at a time on a lane in this process; also the prefetch of its queue.
+    pub fn lane_concurrency(&self, lane: &str) -> u16 {
+        let given = self.settings.lanes.get(lane).and_then(|limits| limits.concurrency);
+        let cores =
+            std::thread::available_parallelism().map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(2));
+        // Local edits need a core each; a paid call mostly waits.
+        given.unwrap_or(if lane == "local" { cores } else { 16 }).max(1)
+    }
+
+    /// A result reference as a URL for people and producers.
+    pub fn resolve(&self, reference: &str) -> String {
+        resolve(&self.settings.public_url, reference)
+    }
+}
+
+/// A result reference against a public base.
+pub fn resolve(base: &Url, reference: &str) -> String {
+    blobs::resolve(base, reference)
+}
+
+/// Opens the database and checks its schema.
+///
+/// # Errors
+/// What is wrong and the command that mends it.
+pub async fn open_store(settings: &Settings) -> Result<Store> {
+    let store = Store::open(&settings.database, 16)?;
+    let state = match &settings.database {
+        DatabaseLocation::Sqlite(_) => store.migrate().await?,
+        DatabaseLocation::MySql(_) => store.schema_state().await?,
+    };
+    match state {
+        SchemaState::Current => Ok(store),
+        other => bail!("{other}"),
+    }
+}
+
+async fn open_broker(settings: &Settings, store: &Store) -> Result<Arc<dyn Broker>> {
+    match (&settings.broker, store.sqlite_pool()) {
+        (BrokerChoice::RabbitMq { url }, _) => {
+            Ok(Arc::new(RabbitMq::connect(url, settings.topology.clone()).await.context("AMQP_URL")?))
+        }
+        (BrokerChoice::Embedded, Some(pool)) => Ok(Arc::new(Embedded::beside(&pool).await?)),
+        (BrokerChoice::Embedded, None) => bail!("AMQP_URL must be set when DATABASE_URL is not SQLite"),
+    }
+}
+
+fn editors(settings: &Settings) -> Editors {
+    let mut editors: Vec<Arc<dyn Editor>> = vec![Arc::new(LocalEditor)];
+    #[cfg(feature = "double")]
+    if let Some(folder) = &settings.double {
+        editors.push(Arc::new(crate::editor::double::Double::new(folder.clone())));
+    }
+    #[cfg(not(feature = "double"))]
+    let _ = settings;
+    editors.drain(..).map(|editor| (editor.kind(), editor)).collect()
+}

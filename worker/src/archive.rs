@@ -1,0 +1,109 @@
+//! Archive: drains the dead queue into the `dead_letters` table, where people and tools read it. A call whose
+//! message the broker gave up on is failed here, so that its tasks end.
+
+use std::time::Duration;
+
+use retouch_shared::event::ImageError;
+use retouch_shared::key::{Digest32, EditKey};
+use retouch_shared::task::peek_task_id;
+use retouch_shared::wire::EditMessage;
+
+use crate::app::App;
+use crate::broker::{Delivery, ERROR, Message, ORIGIN, REASON};
+use crate::delay::{Backoff, Pace};
+use crate::outcome::{Outcome, attempt};
+use crate::store::{CallState, Claim, DeadLetter, Finished};
+use crate::{events, intake, wake};
+
+/// Keeps one dead message. Tries until the store takes it: there is nowhere else for it to go.
+pub(crate) async fn handle(app: &App, delivery: &Delivery) -> Outcome {
+    let mut backoff = Backoff::new(Pace::RECONNECT);
+    loop {
+        match keep(app, delivery).await {
+            Ok(()) => return Outcome::Done,
+            Err(error) => tracing::warn!(error = %format!("{error:#}"), "cannot archive a dead message yet"),
+        }
+        tokio::select! {
+            () = app.shutdown.cancelled() => return Outcome::HandBack,
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+        }
+    }
+}
+
+async fn keep(app: &App, delivery: &Delivery) -> anyhow::Result<()> {
+    let Delivery { message, broker_death, .. } = delivery;
+    let header = |name| message.headers.get(name).cloned();
+    let (death, died_in) = broker_death.clone().unzip();
+    let reason = header(REASON).or(death).unwrap_or_else(|| "unknown".to_owned());
+    let queue = header(ORIGIN).or(died_in).unwrap_or_else(|| "unknown".to_owned());
+    let text = header(ERROR).unwrap_or_else(|| explain(&reason));
+    let edit_key = edit_key(message);
+    if let Some(edit_key) = edit_key {
+        fail_call(app, edit_key, &reason, &text).await?;
+    }
+    let letter = DeadLetter {
+        letter_key: letter_key(message, &queue, &reason),
+        queue,
+        reason,
+        message: text,
+        payload: intake::dead_payload(&app.blobs, &message.payload).await?,
+        headers: message.headers.clone(),
+        attempts: attempt(message) + 1,
+        task_id: peek_task_id(&message.payload),
+        edit_key,
+    };
+    app.store.archive(&letter).await?;
+    tracing::info!(
+        reason = letter.reason,
+        queue = letter.queue,
+        task_id = letter.task_id,
+        "archived a dead letter"
+    );
+    Ok(())
+}
+
+fn edit_key(message: &Message) -> Option<EditKey> {
+    serde_json::from_slice::<EditMessage>(&message.payload).ok().map(|message| message.edit_key)
+}
+
+/// Redelivered by the broker, the same dead message is the same letter.
+fn letter_key(message: &Message, queue: &str, reason: &str) -> Digest32 {
+    let mut identity = format!("{queue}\n{reason}\n{:?}\n", message.headers).into_bytes();
+    identity.extend_from_slice(Digest32::of(&message.payload).as_bytes());
+    Digest32::of(&identity)
+}
+
+fn explain(reason: &str) -> String {
+    match reason {
+        "delivery_limit" => {
+            "it was delivered too often without being finished: each time the worker died or lost it"
+                .to_owned()
+        }
+        "expired" => "it expired in its queue".to_owned(),
+        other => format!("the broker gave it up: {other}"),
+    }
+}
+
+/// An edit that no delivery can carry through has to end, or its tasks would wait for ever.
+async fn fail_call(app: &App, edit_key: EditKey, reason: &str, text: &str) -> anyhow::Result<()> {
+    match app.store.claim_call(edit_key, &app.owner, Duration::from_secs(30)).await? {
+        Claim::Won(call) if matches!(call.state, CallState::Submitted | CallState::Stored) => {
+            // Paid for: whoever comes next carries it on, whatever became of this message.
+            app.store.hand_over_call(call.lease, Some(text), Duration::ZERO).await?;
+            wake::calls(app, vec![(edit_key, call.spec.lane)]).await;
+            Ok(())
+        }
+        Claim::Won(call) => {
+            let error = ImageError { code: reason.to_owned(), message: text.to_owned() };
+            if let Finished::Ended(tasks) = app.store.fail_edit(call.lease, &error).await? {
+                for task in tasks {
+                    events::publish(app, &task).await;
+                }
+            }
+            Ok(())
+        }
+        Claim::Done => Ok(()),
+        // Somebody works on it after all, or will: that decides.
+        Claim::Held { .. } | Claim::LaneFull => Ok(()),
+    }
+}

@@ -1,0 +1,168 @@
+//! Deliveries from the SQLite file. One task a consumer claims as many messages at a time as the prefetch allows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::sql::{self, Claimed};
+use super::writer::Write;
+use super::{Inner, closed, failure};
+use crate::broker::{BrokerError, Consumer, Delivery, Settle};
+
+/// Nothing is due: whatever comes is told.
+const IDLE: Duration = Duration::from_secs(3600);
+
+struct EmbeddedConsumer {
+    deliveries: mpsc::Receiver<Result<Delivery, BrokerError>>,
+    stop: CancellationToken,
+}
+
+pub(super) fn start(inner: &Arc<Inner>, queue: String, prefetch: u16) -> impl Consumer + 'static {
+    let prefetch = usize::from(prefetch.max(1));
+    let (send, deliveries) = mpsc::channel(prefetch);
+    inner.tasks.spawn(feed(Arc::clone(inner), queue, prefetch, send));
+    EmbeddedConsumer { deliveries, stop: inner.stop.clone() }
+}
+
+#[async_trait]
+impl Consumer for EmbeddedConsumer {
+    async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(closed()),
+            delivery = self.deliveries.recv() => delivery.unwrap_or_else(|| Err(closed())),
+        }
+    }
+}
+
+/// Feeds one consumer until it is dropped or the broker closed. Only the waiting is broken off: an interrupted claim would
+/// hold its messages until it expires.
+async fn feed(
+    inner: Arc<Inner>,
+    queue: String,
+    prefetch: usize,
+    send: mpsc::Sender<Result<Delivery, BrokerError>>,
+) {
+    let permits = Arc::new(Semaphore::new(prefetch));
+    let mut changed = inner.changed.subscribe();
+    loop {
+        let due = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            wait_until_due(&inner, &queue, &mut changed).await.map(|()| permit)
+        };
+        let due = tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = send.closed() => return,
+            due = due => due,
+        };
+        let claimed = match due {
+            // The semaphore is never closed.
+            Ok(permit) => claim(&inner, &queue, permit.into_iter().chain(rest(&permits)).collect()).await,
+            Err(error) => Err(error),
+        };
+        match claimed {
+            Ok(deliveries) => {
+                for delivery in deliveries {
+                    // What cannot be sent is dropped, and goes back.
+                    let _gone = send.send(Ok(delivery)).await;
+                }
+            }
+            Err(error) => {
+                let _gone = send.send(Err(error)).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Whatever else may be claimed in one go.
+fn rest(permits: &Arc<Semaphore>) -> impl Iterator<Item = OwnedSemaphorePermit> {
+    std::iter::from_fn(|| Arc::clone(permits).try_acquire_owned().ok())
+}
+
+async fn wait_until_due(
+    inner: &Inner,
+    queue: &str,
+    changed: &mut watch::Receiver<()>,
+) -> Result<(), BrokerError> {
+    loop {
+        changed.borrow_and_update();
+        // Looking takes no lock on the file; claiming does.
+        let due = sql::next_due(&mut *inner.reader.lock().await, queue).await;
+        let due = due.map_err(|error| failure(&error))?.unwrap_or(IDLE);
+        if due.is_zero() {
+            return Ok(());
+        }
+        tokio::select! {
+            _ = changed.changed() => {}
+            () = tokio::time::sleep(due) => {}
+        }
+    }
+}
+
+/// Claims at most one message for each permit.
+async fn claim(
+    inner: &Arc<Inner>,
+    queue: &str,
+    permits: Vec<OwnedSemaphorePermit>,
+) -> Result<Vec<Delivery>, BrokerError> {
+    let owner = Uuid::now_v7().to_string();
+    let (queue, most) = (queue.to_owned(), i64::try_from(permits.len()).unwrap_or(i64::MAX));
+    let claim = inner.write(|answer| Write::Claim { queue, owner: owner.clone(), most, answer });
+    let claimed = claim.await?;
+    let deliver = |(claimed, permit): (Claimed, OwnedSemaphorePermit)| {
+        let Claimed { id, message, redelivered, broker_death } = claimed;
+        inner.held.add(id, &owner);
+        let settler =
+            Settler { inner: Arc::clone(inner), id, owner: owner.clone(), settled: false, _permit: permit };
+        Delivery { message, redelivered, broker_death, settler: Box::new(settler) }
+    };
+    Ok(claimed.into_iter().zip(permits).map(deliver).collect())
+}
+
+/// Dropped without a word (its handler panicked or was aborted), it gives the message back.
+struct Settler {
+    inner: Arc<Inner>,
+    id: i64,
+    owner: String,
+    settled: bool,
+    /// One place within the prefetch.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Settler {
+    async fn settle(&mut self, write: impl FnOnce(i64, String, super::Answer<bool>) -> Write) -> bool {
+        self.settled = true;
+        self.inner.held.remove(self.id, &self.owner);
+        let (id, owner) = (self.id, self.owner.clone());
+        let done = self.inner.write(|answer| write(id, owner, answer)).await;
+        done.unwrap_or(false)
+    }
+}
+
+#[async_trait]
+impl Settle for Settler {
+    async fn ack(mut self: Box<Self>) -> bool {
+        self.settle(|id, owner, answer| Write::Acknowledge { id, owner, answer }).await
+    }
+
+    async fn hand_back(mut self: Box<Self>) -> bool {
+        self.settle(|id, owner, answer| Write::GiveBack { id, owner, answer }).await
+    }
+}
+
+impl Drop for Settler {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.inner.held.remove(self.id, &self.owner);
+            let (answer, _nobody_waits) = oneshot::channel();
+            let (id, owner) = (self.id, self.owner.clone());
+            // A closed broker has given it back already.
+            let _closed = self.inner.send(Write::GiveBack { id, owner, answer });
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What people say about an edit, and where its pictures are: shared by `edit` and `submit`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use retouch_shared::task::{MAX_IMAGES, Params, Task};
+use retouch_shared::wire::{ImageRef, TaskMessage, VERSION};
+use serde_json::{Map, Value};
+
+/// The edit.
+#[derive(Debug, Args)]
+pub(super) struct EditArgs {
+    /// Picture files, folders of pictures, or http(s) URLs
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// What to do, e.g. grayscale, blur, sketch; an unknown type is answered with the list
+    #[arg(long = "type", short = 't', value_name = "EDIT_TYPE")]
+    pub edit_type: String,
+    /// What to do, in words
+    #[arg(long, short = 'p', default_value = "")]
+    pub prompt: String,
+    /// A parameter, e.g. sigma=3 (the value is JSON, or else text); repeatable
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    pub params: Vec<String>,
+    /// The model, where the edit type leaves a choice
+    #[arg(long)]
+    pub model: Option<String>,
+    /// A mask: white where to edit, black where to keep
+    #[arg(long, value_name = "FILE")]
+    pub mask: Option<String>,
+    /// Ask for another take on the same edit
+    #[arg(long)]
+    pub variant: Option<String>,
+}
+
+/// One picture as it was named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Input {
+    /// A file.
+    File(PathBuf),
+    /// A URL.
+    Url(String),
+}
+
+impl Input {
+    /// As people named it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Url(url) => url.clone(),
+        }
+    }
+
+    /// The file name without its ending, for the name of the output.
+    pub(super) fn stem(&self) -> String {
+        let path = match self {
+            Self::File(path) => path.clone(),
+            Self::Url(url) => PathBuf::from(url.split(['?', '#']).next().unwrap_or("image")),
+        };
+        path.file_stem().map_or_else(|| "image".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    }
+}
+
+impl EditArgs {
+    /// The pictures in order; folders stand for the pictures in them, by name.
+    ///
+    /// # Errors
+    /// Names the file that is not there.
+    pub(super) fn inputs(&self) -> Result<Vec<Input>> {
+        let mut inputs = Vec::new();
+        for image in &self.images {
+            if is_url(image) {
+                inputs.push(Input::Url(image.clone()));
+                continue;
+            }
+            let path = Path::new(image);
+            ensure!(path.exists(), "{image}: no such file or folder");
+            if path.is_dir() {
+                let pictures = pictures_in(path)?;
+                ensure!(
+                    !pictures.is_empty(),
+                    "{image}: the folder holds no pictures (png, jpg, webp, gif, bmp, tiff)"
+                );
+                inputs.extend(pictures.into_iter().map(Input::File));
+            } else {
+                inputs.push(Input::File(path.to_owned()));
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// The mask, if any.
+    ///
+    /// # Errors
+    /// The file is not there.
+    pub(super) fn mask(&self) -> Result<Option<Input>> {
+        let Some(mask) = &self.mask else { return Ok(None) };
+        if is_url(mask) {
+            return Ok(Some(Input::Url(mask.clone())));
+        }
+        ensure!(Path::new(mask).is_file(), "--mask {mask}: no such file");
+        Ok(Some(Input::File(PathBuf::from(mask))))
+    }
+
+    /// Tasks of at most [`MAX_IMAGES`] images, valid by the contract.
+    ///
+    /// # Errors
+    /// Names the argument that the contract refuses.
+    pub(super) fn tasks(&self, images: &[ImageRef], mask: Option<&ImageRef>) -> Result<Vec<TaskMessage>> {
+        let params = self.params()?;
+        let task = |images: &[ImageRef]| {
+            let message = TaskMessage {
+                v: VERSION,
+                task_id: uuid::Uuid::now_v7().to_string(),
+                edit_type: self.edit_type.clone(),
+                prompt: self.prompt.clone(),
+                model: self.model.clone(),
+                params: params.clone(),
+                mask: mask.cloned(),
+                images: images.to_vec(),
+                variant: self.variant.clone(),
+                metadata: None,
+            };
+            Task::from_message(message.clone())?;
+            Ok(message)
+        };
+        images.chunks(MAX_IMAGES).map(task).collect()
+    }
+
+    fn params(&self) -> Result<Params> {
+        let mut params = Map::new();
+        for param in &self.params {
+            let (name, value) =
+                param.split_once('=').with_context(|| format!("--param {param}: must be NAME=VALUE"))?;
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+            let first = params.insert(name.to_owned(), value).is_none();
+            ensure!(first, "--param {name}: given twice; give it once");
+        }
+        Ok(Params::from(params))
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// By name only, to leave out what lies beside pictures; what they are is told by their content.
+fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
+    let mut pictures = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let ending =
+            path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        if path.is_file() && ENDINGS.contains(&ending.as_str()) {
+            pictures.push(path);
+        }
+    }
+    pictures.sort();
+    Ok(pictures)
+}

@@ -1,0 +1,17 @@
+//! Logs go to standard error: readable on a terminal, JSON otherwise, `RUST_LOG` decides what.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// A worker tells what it does; other commands only what goes wrong.
+pub(super) fn init(worker: bool) {
+    let default = if worker { "info,lapin=warn,sqlx=warn" } else { "error,lapin=off" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() || !worker {
+        logs.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+    } else {
+        logs.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
+    }
+}

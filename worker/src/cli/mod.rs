@@ -1,0 +1,127 @@
+//! The command line. Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs.
+
+// A command's output goes to the terminal: this is the one place that prints.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Settings;
+
+mod edit;
+mod inputs;
+mod logging;
+mod migrate;
+mod report;
+mod schema;
+mod submit;
+mod task;
+mod worker;
+
+/// Prompt-driven image edits through a paid API, and never the same edit paid twice.
+#[derive(Debug, Parser)]
+#[command(name = "retouch", version, after_help = SETTINGS, max_term_width = 100)]
+struct Args {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Edit(edit::Edit),
+    Worker(worker::RunWorker),
+    Submit(submit::Submit),
+    Task(task::ShowTask),
+    Migrate(migrate::Migrate),
+    Schema(schema::PrintSchema),
+}
+
+const SETTINGS: &str = "\
+Settings come from the environment, then from retouch.toml:
+  DATABASE_URL          sqlite:///file (default: in the user's data folder), mysql://user:password@host/database
+  AMQP_URL              amqp://… or amqps://… (default: embedded in the SQLite file)
+  RETOUCH_BLOBS         file:///folder or s3://bucket/prefix (default: a folder beside the SQLite file)
+  RETOUCH_PUBLIC_URL    what result URLs start with (default: the worker's own /blobs/)
+  RETOUCH_HTTP          ADDRESS:PORT or off (default: 127.0.0.1:8080)
+  RETOUCH_ALLOW_HOSTS   hosts and networks exempt from the private-address guard, comma-separated
+  RETOUCH_NAMESPACE     prefix of queue and exchange names (default: retouch)
+  RETOUCH_ON_AMBIGUOUS  retry (default) or hold: a call that may or may not have been accepted
+  RETOUCH_CONFIG        another file than retouch.toml
+  RETOUCH_INTAKE_CONCURRENCY, RETOUCH_LEASE_SECONDS, RETOUCH_SWEEP_SECONDS, RETOUCH_GRACE_SECONDS
+                        16 tasks at a time, leases of 30 s, a sweep every 5 s, 25 s to finish at shutdown
+  RUST_LOG              what is logged, e.g. info or retouch_worker=debug
+
+Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs.";
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// The words or settings are off: exit 2.
+    Usage(anyhow::Error),
+    /// Something it needs cannot be reached or used: exit 3.
+    Unreachable(anyhow::Error),
+}
+
+impl Failure {
+    fn unreachable(error: impl Into<anyhow::Error>) -> Self {
+        Self::Unreachable(error.into())
+    }
+}
+
+/// How a command that did its work ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Exit 0.
+    Done,
+    /// Exit 1.
+    SomeFailed,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("retouch: cannot start: {error}");
+            return ExitCode::from(3);
+        }
+    };
+    let ended = runtime.block_on(run(args));
+    // A decode that is still running must not hold up the end.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::SomeFailed) => ExitCode::from(1),
+        Err(Failure::Usage(error)) => {
+            eprintln!("retouch: {error:#}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Unreachable(error)) => {
+            eprintln!("retouch: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<Ending, Failure> {
+    crate::tls::init();
+    logging::init(matches!(args.command, Command::Worker(_)));
+    let json = args.json;
+    match args.command {
+        Command::Edit(edit) => edit.run(settings()?, json).await,
+        Command::Worker(worker) => worker.run(settings()?).await,
+        Command::Submit(submit) => submit.run(settings()?, json).await,
+        Command::Task(task) => task.run(&settings()?, json).await,
+        Command::Migrate(migrate) => migrate.run(&settings()?, json).await,
+        Command::Schema(schema) => schema.run(),
+    }
+}
+
+fn settings() -> Result<Settings, Failure> {
+    Settings::load().map_err(Failure::Usage)
+}

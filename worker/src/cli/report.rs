@@ -1,0 +1,172 @@
+//! What `edit`, `submit --wait` and `task` print: one shape, as text or JSON.
+
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+use retouch_shared::event::{
+    AnswerSource, Cost, Event, ImageError, ImageResult, ImageStatus, TaskStatus, decimal,
+};
+use retouch_shared::key::ImageHash;
+use serde::Serialize;
+
+use super::Ending;
+use crate::store::TaskRecord;
+
+/// One task, or several that are one command's.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub task_id: String,
+    /// All of them, where a command took more than one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub task_ids: Vec<String>,
+    pub status: TaskStatus,
+    pub images: Vec<ReportImage>,
+    pub hit: u32,
+    pub joined: u32,
+    pub paid: u32,
+    pub failed: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+/// One image of it.
+#[derive(Debug, Serialize)]
+pub(super) struct ReportImage {
+    pub position: usize,
+    pub input: String,
+    pub status: ImageStatus,
+    pub source: Option<AnswerSource>,
+    pub image_hash: Option<ImageHash>,
+    pub result_url: Option<String>,
+    /// The file that was written, if any was.
+    pub output: Option<String>,
+    pub error: Option<ImageError>,
+}
+
+impl Report {
+    /// A task as the store has it.
+    pub(super) fn of_record(task: &TaskRecord, inputs: &[String], resolve: impl Fn(&str) -> String) -> Self {
+        let cost = (task.paid_micros, task.saved_micros, task.currency.as_str());
+        Self::new(
+            &task.task_id,
+            task.status,
+            task.resolved_images(resolve),
+            inputs,
+            [task.hit, task.joined, task.paid, task.failed],
+            cost_of(cost),
+        )
+    }
+
+    /// A task as its event tells it.
+    pub(super) fn of_event(event: Event, inputs: &[String]) -> Self {
+        let counts = [event.hit, event.joined, event.paid, event.failed];
+        Self::new(&event.task_id, event.status, event.images, inputs, counts, event.cost)
+    }
+
+    fn new(
+        task_id: &str,
+        status: TaskStatus,
+        images: Vec<ImageResult>,
+        inputs: &[String],
+        [hit, joined, paid, failed]: [u32; 4],
+        cost: Option<Cost>,
+    ) -> Self {
+        let image = |(position, image): (usize, ImageResult)| ReportImage {
+            position,
+            input: inputs.get(position).cloned().unwrap_or_default(),
+            status: image.status,
+            source: image.source,
+            image_hash: image.image_hash,
+            result_url: image.result_url,
+            output: None,
+            error: image.error,
+        };
+        Self {
+            task_id: task_id.to_owned(),
+            task_ids: Vec::new(),
+            status,
+            images: images.into_iter().enumerate().map(image).collect(),
+            hit,
+            joined,
+            paid,
+            failed,
+            cost,
+        }
+    }
+
+    /// Several tasks of one command as one, their images in order.
+    pub(super) fn merged(mut reports: Vec<Self>, money: (i64, i64, &str)) -> Option<Self> {
+        if reports.len() == 1 {
+            return reports.pop();
+        }
+        let all: u32 = reports.iter().map(|report| report.failed).sum();
+        let total = reports.iter().map(|report| report.images.len()).sum::<usize>();
+        let status = match all {
+            0 => TaskStatus::Completed,
+            failed if failed as usize == total => TaskStatus::Failed,
+            _ => TaskStatus::Partial,
+        };
+        let sum = |count: fn(&Self) -> u32| reports.iter().map(count).sum();
+        let (hit, joined, paid) = (sum(|r| r.hit), sum(|r| r.joined), sum(|r| r.paid));
+        let task_ids: Vec<String> = reports.iter().map(|report| report.task_id.clone()).collect();
+        let task_id = task_ids.first()?.clone();
+        let mut images: Vec<ReportImage> = reports.into_iter().flat_map(|report| report.images).collect();
+        for (position, image) in images.iter_mut().enumerate() {
+            image.position = position;
+        }
+        Some(Self { task_id, task_ids, status, images, hit, joined, paid, failed: all, cost: cost_of(money) })
+    }
+
+    /// 1 where an image has no result.
+    pub(super) fn ending(&self) -> Ending {
+        if self.failed == 0 { Ending::Done } else { Ending::SomeFailed }
+    }
+
+    /// Prints it: one JSON object, or the images that need a word and a summary.
+    pub(super) fn print(&self, json: bool, took: Option<Duration>) {
+        if json {
+            // Plain data always serialises.
+            println!("{}", serde_json::to_string_pretty(self).unwrap_or_default());
+            return;
+        }
+        for image in &self.images {
+            match (&image.error, &image.output, &image.result_url) {
+                (Some(error), _, _) => println!("✗ {}: {} ({})", image.input, error.message, error.code),
+                (None, Some(output), _) => println!("✓ {} → {output}", image.input),
+                (None, None, Some(url)) => println!("✓ {} → {url}", image.input),
+                (None, None, None) => println!("… {}", image.input),
+            }
+        }
+        println!("{}", self.summary(took));
+    }
+
+    fn summary(&self, took: Option<Duration>) -> Table {
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY);
+        let mut names = vec!["images", "hit", "joined", "paid", "failed"];
+        let counts = [self.hit, self.joined, self.paid, self.failed].map(|count| count.to_string());
+        let mut values = vec![self.images.len().to_string()];
+        values.extend(counts);
+        if let Some(took) = took {
+            names.push("time");
+            values.push(format!("{:.2} s", took.as_secs_f64()));
+        }
+        names.push("saved");
+        values.push(
+            self.cost
+                .as_ref()
+                .map_or_else(|| "–".to_owned(), |cost| format!("{} {}", cost.saved, cost.currency)),
+        );
+        table.set_header(names).add_row(values);
+        for column in table.column_iter_mut() {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+fn cost_of((paid, saved, currency): (i64, i64, &str)) -> Option<Cost> {
+    let some = paid != 0 || saved != 0;
+    some.then(|| Cost { paid: decimal(paid), saved: decimal(saved), currency: currency.to_owned() })
+}

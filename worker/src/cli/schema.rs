@@ -1,0 +1,36 @@
+//! `retouch schema`: the contract with producers as JSON Schema, generated from the types.
+
+use clap::{Args, ValueEnum};
+use retouch_shared::event::Event;
+use retouch_shared::wire::TaskMessage;
+
+use super::{Ending, Failure};
+
+/// Print the JSON Schema of a task or an event
+///
+/// Example: retouch schema task > task.schema.json
+#[derive(Debug, Args)]
+pub(super) struct PrintSchema {
+    /// Which message
+    #[arg(value_enum)]
+    message: Which,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Which {
+    /// What producers publish
+    Task,
+    /// What producers hear when a task has ended
+    Event,
+}
+
+impl PrintSchema {
+    pub(super) fn run(self) -> Result<Ending, Failure> {
+        let schema = match self.message {
+            Which::Task => schemars::schema_for!(TaskMessage),
+            Which::Event => schemars::schema_for!(Event),
+        };
+        println!("{}", serde_json::to_string_pretty(&schema).map_err(Failure::unreachable)?);
+        Ok(Ending::Done)
+    }
+}

@@ -1,0 +1,39 @@
+//! `retouch task`: how a task stands, from the database.
+
+use clap::Args;
+
+use super::report::Report;
+use super::{Ending, Failure};
+use crate::app::{open_store, resolve};
+use crate::config::Settings;
+
+/// Show how a task stands
+///
+/// Example: retouch task 0193c0de-… --json
+#[derive(Debug, Args)]
+pub(super) struct ShowTask {
+    /// The task's id
+    task_id: String,
+}
+
+impl ShowTask {
+    pub(super) async fn run(self, settings: &Settings, json: bool) -> Result<Ending, Failure> {
+        let store = open_store(settings).await.map_err(Failure::Unreachable)?;
+        let found = store.find_task(&self.task_id).await.map_err(Failure::unreachable)?;
+        store.close().await;
+        let Some(task) = found else {
+            let unknown = anyhow::anyhow!(
+                "no task {:?}: not taken in yet, or refused (see the dead letters), or another database",
+                self.task_id
+            );
+            return Err(Failure::Usage(unknown));
+        };
+        let resolve = |reference: &str| resolve(&settings.public_url, reference);
+        let report = Report::of_record(&task, &task.inputs, resolve);
+        if !json {
+            println!("{} {} {}", task.task_id, task.edit_type, task.status.as_str());
+        }
+        report.print(json, None);
+        Ok(report.ending())
+    }
+}

@@ -1,0 +1,52 @@
+//! `retouch worker`: the background worker, until it is told to stop.
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Ending, Failure};
+use crate::app::App;
+use crate::config::Settings;
+use crate::worker::Worker;
+
+/// Run a worker: any number of them, on any number of machines
+///
+/// SIGTERM or Ctrl-C stops it in an orderly way; a second signal ends it at once. Nothing is lost either way.
+///
+/// Example: AMQP_URL=amqp://broker DATABASE_URL=mysql://… RETOUCH_BLOBS=file:///srv/blobs retouch worker
+#[derive(Debug, Args)]
+pub(super) struct RunWorker {}
+
+impl RunWorker {
+    pub(super) async fn run(self, settings: Settings) -> Result<Ending, Failure> {
+        let mut signals = Signals::new().map_err(Failure::unreachable)?;
+        let app = App::open(settings).await.map_err(Failure::Unreachable)?;
+        let mut worker = Worker::start(&app).await.map_err(Failure::Unreachable)?;
+        worker.serve().await.map_err(Failure::Unreachable)?;
+        tracing::info!(owner = app.owner, lanes = ?app.lanes(), "working");
+        let name = signals.next().await;
+        tracing::info!(signal = name, "stopping: finishing what is under way");
+        tokio::select! {
+            () = worker.stop() => tracing::info!("stopped"),
+            name = signals.next() => tracing::warn!(signal = name, "stopping at once"),
+        }
+        Ok(Ending::Done)
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Settings: from the environment, then `retouch.toml`, then defaults. A choice of backend is an enum that carries
+//! its own fields, so that a mix that cannot work is refused here, in one sentence, and nowhere else.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use retouch_shared::topology::{DEFAULT_NAMESPACE, Topology};
+use serde::Deserialize;
+use url::Url;
+
+use crate::blobs::BlobsLocation;
+use crate::routes::RouteOverride;
+use crate::sources::guard::AllowHosts;
+use crate::store::DatabaseLocation;
+
+/// Which broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerChoice {
+    /// In the SQLite file, for one machine.
+    Embedded,
+    /// RabbitMQ at this URL.
+    RabbitMq {
+        /// `amqp://…` or `amqps://…`, with its password: never logged.
+        url: String,
+    },
+}
+
+/// What to do with a call that may or may not have been accepted, where the provider cannot be asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnAmbiguous {
+    /// Once more, counted in `possible_duplicates`.
+    #[default]
+    Retry,
+    /// Dead letter `ambiguous`: a person decides.
+    Hold,
+}
+
+/// One lane's limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaneLimits {
+    /// Calls at a time in one process; also the prefetch.
+    pub concurrency: Option<u16>,
+    /// Calls at a time over all replicas.
+    pub max_in_flight: Option<u32>,
+}
+
+/// The worker's own rhythm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rhythm {
+    /// Task messages looked at together in one process.
+    pub intake: u16,
+    /// How long a claim holds without being renewed.
+    pub lease: Duration,
+    /// Between two sweeps.
+    pub sweep: Duration,
+    /// For work under way, after the first signal.
+    pub grace: Duration,
+}
+
+/// Everything that can be set (DESIGN section 10).
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `DATABASE_URL`.
+    pub database: DatabaseLocation,
+    /// `AMQP_URL`.
+    pub broker: BrokerChoice,
+    /// `RETOUCH_BLOBS`.
+    pub blobs: BlobsLocation,
+    /// `RETOUCH_PUBLIC_URL`; what relative result URLs are resolved against.
+    pub public_url: Url,
+    /// Whether it was given, not derived.
+    pub public_url_given: bool,
+    /// `RETOUCH_HTTP`.
+    pub http: Option<SocketAddr>,
+    /// `RETOUCH_ALLOW_HOSTS`.
+    pub allow_hosts: AllowHosts,
+    /// `RETOUCH_NAMESPACE`.
+    pub topology: Topology,
+    /// `RETOUCH_ON_AMBIGUOUS`.
+    pub on_ambiguous: OnAmbiguous,
+    /// `[lanes.NAME]` in `retouch.toml`.
+    pub lanes: BTreeMap<String, LaneLimits>,
+    /// `[routes.EDIT_TYPE]` in `retouch.toml`.
+    pub routes: BTreeMap<String, RouteOverride>,
+    /// Rhythm.
+    pub rhythm: Rhythm,
+    /// The folder of the test double, where it is compiled in and switched on.
+    pub double: Option<PathBuf>,
+}
+
+/// As it stands in the environment and the file, before anything is decided.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    database_url: Option<String>,
+    amqp_url: Option<String>,
+    blobs: Option<String>,
+    public_url: Option<String>,
+    http: Option<String>,
+    allow_hosts: Option<String>,
+    namespace: Option<String>,
+    #[serde(default)]
+    on_ambiguous: OnAmbiguous,
+    intake_concurrency: Option<u16>,
+    lease_seconds: Option<u64>,
+    sweep_seconds: Option<u64>,
+    grace_seconds: Option<u64>,
+    double: Option<PathBuf>,
+    #[serde(default)]
+    lanes: BTreeMap<String, LaneLimits>,
+    #[serde(default)]
+    routes: BTreeMap<String, RouteOverride>,
+}
+
+/// Environment variables that are ours, and the setting each one is.
+const VARIABLES: &[(&str, &str)] = &[
+    ("DATABASE_URL", "database_url"),
+    ("AMQP_URL", "amqp_url"),
+    ("RETOUCH_BLOBS", "blobs"),
+    ("RETOUCH_PUBLIC_URL", "public_url"),
+    ("RETOUCH_HTTP", "http"),
+    ("RETOUCH_ALLOW_HOSTS", "allow_hosts"),
+    ("RETOUCH_NAMESPACE", "namespace"),
+    ("RETOUCH_ON_AMBIGUOUS", "on_ambiguous"),
+    ("RETOUCH_INTAKE_CONCURRENCY", "intake_concurrency"),
+    ("RETOUCH_LEASE_SECONDS", "lease_seconds"),
+    ("RETOUCH_SWEEP_SECONDS", "sweep_seconds"),
+    ("RETOUCH_GRACE_SECONDS", "grace_seconds"),
+    #[cfg(feature = "double")]
+    ("RETOUCH_DOUBLE", "double"),
+];
+/// Read by other parts: the file's place, logging.
+const ELSEWHERE: &[&str] = &["RETOUCH_CONFIG"];
+
+impl Settings {
+    /// Reads the environment and the file.
+    ///
+    /// # Errors
+    /// One sentence that names the setting and the fix; never a secret.
+    pub fn load() -> Result<Self> {
+        refuse_unknown_variables()?;
+        let mut figment = Figment::new();
+        if let Some(file) = config_file()? {
+            figment = figment.merge(Toml::file_exact(&file));
+        }
+        for (variable, setting) in VARIABLES {
+            // An empty variable is an unset one, as compose files and shells leave them.
+            if std::env::var(variable).is_ok_and(|value| !value.trim().is_empty()) {
+                figment =
+                    figment.merge(Env::raw().only(&[variable]).map(|_| (*setting).into()).lowercase(false));
+            }
+        }
+        let raw: Raw = figment.extract().map_err(|error| anyhow::anyhow!("settings: {error}"))?;
+        Self::decide(raw)
+    }
+
+    fn decide(raw: Raw) -> Result<Self> {
+        let database = database(raw.database_url.as_deref())?;
+        let broker = broker(raw.amqp_url, &database)?;
+        let blobs = blobs(raw.blobs.as_deref(), &database)?;
+        let http = http(raw.http.as_deref())?;
+        let (public_url, public_url_given) = public_url(raw.public_url.as_deref(), http, &blobs)?;
+        let allow_hosts = raw.allow_hosts.as_deref().unwrap_or_default().parse();
+        let allow_hosts: AllowHosts = allow_hosts.context("RETOUCH_ALLOW_HOSTS")?;
+        let topology = Topology::new(raw.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))
+            .context("RETOUCH_NAMESPACE")?;
+        for name in raw.lanes.keys() {
+            check_lane_name(name)?;
+        }
+        let seconds = |given: Option<u64>, default| Duration::from_secs(given.unwrap_or(default).max(1));
+        Ok(Self {
+            database,
+            broker,
+            blobs,
+            public_url,
+            public_url_given,
+            http,
+            allow_hosts,
+            topology,
+            on_ambiguous: raw.on_ambiguous,
+            lanes: raw.lanes,
+            routes: raw.routes,
+            rhythm: Rhythm {
+                intake: raw.intake_concurrency.unwrap_or(16).max(1),
+                lease: seconds(raw.lease_seconds, 30),
+                sweep: seconds(raw.sweep_seconds, 5),
+                grace: seconds(raw.grace_seconds, 25),
+            },
+            double: raw.double,
+        })
+    }
+}
+
+/// A misspelt setting would silently do nothing.
+fn refuse_unknown_variables() -> Result<()> {
+    for (name, _) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("RETOUCH_")) else { continue };
+        let known = VARIABLES.iter().any(|(variable, _)| *variable == name) || ELSEWHERE.contains(&name);
+        let of_tests = name.starts_with("RETOUCH_TEST_");
+        ensure!(known || of_tests, "{name} is not a setting of retouch: see `retouch --help` for the list");
+    }
+    Ok(())
+}
+
+fn config_file() -> Result<Option<PathBuf>> {
+    if let Some(file) = std::env::var_os("RETOUCH_CONFIG").filter(|file| !file.is_empty()) {
+        let file = PathBuf::from(file);
+        ensure!(file.is_file(), "RETOUCH_CONFIG: there is no file {}", file.display());
+        return Ok(Some(file));
+    }
+    let file = Path::new("retouch.toml");
+    Ok(file.is_file().then(|| file.to_owned()))
+}
+
+fn database(url: Option<&str>) -> Result<DatabaseLocation> {
+    let Some(url) = url else {
+        let folders = directories::ProjectDirs::from("", "", "retouch");
+        let folders = folders.context("DATABASE_URL: no home folder for the default SQLite file; set it")?;
+        return Ok(DatabaseLocation::Sqlite(folders.data_dir().join("retouch.sqlite")));
+    };
+    if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
+        let path = path.split('?').next().unwrap_or(path);
+        ensure!(
+            !path.is_empty() && path != ":memory:",
+            "DATABASE_URL: sqlite: needs a file, e.g. sqlite:///var/lib/retouch.sqlite"
+        );
+        return Ok(DatabaseLocation::Sqlite(PathBuf::from(path)));
+    }
+    // `mariadb://` is what people type for MariaDB.
+    let url = url.strip_prefix("mariadb://").map_or_else(|| url.to_owned(), |rest| format!("mysql://{rest}"));
+    ensure!(
+        url.starts_with("mysql://"),
+        "DATABASE_URL must start with mysql://, mariadb:// or sqlite:// (postgres is not supported)"
+    );
+    let parsed =
+        Url::parse(&url).map_err(|error| anyhow::anyhow!("DATABASE_URL cannot be understood: {error}"))?;
+    ensure!(
+        parsed.path().len() > 1,
+        "DATABASE_URL must name a database: mysql://user:password@host/database"
+    );
+    Ok(DatabaseLocation::MySql(url))
+}
+
+fn broker(url: Option<String>, database: &DatabaseLocation) -> Result<BrokerChoice> {
+    match (url, database) {
+        (Some(url), _) => {
+            ensure!(
+                url.starts_with("amqp://") || url.starts_with("amqps://"),
+                "AMQP_URL must start with amqp:// or amqps://"
+            );
+            Ok(BrokerChoice::RabbitMq { url })
+        }
+        (None, DatabaseLocation::Sqlite(_)) => Ok(BrokerChoice::Embedded),
+        (None, DatabaseLocation::MySql(_)) => {
+            bail!(
+                "AMQP_URL must be set when DATABASE_URL is not SQLite: the embedded broker lives in the SQLite file"
+            )
+        }
+    }
+}
+
+fn blobs(location: Option<&str>, database: &DatabaseLocation) -> Result<BlobsLocation> {
+    match (location, database) {
+        (Some(location), _) => {
+            let blobs: BlobsLocation = location.parse().context("RETOUCH_BLOBS")?;
+            let shared = !matches!(blobs, BlobsLocation::Memory);
+            ensure!(
+                shared,
+                "RETOUCH_BLOBS: memory: is for tests inside one process; give a folder or s3://bucket/prefix"
+            );
+            Ok(blobs)
+        }
+        (None, DatabaseLocation::Sqlite(file)) => Ok(BlobsLocation::Folder(beside(file, "blobs")?)),
+        (None, DatabaseLocation::MySql(_)) => bail!(
+            "RETOUCH_BLOBS must be set when DATABASE_URL is not SQLite: file:///folder shared by the replicas, or s3://bucket/prefix"
+        ),
+    }
+}
+
+fn beside(file: &Path, name: &str) -> Result<PathBuf> {
+    let file = std::path::absolute(file).context("DATABASE_URL")?;
+    Ok(file.parent().unwrap_or(Path::new("/")).join(name))
+}
+
+fn http(address: Option<&str>) -> Result<Option<SocketAddr>> {
+    match address.unwrap_or("127.0.0.1:8080") {
+        "off" => Ok(None),
+        address => {
+            let parsed = address.parse();
+            Ok(Some(
+                parsed
+                    .with_context(|| format!("RETOUCH_HTTP must be ADDRESS:PORT or off, not {address:?}"))?,
+            ))
+        }
+    }
+}
+
+fn public_url(given: Option<&str>, http: Option<SocketAddr>, blobs: &BlobsLocation) -> Result<(Url, bool)> {
+    if let Some(given) = given {
+        let url = Url::parse(given)
+            .with_context(|| format!("RETOUCH_PUBLIC_URL cannot be understood: {given:?}"))?;
+        ensure!(!url.cannot_be_a_base(), "RETOUCH_PUBLIC_URL must be a URL that paths can be added to");
+        return Ok((url, true));
+    }
+    let url = match (http, blobs) {
+        (Some(address), _) => Url::parse(&format!("http://{address}/blobs/"))?,
+        (None, blobs) => blobs_url(blobs)?,
+    };
+    Ok((url, false))
+}
+
+/// Where blobs are without any server: for `retouch edit`, and a worker without HTTP.
+///
+/// # Errors
+/// A folder that is not absolute.
+pub fn blobs_url(blobs: &BlobsLocation) -> Result<Url> {
+    match blobs {
+        BlobsLocation::Folder(folder) => {
+            let folder = std::path::absolute(folder)?;
+            Url::from_directory_path(&folder)
+                .map_err(|()| anyhow::anyhow!("{} is not absolute", folder.display()))
+        }
+        BlobsLocation::S3 { bucket, prefix } => Ok(Url::parse(&format!("s3://{bucket}/{prefix}"))?),
+        BlobsLocation::Memory => Ok(Url::parse("memory:///")?),
+    }
+}
+
+/// A lane's name is part of a queue's name.
+fn check_lane_name(name: &str) -> Result<()> {
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    ensure!(fits, "[lanes.{name}]: a lane's name is 1-64 of [A-Za-z0-9._-]");
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! Intake: one task message becomes one task in the store. It never calls an editor, so it is fast whatever the
+//! provider does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::{self, FutureExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use retouch_shared::event::ImageError;
+use retouch_shared::key::{Digest32, EditIdentity, EditKey};
+use retouch_shared::task::{Params, Source, Task};
+
+use crate::app::App;
+use crate::blobs::{BlobError, Blobs};
+use crate::broker::{Destination, Message, Queue};
+use crate::editor::{EditError, EditSpec, Editor};
+use crate::outcome::{Outcome, attempt};
+use crate::routes::Route;
+use crate::sources::{LoadError, Loaded};
+use crate::store::{
+    CachedResult, CallSpec, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord,
+};
+use crate::{events, wake};
+
+/// Pictures of one task that are loaded at a time.
+const LOADS: usize = 8;
+/// A source that cannot be reached now is asked again this often, a rung further each time, before its image fails.
+const SOURCE_ATTEMPTS: u32 = 3;
+/// A message larger than this goes into the blob store when it becomes a dead letter: databases limit a row.
+pub(crate) const INLINE_PAYLOAD: usize = 256 * 1024;
+
+/// Why a task cannot go on: what `?` carries out of the steps below.
+type Stop = Outcome;
+
+/// An image that could be read, or why not.
+type Picture = Result<Loaded, ImageError>;
+
+/// Works on one task message.
+pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
+    if app.shutdown.is_cancelled() {
+        return Outcome::HandBack;
+    }
+    let task = match Task::decode(&message.payload) {
+        Ok(task) => task,
+        Err(invalid) => return Outcome::Dead { reason: invalid.reason(), message: invalid.to_string() },
+    };
+    tracing::Span::current().record("task_id", &task.task_id);
+    match take_in(app, message, &task).await {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outcome, Stop> {
+    let held = |error: StoreError| hold(message, &error);
+    if let Some(known) = app.store.find_task(&task.task_id).await.map_err(held)? {
+        let same = known.request_hash == task.request_hash;
+        return if same { answer_again(app, message, &known).await } else { Ok(conflict(task)) };
+    }
+    let planned = plan(app, message, task).await?;
+    let new = new_task(app, message, task, planned).await?;
+    match app.store.register(&new).await.map_err(held)? {
+        Registered::New { task, wake } => {
+            tracing::info!(
+                status = task.status.as_str(),
+                hit = task.hit,
+                failed = task.failed,
+                calls = wake.len(),
+                "task taken in"
+            );
+            // The store has it all: a message that is lost from here on is found by the sweep.
+            wake::calls(app, wake).await;
+            events::publish(app, &task).await;
+            Ok(Outcome::Done)
+        }
+        Registered::Same(known) => answer_again(app, message, &known).await,
+        Registered::Conflict => Ok(conflict(task)),
+    }
+}
+
+/// The same task again: counted once, answered again, to whoever asks now.
+async fn answer_again(app: &Arc<App>, message: &Message, known: &TaskRecord) -> Result<Outcome, Stop> {
+    tracing::info!(status = known.status.as_str(), "the same task again");
+    let mut known = known.clone();
+    if message.reply_to.is_some() && message.reply_to != known.reply_to {
+        let redirect = app.store.redirect_reply(
+            &known.task_id,
+            message.reply_to.as_deref(),
+            message.correlation_id.as_deref(),
+        );
+        // Read back: the task may have ended, and told its first asker, before the redirect.
+        match redirect.await.map_err(|error| hold(message, &error))? {
+            Some(redirected) => known = redirected,
+            None => return Err(hold(message, &StoreError::Unavailable("the task's row is gone".to_owned()))),
+        }
+    }
+    events::publish(app, &known).await;
+    Ok(Outcome::Done)
+}
+
+fn conflict(task: &Task) -> Outcome {
+    Outcome::Dead {
+        reason: "task_conflict",
+        message: format!("task_id: {} is already another task; choose a new id", task.task_id),
+    }
+}
+
+/// A store failure is never a miss: the work is held.
+fn hold(message: &Message, error: &dyn std::fmt::Display) -> Stop {
+    Outcome::wait(attempt(message), error)
+}
+
+/// A task with its route, editor and pictures.
+struct Ready<'a> {
+    task: &'a Task,
+    route: Route,
+    editor: &'a Arc<dyn Editor>,
+    params: Params,
+    mask: Option<Loaded>,
+}
+
+/// What is to be done with every image of a task, and the route it takes.
+struct Plan {
+    route: Option<Route>,
+    params: Params,
+    images: Vec<Planned>,
+}
+
+async fn plan(app: &App, message: &Message, task: &Task) -> Result<Plan, Stop> {
+    let route = match app.routes.resolve(&task.edit_type, task.model.as_deref()) {
+        Ok(route) => route,
+        Err(error) => return Ok(all_failed(task, None, task.params.clone(), &error)),
+    };
+    let params = task.params.clone().with_defaults(&route.params);
+    let Some(editor) = app.editors.get(route.editor.as_str()) else {
+        let message = format!("the editor {} is not configured on this worker", route.editor);
+        let error = ImageError { code: "no_editor".to_owned(), message };
+        return Ok(all_failed(task, Some(route), params, &error));
+    };
+    let mask = match &task.mask {
+        None => None,
+        Some(mask) => match load(app, message, mask).await? {
+            Ok(mask) => Some(mask),
+            Err(error) => {
+                let error = ImageError { code: error.code, message: format!("mask: {}", error.message) };
+                return Ok(all_failed(task, Some(route), params, &error));
+            }
+        },
+    };
+    let loads: Vec<_> = task.images.iter().map(|source| load(app, message, source).boxed()).collect();
+    let pictures: Vec<Picture> = stream::iter(loads).buffered(LOADS).try_collect().await?;
+    let ready = Ready { task, route, editor, params, mask };
+    let images = ready.look_up(app, message, pictures).await?;
+    Ok(Plan { route: Some(ready.route), params: ready.params, images })
+}
+
+fn all_failed(task: &Task, route: Option<Route>, params: Params, error: &ImageError) -> Plan {
+    let failed = Planned::Failed { image_hash: None, error: error.clone() };
+    Plan { route, params, images: vec![failed; task.images.len()] }
+}
+
+/// Loads one picture. A bad one is an answer; a store or a source that cannot be asked now stops the task for a while.
+async fn load(app: &App, message: &Message, source: &Source) -> Result<Picture, Stop> {
+    match app.sources.load(source).await {
+        Ok(loaded) => Ok(Ok(loaded)),
+        Err(LoadError::BadInput { code, message }) => Ok(Err(ImageError { code: code.to_owned(), message })),
+        Err(LoadError::Temporary { code, message: text }) => {
+            if attempt(message) < SOURCE_ATTEMPTS {
+                return Err(hold(message, &text));
+            }
+            Ok(Err(ImageError { code: code.to_owned(), message: text }))
+        }
+        Err(LoadError::StoreUnavailable(error)) => Err(hold(message, &error)),
+    }
+}
+
+impl Ready<'_> {
+    /// Looks all pictures up in one query, and keeps the input bytes of what has to be made.
+    async fn look_up(
+        &self,
+        app: &App,
+        message: &Message,
+        pictures: Vec<Picture>,
+    ) -> Result<Vec<Planned>, Stop> {
+        let checked: Vec<Result<(Loaded, CallSpec), Box<Planned>>> =
+            pictures.into_iter().map(|picture| self.check(picture)).collect();
+        let keys: Vec<EditKey> = checked.iter().flatten().map(|(_, call)| call.edit_key).collect();
+        let found = app.store.lookup(&keys).await.map_err(|error| hold(message, &error))?;
+        let gone = gone_blobs(&app.blobs, found.values()).await.map_err(|error| hold(message, &error))?;
+        let mut inputs: BTreeMap<_, Loaded> = BTreeMap::new();
+        let mut images = Vec::with_capacity(checked.len());
+        for image in checked {
+            images.push(match image {
+                Err(planned) => *planned,
+                Ok((loaded, call)) => match found.get(&call.edit_key) {
+                    Some(result) if !gone.contains_key(&call.edit_key) => {
+                        Planned::Hit { image_hash: loaded.hash, result: result.clone() }
+                    }
+                    _ => {
+                        inputs.insert(loaded.hash, loaded);
+                        let refused = gone.get(&call.edit_key).copied();
+                        Planned::Miss { call: Box::new(call), refused }
+                    }
+                },
+            });
+        }
+        if !inputs.is_empty() {
+            inputs.extend(self.mask.iter().map(|mask| (mask.hash, mask.clone())));
+        }
+        keep_inputs(&app.blobs, inputs.into_values()).await.map_err(|error| hold(message, &error))?;
+        Ok(images)
+    }
+
+    /// What the editor is known to refuse is refused now, before anything is kept or paid.
+    fn check(&self, picture: Picture) -> Result<(Loaded, CallSpec), Box<Planned>> {
+        let loaded = picture.map_err(|error| Box::new(Planned::Failed { image_hash: None, error }))?;
+        let spec = EditSpec {
+            edit_type: self.task.edit_type.clone(),
+            prompt: self.task.prompt.clone(),
+            model: self.route.model.clone(),
+            params: self.params.clone(),
+            has_mask: self.mask.is_some(),
+        };
+        if let Err(error) = self.editor.check(&spec, &loaded.media) {
+            let error = match error {
+                EditError::Rejected { code, message } => ImageError { code, message },
+                other => ImageError { code: "rejected".to_owned(), message: other.to_string() },
+            };
+            return Err(Box::new(Planned::Failed { image_hash: Some(loaded.hash), error }));
+        }
+        let call = self.call(&loaded);
+        Ok((loaded, call))
+    }
+
+    fn call(&self, loaded: &Loaded) -> CallSpec {
+        let Self { task, route, params, mask, editor } = self;
+        let mask_hash = mask.as_ref().map(|mask| mask.hash);
+        let identity = EditIdentity {
+            image_hash: loaded.hash,
+            edit_type: &task.edit_type,
+            prompt: &task.prompt,
+            provider: editor.kind(),
+            model: &route.model,
+            params,
+            mask_hash,
+            variant: task.variant.as_deref(),
+        };
+        CallSpec {
+            edit_key: identity.key(),
+            image_hash: loaded.hash,
+            edit_type: task.edit_type.clone(),
+            prompt: task.prompt.clone(),
+            provider: editor.kind().to_owned(),
+            model: route.model.clone(),
+            params: params.clone(),
+            mask_hash,
+            variant: task.variant.clone(),
+            lane: route.lane.clone(),
+            price: route.price.clone(),
+        }
+    }
+}
+
+/// A hit's bytes exist. Those of these results that do not are misses, and the log says why.
+async fn gone_blobs<'a>(
+    blobs: &Blobs,
+    results: impl Iterator<Item = &'a CachedResult>,
+) -> Result<HashMap<EditKey, Digest32>, BlobError> {
+    let check = |result: &'a CachedResult| {
+        let hash = result.result_hash?;
+        let exists =
+            async move { Ok((result.edit_key, hash, blobs.exists(hash, Some(result.bytes)).await?)) };
+        Some(exists.boxed())
+    };
+    let checks: Vec<_> = results.filter_map(check).collect();
+    let checks: Vec<_> = stream::iter(checks).buffer_unordered(LOADS).try_collect().await?;
+    let mut gone = HashMap::new();
+    for (edit_key, hash, exists) in checks {
+        if !exists {
+            tracing::warn!(%edit_key, blob = %hash, "a cached result has lost its blob: a miss");
+            gone.insert(edit_key, hash);
+        }
+    }
+    Ok(gone)
+}
+
+async fn keep_inputs(blobs: &Blobs, inputs: impl Iterator<Item = Loaded>) -> Result<(), BlobError> {
+    let put = |input: Loaded| blobs.put(input.bytes, input.media.format.content_type()).boxed();
+    let puts: Vec<_> = inputs.map(put).collect();
+    stream::iter(puts).buffer_unordered(LOADS).try_for_each(|_| future::ready(Ok(()))).await
+}
+
+async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Result<NewTask, Stop> {
+    let any_failed = plan.images.iter().any(|image| matches!(image, Planned::Failed { .. }));
+    let payload = if any_failed {
+        dead_payload(&app.blobs, &message.payload).await.map_err(|error| hold(message, &error))?
+    } else {
+        DeadPayload::Inline(Bytes::new())
+    };
+    let (model, currency) = match plan.route {
+        Some(route) => (route.model, route.price.currency),
+        None => (task.model.clone().unwrap_or_default(), crate::routes::NO_CURRENCY.to_owned()),
+    };
+    Ok(NewTask {
+        task_id: task.task_id.clone(),
+        request_hash: task.request_hash,
+        edit_type: task.edit_type.clone(),
+        prompt: task.prompt.clone(),
+        model,
+        params: plan.params,
+        inputs: task.images.iter().map(described).collect(),
+        images: plan.images,
+        metadata: task.metadata.clone(),
+        reply_to: message.reply_to.clone(),
+        correlation_id: message.correlation_id.clone(),
+        currency,
+        payload,
+    })
+}
+
+/// A message as a dead letter keeps it.
+///
+/// # Errors
+/// The blob store cannot be asked.
+pub(crate) async fn dead_payload(blobs: &Blobs, payload: &Bytes) -> Result<DeadPayload, BlobError> {
+    if payload.len() <= INLINE_PAYLOAD {
+        return Ok(DeadPayload::Inline(payload.clone()));
+    }
+    Ok(DeadPayload::Blob(blobs.put(payload.clone(), "application/octet-stream").await?.hash))
+}
+
+/// Where a picture came from, without its bytes.
+fn described(source: &Source) -> String {
+    match source {
+        Source::Url(url) => url.clone(),
+        Source::Data(uri) => {
+            let head: String = uri.chars().take_while(|char| *char != ',').take(80).collect();
+            format!("{head},… ({} bytes)", uri.len())
+        }
+        Source::Blob(hash) => format!("sha256:{hash}"),
+    }
+}
+
+/// The queue that this stage consumes.
+pub(crate) const QUEUE: Queue = Queue::Tasks;
+
+/// Where producers' messages go, for our own commands.
+pub(crate) fn destination() -> Destination {
+    Destination::Queue(QUEUE)
+}

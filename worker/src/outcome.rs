@@ -1,0 +1,130 @@
+//! How a delivery ends. Stages return an [`Outcome`]; [`settle`] is the only function in the program that
+//! acknowledges, delays or rejects a delivery.
+
+use std::time::Duration;
+
+use retouch_shared::topology::RUNGS;
+
+use crate::broker::{
+    ATTEMPT, Broker, BrokerError, Delivery, Destination, ERROR, Message, ORIGIN, Queue, REASON,
+};
+use crate::delay::{Backoff, Pace};
+
+/// What becomes of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Worked on, or nothing left to do: everything that matters is committed.
+    Done,
+    /// To be delivered again after a while.
+    Delay {
+        /// At least this long.
+        after: Duration,
+        /// Why, for people.
+        error: String,
+    },
+    /// Can't be worked on: into the dead letters.
+    Dead {
+        /// A reason code.
+        reason: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// Not begun, or left where anyone can go on: back to the queue for another replica. Only at shutdown.
+    HandBack,
+}
+
+impl Outcome {
+    /// Held back for one more rung of the wait ladder: for work that cannot be done now through no fault of its own.
+    pub(crate) fn wait(attempt: u32, error: impl std::fmt::Display) -> Self {
+        let rung = RUNGS[RUNGS.len().min(attempt as usize + 1) - 1];
+        Self::Delay { after: rung, error: error.to_string() }
+    }
+}
+
+/// How often work on a message was delayed before.
+pub(crate) fn attempt(message: &Message) -> u32 {
+    message.headers.get(ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// Publishing what replaces a delivery is tried this often before the delivery is handed back.
+const PUBLISH_TRIES: u32 = 5;
+
+/// Settles a delivery. What replaces it is confirmed before it is acknowledged, so a crash in between repeats
+/// it and never loses it.
+pub(crate) async fn settle(broker: &dyn Broker, queue: &Queue, delivery: Delivery, outcome: Outcome) {
+    let Delivery { message, settler, .. } = delivery;
+    let replacement = match outcome {
+        Outcome::Done => None,
+        Outcome::HandBack => {
+            settler.hand_back().await;
+            return;
+        }
+        Outcome::Delay { after, error } => {
+            tracing::info!(?after, error, "delayed");
+            Some((Destination::Delayed(queue.clone(), after), delayed(message, error)))
+        }
+        Outcome::Dead { reason, message: text } => {
+            tracing::warn!(reason, error = text, "dead");
+            Some((Destination::Queue(Queue::Dead), dead(queue, message, reason, text)))
+        }
+    };
+    if let Some((to, message)) = replacement
+        && let Err(error) = publish(broker, &to, &message).await
+    {
+        // Not lost: it goes back to the queue it came from.
+        tracing::error!(%error, ?to, "cannot publish; handing the message back");
+        settler.hand_back().await;
+        return;
+    }
+    if !settler.ack().await {
+        // The channel is gone; the broker will deliver it again, and the store knows that it was done.
+        tracing::warn!("an acknowledgement was lost");
+    }
+}
+
+async fn publish(broker: &dyn Broker, to: &Destination, message: &Message) -> Result<(), BrokerError> {
+    let mut backoff = Backoff::new(Pace::RECONNECT);
+    for _ in 1..PUBLISH_TRIES {
+        match broker.publish(to.clone(), message.clone()).await {
+            Err(BrokerError::Unavailable(_)) => tokio::time::sleep(backoff.next_delay()).await,
+            other => return other,
+        }
+    }
+    broker.publish(to.clone(), message.clone()).await
+}
+
+fn delayed(mut message: Message, error: String) -> Message {
+    let attempt = attempt(&message) + 1;
+    message.headers.insert(ATTEMPT.to_owned(), attempt.to_string());
+    message.headers.insert(ERROR.to_owned(), error);
+    message
+}
+
+fn dead(queue: &Queue, mut message: Message, reason: &str, text: String) -> Message {
+    message.headers.insert(REASON.to_owned(), reason.to_owned());
+    message.headers.insert(ERROR.to_owned(), text);
+    message.headers.insert(ORIGIN.to_owned(), origin(queue));
+    message
+}
+
+/// The queue's name without the namespace, as dead letters carry it.
+pub(crate) fn origin(queue: &Queue) -> String {
+    match queue {
+        Queue::Tasks => "tasks".to_owned(),
+        Queue::Edits { lane } => format!("edits.{lane}"),
+        Queue::Dead => "dead".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_work_climbs_the_ladder_and_stays_on_its_last_rung() {
+        for (attempt, seconds) in [(0, 1), (1, 5), (2, 30), (6, 7200), (500, 7200)] {
+            let Outcome::Delay { after, .. } = Outcome::wait(attempt, "x") else { panic!() };
+            assert_eq!(after.as_secs(), seconds, "{attempt}");
+        }
+    }
+}

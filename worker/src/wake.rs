@@ -1,0 +1,29 @@
+//! Edit messages: a wake-up for a call that is in the store. Losing one delays the call, never loses it.
+
+use bytes::Bytes;
+use futures::future::FutureExt;
+use futures::stream::{self, StreamExt};
+use retouch_shared::key::EditKey;
+use retouch_shared::wire::{EditMessage, VERSION};
+
+use crate::app::App;
+use crate::broker::{Destination, Message, Queue};
+
+/// The body of an edit message.
+pub(crate) fn payload(edit_key: EditKey) -> Bytes {
+    // A struct of a number and a digest always serialises.
+    serde_json::to_vec(&EditMessage { v: VERSION, edit_key }).unwrap_or_default().into()
+}
+
+/// Wakes these calls, by edit key and lane; what cannot be published is left to the sweep.
+pub(crate) async fn calls(app: &App, calls: Vec<(EditKey, String)>) {
+    let wakes: Vec<_> = calls.into_iter().map(|(edit_key, lane)| one(app, edit_key, lane).boxed()).collect();
+    stream::iter(wakes).buffer_unordered(64).collect::<()>().await;
+}
+
+async fn one(app: &App, edit_key: EditKey, lane: String) {
+    let to = Destination::Queue(Queue::Edits { lane });
+    if let Err(error) = app.broker.publish(to, Message::new(payload(edit_key))).await {
+        tracing::warn!(%edit_key, %error, "cannot wake a call now; the sweep will");
+    }
+}

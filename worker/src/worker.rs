@@ -1,0 +1,121 @@
+//! The running worker: consumers, sweep and HTTP, from start to an orderly stop.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use crate::app::App;
+use crate::broker::supervise::{Liveness, supervise};
+use crate::broker::{Delivery, Queue};
+use crate::outcome::{Outcome, origin, settle};
+use crate::{archive, edit, http, intake, sweep};
+
+/// Dead messages archived at a time.
+const ARCHIVE: u16 = 4;
+
+/// One consumed queue, for `/readyz`.
+pub struct Consumed {
+    /// The queue's name without the namespace.
+    pub queue: String,
+    /// How its consumer is.
+    pub liveness: watch::Receiver<Liveness>,
+}
+
+/// A worker that is consuming.
+pub struct Worker {
+    app: Arc<App>,
+    consumers: JoinSet<()>,
+    others: JoinSet<()>,
+    consumed: Vec<Consumed>,
+}
+
+impl Worker {
+    /// Declares what it needs and starts consuming.
+    ///
+    /// # Errors
+    /// The broker or the store cannot be used as they are.
+    pub async fn start(app: &Arc<App>) -> Result<Self> {
+        app.declare().await?;
+        let mut worker = Self {
+            app: Arc::clone(app),
+            consumers: JoinSet::new(),
+            others: JoinSet::new(),
+            consumed: Vec::new(),
+        };
+        worker.consume(Queue::Tasks, app.settings.rhythm.intake, Stage::Intake);
+        for lane in app.lanes() {
+            let concurrency = app.lane_concurrency(&lane);
+            worker.consume(Queue::Edits { lane }, concurrency, Stage::Edit);
+        }
+        worker.consume(Queue::Dead, ARCHIVE, Stage::Archive);
+        let sweeper = Arc::clone(app);
+        worker.others.spawn(async move { sweep::run(&sweeper).await });
+        Ok(worker)
+    }
+
+    /// Serves HTTP beside the work, where it is switched on.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn serve(&mut self) -> Result<()> {
+        let Some(address) = self.app.settings.http else { return Ok(()) };
+        let server = http::bind(address, Arc::clone(&self.app), std::mem::take(&mut self.consumed)).await?;
+        self.others.spawn(server);
+        Ok(())
+    }
+
+    fn consume(&mut self, queue: Queue, prefetch: u16, stage: Stage) {
+        let (status, liveness) = watch::channel(Liveness::Starting);
+        self.consumed.push(Consumed { queue: origin(&queue), liveness });
+        let app = Arc::clone(&self.app);
+        self.consumers.spawn(async move {
+            let (broker, shutdown) = (Arc::clone(&app.broker), app.shutdown.clone());
+            let handled = queue.clone();
+            let handle = move |delivery| work(Arc::clone(&app), handled.clone(), stage, delivery);
+            supervise(broker, queue, prefetch, shutdown, status, handle).await;
+        });
+    }
+
+    /// Stops consuming and waits for the work under way, at most the grace period; what is left then goes back.
+    pub async fn stop(mut self) {
+        self.app.shutdown.cancel();
+        let grace = self.app.settings.rhythm.grace;
+        let finished = async { while self.consumers.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, finished).await.is_err() {
+            tracing::warn!(?grace, "the grace period is over; what is under way goes back");
+        }
+        self.consumers.shutdown().await;
+        self.others.shutdown().await;
+        self.app.broker.close().await;
+        self.app.store.close().await;
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Intake,
+    Edit,
+    Archive,
+}
+
+/// One delivery through its stage to its end.
+fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl Future<Output = ()> + Send {
+    let span = match stage {
+        Stage::Intake => tracing::info_span!("intake", task_id = tracing::field::Empty),
+        Stage::Edit => tracing::info_span!("edit", edit_key = tracing::field::Empty),
+        Stage::Archive => tracing::info_span!("archive"),
+    };
+    let worked = async move {
+        let outcome: Outcome = match stage {
+            Stage::Intake => intake::handle(&app, &delivery.message).await,
+            Stage::Edit => edit::handle(&app, &delivery.message).await,
+            Stage::Archive => archive::handle(&app, &delivery).await,
+        };
+        settle(&*app.broker, &queue, delivery, outcome).await;
+    };
+    worked.instrument(span)
+}
