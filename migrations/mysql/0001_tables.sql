@@ -2,7 +2,7 @@
 -- All text compares byte for byte. Times are UTC with milliseconds, written by statements, never by themselves.
 -- Params and results are canonical JSON text, money is integer millionths: docs/decisions/0006.
 
-CREATE TABLE image_edit_cache (
+CREATE TABLE IF NOT EXISTS image_edit_cache (
   id            BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
   edit_key      BINARY(32)   NOT NULL,
   image_hash    CHAR(64)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -30,7 +30,7 @@ CREATE TABLE image_edit_cache (
   KEY last_hit_at (last_hit_at)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
-CREATE TABLE image_edit_tasks (
+CREATE TABLE IF NOT EXISTS image_edit_tasks (
   id             BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
   task_id        VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   request_hash   BINARY(32)   NOT NULL COMMENT 'digest of the message content: another one is a task_conflict',
@@ -38,7 +38,7 @@ CREATE TABLE image_edit_tasks (
   prompt         MEDIUMTEXT   NOT NULL,
   model          VARCHAR(128) NOT NULL,
   params         LONGTEXT     NOT NULL CHECK (JSON_VALID(params)),
-  inputs         LONGTEXT     NOT NULL CHECK (JSON_VALID(inputs)) COMMENT 'where each image came from, by position',
+  inputs         LONGTEXT     NOT NULL COMMENT 'where each image came from, by position' CHECK (JSON_VALID(inputs)),
   status         VARCHAR(16)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   total_images   INT          NOT NULL,
   hit_images     INT          NOT NULL,
@@ -48,7 +48,7 @@ CREATE TABLE image_edit_tasks (
   paid_micros    BIGINT       NOT NULL,
   saved_micros   BIGINT       NOT NULL,
   currency       CHAR(3)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  results        LONGTEXT     NOT NULL CHECK (JSON_VALID(results)) COMMENT 'by position',
+  results        LONGTEXT     NOT NULL COMMENT 'by position' CHECK (JSON_VALID(results)),
   metadata       TEXT         NULL,
   error          TEXT         NULL COMMENT 'the first error, for people',
   reply_to       VARCHAR(255) NULL,
@@ -62,7 +62,7 @@ CREATE TABLE image_edit_tasks (
   KEY created_at (created_at)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
-CREATE TABLE image_edit_calls (
+CREATE TABLE IF NOT EXISTS image_edit_calls (
   edit_key            BINARY(32)   NOT NULL PRIMARY KEY,
   image_hash          CHAR(64)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'the input blob',
   edit_type           VARCHAR(32)  NOT NULL,
@@ -82,7 +82,7 @@ CREATE TABLE image_edit_calls (
   fence               BIGINT       NOT NULL COMMENT 'grows with every claim; guards every step',
   wake_at             DATETIME(3)  NULL COMMENT 'when the sweep looks after it; NULL: nothing alive',
   wakes               INT          NOT NULL,
-  provider_task_id    VARCHAR(191) NULL,
+  provider_task_id    VARCHAR(512) NULL,
   submitted_at        DATETIME(3)  NULL,
   result_hash         CHAR(64)     CHARACTER SET ascii COLLATE ascii_bin NULL,
   result_type         VARCHAR(64)  NULL,
@@ -98,7 +98,7 @@ CREATE TABLE image_edit_calls (
   KEY lane_state (lane, state)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
-CREATE TABLE image_edit_waits (
+CREATE TABLE IF NOT EXISTS image_edit_waits (
   edit_key   BINARY(32)  NOT NULL,
   task_id    VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   position   INT         NOT NULL,
@@ -108,13 +108,13 @@ CREATE TABLE image_edit_waits (
   KEY task_id (task_id)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
-CREATE TABLE lanes (
+CREATE TABLE IF NOT EXISTS lanes (
   name          VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
   max_in_flight INT          NULL COMMENT 'calls at a time over all replicas; NULL: no limit',
   updated_at    DATETIME(3)  NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
-CREATE TABLE dead_letters (
+CREATE TABLE IF NOT EXISTS dead_letters (
   id           BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
   letter_key   BINARY(32)   NOT NULL COMMENT 'so that archiving twice writes once',
   queue        VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

@@ -1,5 +1,5 @@
-//! What one test has for itself on the shared servers: a database, a namespace on the broker, a folder. All of
-//! it is removed when the test ends, also when it fails.
+//! What one test has for itself on the shared servers: a database, a namespace on the broker, a folder. All
+//! of it is removed when the test ends, also when it fails.
 
 use std::{path::Path, time::Duration};
 
@@ -28,10 +28,8 @@ const CLEAN_WITHIN: Duration = Duration::from_secs(10);
 /// What must be gone when a test's work is done, each as a query that finds what is left.
 const LEFTOVERS: &[(&str, &str)] = &[
     ("open waits", "SELECT COUNT(*) FROM image_edit_waits"),
-    (
-        "leases",
-        "SELECT COUNT(*) FROM image_edit_calls WHERE state IN ('claimed', 'submitting', 'submitted', 'stored')",
-    ),
+    ("leases", "SELECT COUNT(*) FROM image_edit_calls WHERE owner IS NOT NULL"),
+    ("open calls", "SELECT COUNT(*) FROM image_edit_calls WHERE state NOT IN ('done', 'failed')"),
     ("unfinished tasks", "SELECT COUNT(*) FROM image_edit_tasks WHERE status IN ('pending', 'processing')"),
     ("unsent events", "SELECT COUNT(*) FROM image_edit_tasks WHERE event_due IS NOT NULL"),
 ];
@@ -132,7 +130,8 @@ impl Env {
         self.management.queues(&self.name).await.unwrap()
     }
 
-    /// The program with this test's servers, namespace and blobs; pictures may come from this machine. Its own HTTP server is off.
+    /// The program with this test's servers, namespace and blobs; pictures may come from this machine. Its
+    /// own HTTP server is off.
     #[must_use]
     pub fn program(&self, arguments: &[&str]) -> Program {
         std::fs::create_dir_all(self.folder.path().join("blobs")).unwrap();
@@ -145,14 +144,12 @@ impl Env {
             .env("RETOUCH_HTTP", "off")
     }
 
-    /// Waits until no work is left, and panics naming what is: unacknowledged messages, messages in work
-    /// queues (dead letters may stay: the test says what it expects of them), open waits, leases, tasks
-    /// without an end, events that were not sent. Call it while the workers still run.
+    /// Waits until [`Env::leftovers`] finds nothing, and panics with what it finds. Call it at the end of a
+    /// test, while the workers still run.
     pub async fn nothing_left(&self) {
-        let pool = self.pool().await;
         let mut left = String::new();
         let clean = wait::poll(wait::SOON, async || {
-            left = self.left(&pool).await;
+            left = self.leftovers().await;
             left.is_empty().then_some(())
         });
         if clean.await.is_none() {
@@ -160,7 +157,10 @@ impl Env {
         }
     }
 
-    async fn left(&self, pool: &MySqlPool) -> String {
+    /// What of the work is not finished, in words; empty when all is: unacknowledged messages, messages in
+    /// queues (dead letters may stay: the test says what it expects of them), open waits, leases, open calls,
+    /// tasks without an end, events that were not sent.
+    pub async fn leftovers(&self) -> String {
         let mut left = Vec::new();
         for Queue { name, ready, unacknowledged } in self.queues().await {
             let may_hold = name == format!("{}.dead", self.name);
@@ -168,8 +168,9 @@ impl Env {
                 left.push(format!("{name}: {ready} ready, {unacknowledged} unacknowledged"));
             }
         }
+        let mut database = MySqlConnection::connect(&self.mysql_url()).await.unwrap();
         for (what, query) in LEFTOVERS {
-            let count: i64 = sqlx::query_scalar(*query).fetch_one(pool).await.unwrap();
+            let count: i64 = sqlx::query_scalar(*query).fetch_one(&mut database).await.unwrap();
             if count > 0 {
                 left.push(format!("{what}: {count}"));
             }
@@ -180,9 +181,9 @@ impl Env {
 
 impl Drop for Env {
     fn drop(&mut self) {
-        // A thread, because a runtime cannot be entered from within another; and a client of its own, because the
-        // other's open connections are driven by the test's runtime, which may be waiting for this thread.
-        // The servers may be down by now, which is the test's right; then nothing is left to remove.
+        // A thread, because a runtime cannot be entered from within another; and a client of its own, because
+        // the other's open connections are driven by the test's runtime, which may be waiting for this
+        // thread. The servers may be down by now, which is the test's right; then nothing is left to remove.
         let (name, url, management) =
             (self.name.clone(), self.mysql_url.clone(), Management::new(&self.http_url));
         let clean = async move {

@@ -16,7 +16,7 @@ use crate::store::{CallState, Claim, DeadLetter, Finished};
 use crate::{events, intake, wake};
 
 /// Keeps one dead message. Tries until the store takes it: there is nowhere else for it to go.
-pub async fn handle(app: &App, delivery: &Delivery) -> Outcome {
+pub(crate) async fn handle(app: &App, delivery: &Delivery) -> Outcome {
     let mut backoff = Backoff::new(Pace::RECONNECT);
     loop {
         match keep(app, delivery).await {

@@ -38,7 +38,7 @@ const RETRY: Pace = Pace { first: Duration::from_millis(500), most: Duration::fr
 type Stop = Outcome;
 
 /// Works on one edit message.
-pub async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
+pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
     if app.shutdown.is_cancelled() {
         return Outcome::HandBack;
     }

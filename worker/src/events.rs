@@ -6,7 +6,7 @@ use crate::store::TaskRecord;
 
 /// Publishes the event of an ended task to the events exchange and to its `reply_to`; does nothing for one that has
 /// not ended. An unconfirmed event stays due, and the sweep sends it again.
-pub async fn publish(app: &App, task: &TaskRecord) {
+pub(crate) async fn publish(app: &App, task: &TaskRecord) {
     if let Err(error) = try_publish(app, task).await {
         tracing::warn!(task_id = task.task_id, error = %format!("{error:#}"), "the event stays due; the sweep will send it again");
     }

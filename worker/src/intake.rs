@@ -28,7 +28,7 @@ const LOADS: usize = 8;
 /// A source that cannot be reached now is asked again this often, a rung further each time, before its image fails.
 const SOURCE_ATTEMPTS: u32 = 3;
 /// A message larger than this goes into the blob store when it becomes a dead letter: databases limit a row.
-pub const INLINE_PAYLOAD: usize = 256 * 1024;
+pub(crate) const INLINE_PAYLOAD: usize = 256 * 1024;
 
 /// Why a task cannot go on: what `?` carries out of the steps below.
 type Stop = Outcome;
@@ -37,7 +37,7 @@ type Stop = Outcome;
 type Picture = Result<Loaded, ImageError>;
 
 /// Works on one task message.
-pub async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
+pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
     if app.shutdown.is_cancelled() {
         return Outcome::HandBack;
     }
@@ -182,7 +182,7 @@ impl Ready<'_> {
         message: &Message,
         pictures: Vec<Picture>,
     ) -> Result<Vec<Planned>, Stop> {
-        let checked: Vec<Result<(Loaded, CallSpec), Planned>> =
+        let checked: Vec<Result<(Loaded, CallSpec), Box<Planned>>> =
             pictures.into_iter().map(|picture| self.check(picture)).collect();
         let keys: Vec<EditKey> = checked.iter().flatten().map(|(_, call)| call.edit_key).collect();
         let found = app.store.lookup(&keys).await.map_err(|error| hold(message, &error))?;
@@ -191,7 +191,7 @@ impl Ready<'_> {
         let mut images = Vec::with_capacity(checked.len());
         for image in checked {
             images.push(match image {
-                Err(planned) => planned,
+                Err(planned) => *planned,
                 Ok((loaded, call)) => match found.get(&call.edit_key) {
                     Some(result) if !gone.contains_key(&call.edit_key) => {
                         Planned::Hit { image_hash: loaded.hash, result: result.clone() }
@@ -212,8 +212,8 @@ impl Ready<'_> {
     }
 
     /// What the editor is known to refuse is refused now, before anything is kept or paid.
-    fn check(&self, picture: Picture) -> Result<(Loaded, CallSpec), Planned> {
-        let loaded = picture.map_err(|error| Planned::Failed { image_hash: None, error })?;
+    fn check(&self, picture: Picture) -> Result<(Loaded, CallSpec), Box<Planned>> {
+        let loaded = picture.map_err(|error| Box::new(Planned::Failed { image_hash: None, error }))?;
         let spec = EditSpec {
             edit_type: self.task.edit_type.clone(),
             prompt: self.task.prompt.clone(),
@@ -226,7 +226,7 @@ impl Ready<'_> {
                 EditError::Rejected { code, message } => ImageError { code, message },
                 other => ImageError { code: "rejected".to_owned(), message: other.to_string() },
             };
-            return Err(Planned::Failed { image_hash: Some(loaded.hash), error });
+            return Err(Box::new(Planned::Failed { image_hash: Some(loaded.hash), error }));
         }
         let call = self.call(&loaded);
         Ok((loaded, call))
@@ -322,7 +322,7 @@ async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Resu
 ///
 /// # Errors
 /// The blob store cannot be asked.
-pub async fn dead_payload(blobs: &Blobs, payload: &Bytes) -> Result<DeadPayload, BlobError> {
+pub(crate) async fn dead_payload(blobs: &Blobs, payload: &Bytes) -> Result<DeadPayload, BlobError> {
     if payload.len() <= INLINE_PAYLOAD {
         return Ok(DeadPayload::Inline(payload.clone()));
     }
@@ -342,9 +342,9 @@ fn described(source: &Source) -> String {
 }
 
 /// The queue that this stage consumes.
-pub const QUEUE: Queue = Queue::Tasks;
+pub(crate) const QUEUE: Queue = Queue::Tasks;
 
 /// Where producers' messages go, for our own commands.
-pub fn destination() -> Destination {
+pub(crate) fn destination() -> Destination {
     Destination::Queue(QUEUE)
 }

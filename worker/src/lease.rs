@@ -7,7 +7,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::store::{Lease, Store};
 
 /// Renews a lease until it is dropped.
-pub struct LeaseKeeper {
+pub(crate) struct LeaseKeeper {
     lost: CancellationToken,
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
@@ -15,7 +15,7 @@ pub struct LeaseKeeper {
 
 impl LeaseKeeper {
     /// Starts renewing, three times per lease.
-    pub fn start(store: &Store, lease: Lease, lease_for: Duration) -> Self {
+    pub(crate) fn start(store: &Store, lease: Lease, lease_for: Duration) -> Self {
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
         let keeper =
             Self { lost: lost.clone(), stop: stop.clone(), _stop_when_dropped: stop.clone().drop_guard() };
@@ -30,12 +30,12 @@ impl LeaseKeeper {
     }
 
     /// Stops renewing: the step that comes next gives the lease up, which must not look like losing it.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
     /// Cancelled when the lease is lost.
-    pub fn lost(&self) -> CancellationToken {
+    pub(crate) fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
 }

@@ -15,7 +15,7 @@ mod intake;
 mod lease;
 pub mod media;
 mod outcome;
-mod routes;
+pub mod routes;
 pub mod sources;
 pub mod store;
 mod sweep;

@@ -12,7 +12,7 @@ use crate::delay::{Backoff, Pace};
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Worked on, or nothing left to do: everything that matters is committed.
     Done,
     /// To be delivered again after a while.
@@ -35,14 +35,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// Held back for one more rung of the wait ladder: for work that cannot be done now through no fault of its own.
-    pub fn wait(attempt: u32, error: impl std::fmt::Display) -> Self {
+    pub(crate) fn wait(attempt: u32, error: impl std::fmt::Display) -> Self {
         let rung = RUNGS[RUNGS.len().min(attempt as usize + 1) - 1];
         Self::Delay { after: rung, error: error.to_string() }
     }
 }
 
 /// How often work on a message was delayed before.
-pub fn attempt(message: &Message) -> u32 {
+pub(crate) fn attempt(message: &Message) -> u32 {
     message.headers.get(ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
@@ -51,7 +51,7 @@ const PUBLISH_TRIES: u32 = 5;
 
 /// Settles a delivery. What replaces it is confirmed before it is acknowledged, so a crash in between repeats
 /// it and never loses it.
-pub async fn settle(broker: &dyn Broker, queue: &Queue, delivery: Delivery, outcome: Outcome) {
+pub(crate) async fn settle(broker: &dyn Broker, queue: &Queue, delivery: Delivery, outcome: Outcome) {
     let Delivery { message, settler, .. } = delivery;
     let replacement = match outcome {
         Outcome::Done => None,
@@ -108,7 +108,7 @@ fn dead(queue: &Queue, mut message: Message, reason: &str, text: String) -> Mess
 }
 
 /// The queue's name without the namespace, as dead letters carry it.
-pub fn origin(queue: &Queue) -> String {
+pub(crate) fn origin(queue: &Queue) -> String {
     match queue {
         Queue::Tasks => "tasks".to_owned(),
         Queue::Edits { lane } => format!("edits.{lane}"),

@@ -18,7 +18,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(15);
 const WAKE_ANYWAY: u32 = 4;
 
 /// Runs until shutdown.
-pub async fn run(app: &App) {
+pub(crate) async fn run(app: &App) {
     loop {
         let pause = app.settings.rhythm.sweep.mul_f64(rand::random_range(0.5..1.5));
         tokio::select! {
@@ -35,7 +35,7 @@ pub async fn run(app: &App) {
 ///
 /// # Errors
 /// The store cannot be asked; nothing is lost, the next round looks again.
-pub async fn round(app: &App) -> anyhow::Result<()> {
+pub(crate) async fn round(app: &App) -> anyhow::Result<()> {
     let due = app.store.take_due_calls(ROUND, FIRST_LOOK).await?;
     let mut depths = HashMap::new();
     let mut lost = Vec::new();

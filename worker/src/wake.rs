@@ -10,13 +10,13 @@ use crate::app::App;
 use crate::broker::{Destination, Message, Queue};
 
 /// The body of an edit message.
-pub fn payload(edit_key: EditKey) -> Bytes {
+pub(crate) fn payload(edit_key: EditKey) -> Bytes {
     // A struct of a number and a digest always serialises.
     serde_json::to_vec(&EditMessage { v: VERSION, edit_key }).unwrap_or_default().into()
 }
 
 /// Wakes these calls, by edit key and lane; what cannot be published is left to the sweep.
-pub async fn calls(app: &App, calls: Vec<(EditKey, String)>) {
+pub(crate) async fn calls(app: &App, calls: Vec<(EditKey, String)>) {
     let wakes: Vec<_> = calls.into_iter().map(|(edit_key, lane)| one(app, edit_key, lane).boxed()).collect();
     stream::iter(wakes).buffer_unordered(64).collect::<()>().await;
 }

@@ -9,6 +9,7 @@ use retouch_tests::{
     env::Env,
     wait,
 };
+use retouch_worker::store::{DatabaseLocation, Store};
 use sqlx::MySqlPool;
 
 #[tokio::test]
@@ -64,6 +65,25 @@ async fn a_message_that_reaches_no_queue_fails_the_test_that_sent_it() {
     let sent = tokio::spawn(async move { amqp.publish("", &nowhere, "lost").await });
     let panic = sent.await.unwrap_err().into_panic();
     assert!(panic.downcast::<String>().unwrap().contains("no queue takes messages"));
+}
+
+#[tokio::test]
+async fn what_is_left_behind_is_named() {
+    let env = Env::new().await;
+    Store::open(&DatabaseLocation::MySql(env.mysql_url()), 4).unwrap().migrate().await.unwrap();
+    let pool = env.pool().await;
+    let amqp = env.amqp().await;
+    let (tasks, dead) = (format!("{}.tasks", env.namespace()), format!("{}.dead", env.namespace()));
+    declare(&amqp, &tasks).await;
+    declare(&amqp, &dead).await;
+    amqp.publish("", &dead, "the test's own business").await;
+    env.nothing_left().await;
+
+    amqp.publish("", &tasks, "forgotten").await;
+    let wait = "INSERT INTO image_edit_waits VALUES (REPEAT('k', 32), 'task', 0, 'paid', UTC_TIMESTAMP(3))";
+    sqlx::query(wait).execute(&pool).await.unwrap();
+    let expected = format!("{tasks}: 1 ready, 0 unacknowledged; open waits: 1");
+    wait::until("the names", async || (env.leftovers().await == expected).then_some(())).await;
 }
 
 async fn tables(pool: &MySqlPool) -> i64 {

@@ -15,6 +15,7 @@ mod logging;
 mod migrate;
 mod report;
 mod schema;
+mod submit;
 mod task;
 mod worker;
 
@@ -33,6 +34,7 @@ struct Args {
 enum Command {
     Edit(edit::Edit),
     Worker(worker::RunWorker),
+    Submit(submit::Submit),
     Task(task::ShowTask),
     Migrate(migrate::Migrate),
     Schema(schema::PrintSchema),
@@ -65,10 +67,6 @@ enum Failure {
 }
 
 impl Failure {
-    fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self::Usage(error.into())
-    }
-
     fn unreachable(error: impl Into<anyhow::Error>) -> Self {
         Self::Unreachable(error.into())
     }
@@ -117,6 +115,7 @@ async fn run(args: Args) -> Result<Ending, Failure> {
     match args.command {
         Command::Edit(edit) => edit.run(settings()?, json).await,
         Command::Worker(worker) => worker.run(settings()?).await,
+        Command::Submit(submit) => submit.run(settings()?, json).await,
         Command::Task(task) => task.run(&settings()?, json).await,
         Command::Migrate(migrate) => migrate.run(&settings()?, json).await,
         Command::Schema(schema) => schema.run(),

@@ -29,7 +29,7 @@ struct Served {
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub async fn bind(
+pub(crate) async fn bind(
     address: SocketAddr,
     app: Arc<App>,
     consumed: Vec<Consumed>,

@@ -1,14 +1,14 @@
 //! A call's life, step by step. Every step is one committed statement or transaction, guarded by the fence:
 //! a worker that lost its lease changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, TaskStatus};
 use retouch_shared::key::{Digest32, EditKey};
 use serde_json::{Value, json};
 
-use super::db::{Row, Tx, Val, vals};
+use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
 use super::types::{hex_digest, image_result};
 use super::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease, Money,
@@ -285,10 +285,11 @@ impl Store {
         if waits.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = tx.rows(sql.lock_waiting_tasks, vals![key.as_bytes()]).await?;
-        let mut tasks = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let task = TaskRecord::from_row(row)?;
+        // By task id: that is the order of the locks.
+        let ids: BTreeSet<&str> = waits.iter().map(|wait| wait.task_id.as_str()).collect();
+        let mut tasks = BTreeMap::new();
+        for row in tx.rows(sql.lock_tasks, vals![&json!(ids).to_string()]).await? {
+            let task = TaskRecord::from_row(&row)?;
             tasks.insert(task.task_id.clone(), task);
         }
         for wait in waits {
@@ -296,16 +297,18 @@ impl Store {
                 settle(task, wait);
             }
         }
-        let rows: Vec<Value> = tasks.values_mut().map(task_row).collect();
-        tx.run(sql.update_tasks, vals![&Value::Array(rows).to_string()]).await?;
-        tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
-        // Read back for the times that the database wrote.
-        let mut ended = Vec::new();
-        for task in tasks.into_values().filter(|task| task.status.has_ended()) {
-            let rows = tx.rows(sql.find_task, vals![&task.task_id]).await?;
-            ended.extend(rows.first().map(TaskRecord::from_row).transpose()?);
+        for rows in json_rows(tasks.values_mut().map(task_row)) {
+            tx.run(sql.update_tasks, vals![&rows]).await?;
         }
-        Ok(ended)
+        tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
+        let ended = tasks.values().filter(|task| task.status.has_ended()).map(|task| task.id);
+        let ended: Vec<i64> = ended.collect();
+        if ended.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Read back for the times that the database wrote.
+        let rows = tx.rows(sql.tasks_by_id, vals![&json!(ended).to_string()]).await?;
+        Ok(rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?)
     }
 
     async fn close_call(
@@ -370,11 +373,13 @@ fn task_row(task: &mut TaskRecord) -> Value {
     } else {
         TaskStatus::Processing
     };
-    json!({
+    let mut row = json!({
         "id": task.id, "status": task.status.as_str(), "joined": task.joined, "paid": task.paid, "failed": task.failed,
         "paid_micros": task.paid_micros, "saved_micros": task.saved_micros, "results": json!(task.images).to_string(),
         "error": task.error, "ended": i64::from(task.status.has_ended()),
-    })
+    });
+    strip_nulls(&mut row);
+    row
 }
 
 fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLetter {

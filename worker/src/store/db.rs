@@ -2,7 +2,8 @@
 //! rows out. A dialect is a file that fills in [`Statements`] and runs them; it decides nothing.
 
 use async_trait::async_trait;
-use sqlx::mysql::MySqlRow;
+use serde_json::Value;
+use sqlx::mysql::{MySqlDatabaseError, MySqlRow};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
@@ -11,46 +12,47 @@ use super::schema::SchemaState;
 
 /// Every statement of a dialect. Texts are constant: rows travel as one JSON parameter, because a prepared
 /// statement that varies costs a round trip each time (and is not a `&'static str`).
-pub struct Statements {
-    pub lookup: &'static str,
-    pub insert_calls: &'static str,
-    pub lock_calls: &'static str,
-    pub queue_calls: &'static str,
-    pub insert_waits: &'static str,
-    pub insert_task: &'static str,
-    pub count_hits: &'static str,
-    pub find_task: &'static str,
-    pub lock_call: &'static str,
-    pub lock_lane: &'static str,
-    pub lane_in_flight: &'static str,
-    pub declare_lane: &'static str,
-    pub claim_call: &'static str,
-    pub renew_lease: &'static str,
-    pub begin_submit: &'static str,
-    pub record_submitted: &'static str,
-    pub record_stored: &'static str,
-    pub requeue_call: &'static str,
-    pub hand_over_call: &'static str,
-    pub count_ambiguous: &'static str,
-    pub upsert_cache: &'static str,
-    pub waits_of: &'static str,
-    pub lock_waiting_tasks: &'static str,
-    pub update_tasks: &'static str,
-    pub delete_waits: &'static str,
-    pub close_call: &'static str,
-    pub event_sent: &'static str,
-    pub redirect_reply: &'static str,
-    pub due_calls: &'static str,
-    pub snooze_calls: &'static str,
-    pub due_events: &'static str,
-    pub snooze_events: &'static str,
-    pub insert_dead: &'static str,
-    pub our_tables: &'static str,
+pub(super) struct Statements {
+    pub(super) lookup: &'static str,
+    pub(super) insert_calls: &'static str,
+    pub(super) lock_calls: &'static str,
+    pub(super) queue_calls: &'static str,
+    pub(super) insert_waits: &'static str,
+    pub(super) insert_task: &'static str,
+    pub(super) count_hits: &'static str,
+    pub(super) find_task: &'static str,
+    pub(super) lock_call: &'static str,
+    pub(super) lock_lane: &'static str,
+    pub(super) lane_in_flight: &'static str,
+    pub(super) declare_lane: &'static str,
+    pub(super) claim_call: &'static str,
+    pub(super) renew_lease: &'static str,
+    pub(super) begin_submit: &'static str,
+    pub(super) record_submitted: &'static str,
+    pub(super) record_stored: &'static str,
+    pub(super) requeue_call: &'static str,
+    pub(super) hand_over_call: &'static str,
+    pub(super) count_ambiguous: &'static str,
+    pub(super) upsert_cache: &'static str,
+    pub(super) waits_of: &'static str,
+    pub(super) lock_tasks: &'static str,
+    pub(super) tasks_by_id: &'static str,
+    pub(super) update_tasks: &'static str,
+    pub(super) delete_waits: &'static str,
+    pub(super) close_call: &'static str,
+    pub(super) event_sent: &'static str,
+    pub(super) redirect_reply: &'static str,
+    pub(super) due_calls: &'static str,
+    pub(super) snooze_calls: &'static str,
+    pub(super) due_events: &'static str,
+    pub(super) snooze_events: &'static str,
+    pub(super) insert_dead: &'static str,
+    pub(super) our_tables: &'static str,
 }
 
 /// A value that goes into a statement.
 #[derive(Debug, Clone, Copy)]
-pub enum Val<'a> {
+pub(super) enum Val<'a> {
     Int(i64),
     Text(&'a str),
     Bytes(&'a [u8]),
@@ -85,8 +87,32 @@ macro_rules! vals {
 }
 pub(super) use vals;
 
+/// Rows for a statement as JSON lists, each far below the largest packet that a server takes (16 MiB on MariaDB).
+pub(super) fn json_rows(rows: impl Iterator<Item = Value>) -> Vec<String> {
+    const FULL: usize = 1024 * 1024;
+    let mut lists: Vec<String> = Vec::new();
+    for row in rows {
+        match lists.last_mut().filter(|list| list.len() < FULL) {
+            Some(list) => list.push(','),
+            None => lists.push("[".to_owned()),
+        }
+        if let Some(list) = lists.last_mut() {
+            list.push_str(&row.to_string());
+        }
+    }
+    lists.iter_mut().for_each(|list| list.push(']'));
+    lists
+}
+
+/// Drops the members of an object that are null: not every database reads a JSON null as NULL.
+pub(super) fn strip_nulls(row: &mut Value) {
+    if let Some(row) = row.as_object_mut() {
+        row.retain(|_, value| !value.is_null());
+    }
+}
+
 /// One result row.
-pub enum Row {
+pub(super) enum Row {
     MySql(MySqlRow),
     Sqlite(SqliteRow),
 }
@@ -104,30 +130,30 @@ impl Row {
         .map_err(|error| DbError::Failed(error.to_string()))
     }
 
-    pub fn int(&self, column: usize) -> Result<i64, DbError> {
+    pub(super) fn int(&self, column: usize) -> Result<i64, DbError> {
         self.get(column)
     }
 
-    pub fn opt_int(&self, column: usize) -> Result<Option<i64>, DbError> {
+    pub(super) fn opt_int(&self, column: usize) -> Result<Option<i64>, DbError> {
         self.get(column)
     }
 
-    pub fn text(&self, column: usize) -> Result<String, DbError> {
+    pub(super) fn text(&self, column: usize) -> Result<String, DbError> {
         self.get(column)
     }
 
-    pub fn opt_text(&self, column: usize) -> Result<Option<String>, DbError> {
+    pub(super) fn opt_text(&self, column: usize) -> Result<Option<String>, DbError> {
         self.get(column)
     }
 
-    pub fn bytes(&self, column: usize) -> Result<Vec<u8>, DbError> {
+    pub(super) fn bytes(&self, column: usize) -> Result<Vec<u8>, DbError> {
         self.get(column)
     }
 }
 
 /// Why a statement did not work, named by what the protocol does next.
 #[derive(Debug, Error)]
-pub enum DbError {
+pub(super) enum DbError {
     /// Somebody else was first (deadlock, lock wait, busy): run the whole transaction again.
     #[error("conflict: {0}")]
     Conflict(String),
@@ -144,7 +170,7 @@ pub enum DbError {
 
 /// One transaction, or one statement outside of any. Dropped without commit: rolled back.
 #[async_trait]
-pub trait Tx: Send {
+pub(super) trait Tx: Send {
     /// Runs a statement; says how many rows it changed (for an update: matched).
     async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError>;
     /// Runs a query.
@@ -155,7 +181,7 @@ pub trait Tx: Send {
 
 /// One database.
 #[async_trait]
-pub trait Db: Send + Sync {
+pub(super) trait Db: Send + Sync {
     /// Its statements.
     fn sql(&self) -> &'static Statements;
     /// Begins a writing transaction.
@@ -164,28 +190,23 @@ pub trait Db: Send + Sync {
     async fn plain(&self) -> Result<Box<dyn Tx>, DbError>;
     /// What is in the database now, compared with what this program needs.
     async fn schema_state(&self) -> Result<SchemaState, DbError>;
-    /// Applies the migrations that are missing.
-    async fn migrate(&self) -> Result<(), DbError>;
+    /// Applies the migrations that are missing, one program at a time; says what is in the database then.
+    async fn migrate(&self) -> Result<SchemaState, DbError>;
     /// Closes all connections.
     async fn close(&self);
 }
 
-/// Sorts an sqlx error into what the protocol does next. `codes` are the dialect's (conflict, duplicate) codes.
-pub fn classify(error: sqlx::Error, conflict: &[&str], duplicate: &[&str]) -> DbError {
+/// Sorts an sqlx error into what the protocol does next. `sort` knows the dialect's codes: MySQL's error number,
+/// SQLite's extended result code.
+pub(super) fn classify(error: sqlx::Error, sort: fn(u32) -> fn(String) -> DbError) -> DbError {
     let text = error.to_string();
     match error {
-        sqlx::Error::Database(db) => {
-            let code = db.code().unwrap_or_default().to_string();
-            let number =
-                db.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|my| my.number().to_string());
-            let code = number.unwrap_or(code);
-            if conflict.contains(&code.as_str()) {
-                DbError::Conflict(text)
-            } else if duplicate.contains(&code.as_str()) {
-                DbError::Duplicate(text)
-            } else {
-                DbError::Failed(text)
-            }
+        sqlx::Error::Database(error) => {
+            let code = match error.try_downcast_ref::<MySqlDatabaseError>() {
+                Some(error) => error.number().into(),
+                None => error.code().and_then(|code| code.parse().ok()).unwrap_or_default(),
+            };
+            sort(code)(text)
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)

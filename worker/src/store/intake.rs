@@ -6,7 +6,7 @@ use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, 
 use retouch_shared::key::{Digest32, EditKey, ImageHash};
 use serde_json::{Value, json};
 
-use super::db::{Row, Tx, vals};
+use super::db::{Row, Tx, json_rows, strip_nulls, vals};
 use super::types::{digest, hex_digest, image_result};
 use super::{
     CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Registered, StepError, Store, StoreError,
@@ -103,8 +103,10 @@ impl Store {
         misses: &BTreeMap<EditKey, &CallSpec>,
     ) -> Result<(BTreeSet<EditKey>, HashMap<EditKey, CachedResult>), StepError> {
         let sql = self.db.sql();
-        let rows: Vec<Value> = misses.values().map(|call| call_row(call)).collect();
-        tx.run(sql.insert_calls, vals![&Value::Array(rows).to_string()]).await?;
+        // In the order of their keys, here and in every list below: that is the order of the locks.
+        for rows in json_rows(misses.values().map(|call| call_row(call))) {
+            tx.run(sql.insert_calls, vals![&rows]).await?;
+        }
         let keys = key_list(&misses.keys().copied().collect::<Vec<_>>());
         let mut alive = BTreeSet::new();
         for row in tx.rows(sql.lock_calls, vals![&keys]).await? {
@@ -260,6 +262,7 @@ fn key_list(keys: &[EditKey]) -> String {
     json!(keys).to_string()
 }
 
+/// A call as a row for `insert_calls`. What is absent is left out: not every database reads a JSON null as NULL.
 fn call_row(call: &CallSpec) -> Value {
     let CallSpec {
         edit_key,
@@ -274,11 +277,13 @@ fn call_row(call: &CallSpec) -> Value {
         lane,
         price,
     } = call;
-    json!({
+    let mut row = json!({
         "edit_key": edit_key, "image_hash": image_hash, "edit_type": edit_type, "prompt": prompt, "provider": provider,
         "model": model, "params": params.canonical(), "mask_hash": mask_hash, "variant": variant, "lane": lane,
         "price_micros": price.micros, "currency": price.currency,
-    })
+    });
+    strip_nulls(&mut row);
+    row
 }
 
 fn cached_result(row: &Row) -> Result<CachedResult, StoreError> {

@@ -170,13 +170,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn migrate(&self) -> Result<SchemaState, StoreError> {
-        match self.db.schema_state().await? {
-            SchemaState::Empty | SchemaState::Behind { .. } => self.db.migrate().await?,
-            state @ (SchemaState::Current | SchemaState::Ahead { .. } | SchemaState::Foreign { .. }) => {
-                return Ok(state);
-            }
-        }
-        Ok(self.db.schema_state().await?)
+        again!(async { Ok(self.db.migrate().await?) })
     }
 
     /// Closes all connections.

@@ -7,50 +7,95 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, Executor, MySql};
+use sqlx::{Executor, MySql};
 
-use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
+use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx, vals};
 use super::schema::{self, SchemaState};
 
-/// Deadlock; lock wait timeout; record changed since last read (MariaDB 11.6+).
-const CONFLICT: &[&str] = &["1213", "1205", "1020"];
-const DUPLICATE: &[&str] = &["1062"];
+/// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
+macro_rules! task_columns {
+    () => {
+        "t.id, t.task_id, t.request_hash, t.edit_type, t.status, t.total_images, t.hit_images, t.joined_images, t.paid_images, \
+        t.failed_images, t.paid_micros, t.saved_micros, t.currency, t.results, t.metadata, t.reply_to, t.correlation_id, \
+        CAST(t.created_at AS CHAR), CAST(t.completed_at AS CHAR), t.inputs, t.error"
+    };
+}
+
+/// A JSON list of edit keys as a table `j` with one column `k`.
+macro_rules! keys {
+    () => {
+        "JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$')) j"
+    };
+}
+
+/// Joined in the list's order, row by row through the named index, so that locks are taken in that order and on
+/// no other row: left to itself the optimizer scans a small table, and waits for every lock on it.
+macro_rules! calls_of_j {
+    () => {
+        " STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = UNHEX(j.k) "
+    };
+}
+macro_rules! cache_of_j {
+    () => {
+        " STRAIGHT_JOIN image_edit_cache c FORCE INDEX (edit_key) ON c.edit_key = UNHEX(j.k) "
+    };
+}
+macro_rules! tasks_of_j {
+    () => {
+        " STRAIGHT_JOIN image_edit_tasks t FORCE INDEX (PRIMARY) ON t.id = j.id "
+    };
+}
 
 static SQL: Statements = Statements {
-    lookup: "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
-        FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$')) j STRAIGHT_JOIN image_edit_cache c ON c.edit_key = UNHEX(j.k)",
+    lookup: concat!(
+        "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
+        FROM ",
+        keys!(),
+        cache_of_j!()
+    ),
     insert_calls: "INSERT INTO image_edit_calls (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, \
             price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, created_at, updated_at) \
         SELECT UNHEX(j.k), j.image_hash, j.edit_type, j.prompt, j.provider, j.model, j.params, j.mask_hash, j.variant, j.lane, \
             j.price_micros, j.currency, 'done', 0, 0, 0, 0, 0, UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) \
-        FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$.edit_key', image_hash CHAR(64) PATH '$.image_hash', \
-            edit_type VARCHAR(32) PATH '$.edit_type', prompt MEDIUMTEXT PATH '$.prompt', provider VARCHAR(32) PATH '$.provider', \
-            model VARCHAR(128) PATH '$.model', params LONGTEXT PATH '$.params', mask_hash CHAR(64) PATH '$.mask_hash', \
-            variant VARCHAR(64) PATH '$.variant', lane VARCHAR(64) PATH '$.lane', price_micros BIGINT PATH '$.price_micros', \
-            currency CHAR(3) PATH '$.currency')) j ORDER BY j.k \
+        FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \
+            image_hash VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.image_hash', \
+            edit_type VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.edit_type', prompt LONGTEXT CHARACTER SET utf8mb4 PATH '$.prompt', \
+            provider VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.provider', model VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.model', \
+            params LONGTEXT CHARACTER SET utf8mb4 PATH '$.params', mask_hash VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.mask_hash', \
+            variant VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.variant', lane VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.lane', \
+            price_micros BIGINT PATH '$.price_micros', currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j \
         ON DUPLICATE KEY UPDATE edit_key = image_edit_calls.edit_key",
-    lock_calls: "SELECT c.edit_key, c.state FROM image_edit_calls c WHERE c.edit_key IN \
-            (SELECT UNHEX(j.k) FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$')) j) ORDER BY c.edit_key FOR UPDATE",
-    queue_calls: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$.edit_key', lane VARCHAR(64) PATH '$.lane', \
-            price_micros BIGINT PATH '$.price_micros', currency CHAR(3) PATH '$.currency')) j \
-        STRAIGHT_JOIN image_edit_calls c ON c.edit_key = UNHEX(j.k) \
-        SET c.state = 'queued', c.attempts = 0, c.lane = j.lane, c.price_micros = j.price_micros, c.currency = j.currency, \
+    lock_calls: concat!("SELECT c.edit_key, c.state FROM ", keys!(), calls_of_j!(), "FOR UPDATE"),
+    queue_calls: concat!(
+        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \
+            lane VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.lane', price_micros BIGINT PATH '$.price_micros', \
+            currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j",
+        calls_of_j!(),
+        "SET c.state = 'queued', c.attempts = 0, c.lane = j.lane, c.price_micros = j.price_micros, c.currency = j.currency, \
             c.owner = NULL, c.lease_until = NULL, c.wake_at = UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, c.wakes = 0, \
-            c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, c.updated_at = UTC_TIMESTAMP(3)",
+            c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, c.updated_at = UTC_TIMESTAMP(3)"
+    ),
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
         SELECT ?, UNHEX(j.k), j.position, j.source, UTC_TIMESTAMP(3) \
-        FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$.edit_key', position INT PATH '$.position', source VARCHAR(8) PATH '$.source')) j",
+        FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', position INT PATH '$.position', \
+            source VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.source')) j",
     insert_task: "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
             hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
             reply_to, correlation_id, event_due, created_at, updated_at, completed_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, \
             IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, NULL), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), IF(? = 1, UTC_TIMESTAMP(3), NULL))",
-    count_hits: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$.edit_key', n BIGINT PATH '$.count')) j \
-        STRAIGHT_JOIN image_edit_cache c ON c.edit_key = UNHEX(j.k) \
-        SET c.hit_count = c.hit_count + j.n, c.last_hit_at = UTC_TIMESTAMP(3)",
-    find_task: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
-            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, CAST(created_at AS CHAR), \
-            CAST(completed_at AS CHAR), inputs, error FROM image_edit_tasks WHERE task_id = ?",
+    count_hits: concat!(
+        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', n BIGINT PATH '$.count')) j",
+        cache_of_j!(),
+        "SET c.hit_count = c.hit_count + j.n, c.last_hit_at = UTC_TIMESTAMP(3)"
+    ),
+    find_task: concat!("SELECT ", task_columns!(), " FROM image_edit_tasks t WHERE t.task_id = ?"),
+    tasks_by_id: concat!(
+        "SELECT ",
+        task_columns!(),
+        " FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) j",
+        tasks_of_j!()
+    ),
     lock_call: "SELECT image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, price_micros, currency, state, attempts, \
             fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
             CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), \
@@ -71,14 +116,14 @@ static SQL: Statements = Statements {
     begin_submit: "UPDATE image_edit_calls SET state = 'submitting', submitted_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
-        WHERE edit_key = ? AND fence = ? AND state = 'submitting'",
+        WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
-    requeue_call: "UPDATE image_edit_calls SET state = 'queued', owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
-            attempts = attempts + ?, last_error = ?, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
+    requeue_call: "UPDATE image_edit_calls SET state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
+            result_hash = NULL, attempts = attempts + ?, last_error = ?, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    hand_over_call: "UPDATE image_edit_calls SET owner = NULL, lease_until = NULL, last_error = COALESCE(?, last_error), \
+    hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = COALESCE(?, last_error), \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
     count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + ?, last_error = ?, \
@@ -93,18 +138,23 @@ static SQL: Statements = Statements {
             currency = VALUES(currency), hit_count = image_edit_cache.hit_count + VALUES(hit_count), last_hit_at = UTC_TIMESTAMP(3), \
             updated_at = UTC_TIMESTAMP(3)",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
-    lock_waiting_tasks: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
-            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, CAST(created_at AS CHAR), \
-            CAST(completed_at AS CHAR), inputs, error FROM image_edit_tasks \
-        WHERE task_id IN (SELECT w.task_id FROM image_edit_waits w WHERE w.edit_key = ?) ORDER BY task_id FOR UPDATE",
-    update_tasks: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$.id', status VARCHAR(16) PATH '$.status', \
+    lock_tasks: concat!(
+        "SELECT ",
+        task_columns!(),
+        " FROM JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(64) CHARACTER SET ascii PATH '$')) j \
+        STRAIGHT_JOIN image_edit_tasks t FORCE INDEX (task_id) ON t.task_id = j.k FOR UPDATE"
+    ),
+    update_tasks: concat!(
+        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$.id', status VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.status', \
             joined INT PATH '$.joined', paid INT PATH '$.paid', failed INT PATH '$.failed', paid_micros BIGINT PATH '$.paid_micros', \
-            saved_micros BIGINT PATH '$.saved_micros', results LONGTEXT PATH '$.results', error TEXT PATH '$.error', ended INT PATH '$.ended')) j \
-        STRAIGHT_JOIN image_edit_tasks t ON t.id = j.id \
-        SET t.status = j.status, t.joined_images = j.joined, t.paid_images = j.paid, t.failed_images = j.failed, \
+            saved_micros BIGINT PATH '$.saved_micros', results LONGTEXT CHARACTER SET utf8mb4 PATH '$.results', \
+            error LONGTEXT CHARACTER SET utf8mb4 PATH '$.error', ended INT PATH '$.ended')) j",
+        tasks_of_j!(),
+        "SET t.status = j.status, t.joined_images = j.joined, t.paid_images = j.paid, t.failed_images = j.failed, \
             t.paid_micros = j.paid_micros, t.saved_micros = j.saved_micros, t.results = j.results, t.error = j.error, \
             t.event_due = IF(j.ended = 1, UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, NULL), \
-            t.completed_at = IF(j.ended = 1, UTC_TIMESTAMP(3), NULL), t.updated_at = UTC_TIMESTAMP(3)",
+            t.completed_at = IF(j.ended = 1, UTC_TIMESTAMP(3), NULL), t.updated_at = UTC_TIMESTAMP(3)"
+    ),
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ?",
@@ -112,22 +162,38 @@ static SQL: Statements = Statements {
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= UTC_TIMESTAMP(3) ORDER BY wake_at LIMIT ? \
         FOR UPDATE SKIP LOCKED",
-    snooze_calls: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) PATH '$')) j STRAIGHT_JOIN image_edit_calls c ON c.edit_key = UNHEX(j.k) \
-        SET c.wakes = c.wakes + 1, c.wake_at = UTC_TIMESTAMP(3) + INTERVAL LEAST(?  * (1 << LEAST(c.wakes, 6)), 600000) * 1000 MICROSECOND",
-    due_events: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
-            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, CAST(created_at AS CHAR), \
-            CAST(completed_at AS CHAR), inputs, error FROM image_edit_tasks \
-        WHERE event_due <= UTC_TIMESTAMP(3) ORDER BY event_due LIMIT ? FOR UPDATE SKIP LOCKED",
-    snooze_events: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) j STRAIGHT_JOIN image_edit_tasks t ON t.id = j.id \
-        SET t.event_due = UTC_TIMESTAMP(3) + INTERVAL 30 SECOND",
+    // `wake_at` first: MySQL sees the columns that it has assigned already.
+    snooze_calls: concat!(
+        "UPDATE ",
+        keys!(),
+        calls_of_j!(),
+        "SET c.wake_at = UTC_TIMESTAMP(3) + INTERVAL LEAST(? * (1 << LEAST(c.wakes, 6)), 600000) * 1000 MICROSECOND, c.wakes = c.wakes + 1"
+    ),
+    due_events: concat!(
+        "SELECT ",
+        task_columns!(),
+        " FROM image_edit_tasks t WHERE t.event_due <= UTC_TIMESTAMP(3) ORDER BY t.event_due LIMIT ? \
+        FOR UPDATE SKIP LOCKED"
+    ),
+    snooze_events: concat!(
+        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) j",
+        tasks_of_j!(),
+        "SET t.event_due = UTC_TIMESTAMP(3) + INTERVAL 30 SECOND"
+    ),
     insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', UTC_TIMESTAMP(3), UTC_TIMESTAMP(3)) \
         ON DUPLICATE KEY UPDATE last_at = UTC_TIMESTAMP(3)",
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
 };
 
+/// Waits a minute for whoever else migrates this database. 64 characters at most.
+const LOCK_MIGRATIONS: &str =
+    "SELECT CAST(GET_LOCK(CONCAT('retouch-migrate-', MD5(DATABASE())), 60) AS SIGNED)";
+/// A migration that was begun and not ended is run again from its beginning.
+const FORGET_UNFINISHED: &str = "DELETE FROM retouch_migrations WHERE NOT success";
+
 /// A MySQL or MariaDB database.
-pub struct MySqlDb {
+pub(super) struct MySqlDb {
     pool: MySqlPool,
 }
 
@@ -136,7 +202,7 @@ impl MySqlDb {
     ///
     /// # Errors
     /// [`DbError::Failed`] where the URL cannot be understood.
-    pub fn open(url: &str, connections: u32) -> Result<Self, DbError> {
+    pub(super) fn open(url: &str, connections: u32) -> Result<Self, DbError> {
         let options =
             MySqlConnectOptions::from_str(url).map_err(|error| DbError::Failed(error.to_string()))?;
         // One connection keeps every statement text of ours prepared.
@@ -160,7 +226,31 @@ impl MySqlDb {
 }
 
 fn error(error: sqlx::Error) -> DbError {
-    classify(error, CONFLICT, DUPLICATE)
+    classify(error, |number| match number {
+        // Deadlock; lock wait timeout; record changed since last read (MariaDB 11.6+).
+        1213 | 1205 | 1020 => DbError::Conflict,
+        1062 => DbError::Duplicate,
+        // Shutting down, starting, full, read-only during a failover, too many connections, or we were cut off.
+        1021
+        | 1040
+        | 1041
+        | 1047
+        | 1053
+        | 1077..=1080
+        | 1114
+        | 1129
+        | 1203
+        | 1290
+        | 1317
+        | 1836
+        | 1927
+        | 1969
+        | 3024
+        | 3168
+        | 3169
+        | 4031 => DbError::Unavailable,
+        _ => DbError::Failed,
+    })
 }
 
 impl_tx!(MySql, MySqlArguments, Row::MySql, error);
@@ -181,22 +271,26 @@ impl Db for MySqlDb {
 
     async fn schema_state(&self) -> Result<SchemaState, DbError> {
         let mut connection = self.plain().await?;
-        let tables = connection.rows(SQL.our_tables, &[]).await?;
-        let tables = tables.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
-        let applied = if tables.iter().any(|table| table == schema::TABLE) {
-            let sql = AssertSqlSafe(schema::APPLIED.to_owned());
-            sqlx::query_scalar(sql).fetch_all(&self.pool).await.map_err(error)?
-        } else {
-            Vec::new()
-        };
-        Ok(SchemaState::of(&tables, applied, schema::MYSQL))
+        SchemaState::read(&mut *connection, SQL.our_tables, schema::MYSQL).await
     }
 
-    async fn migrate(&self) -> Result<(), DbError> {
-        schema::migrator(schema::MYSQL)
-            .run(&self.pool)
-            .await
-            .map_err(|error| DbError::Failed(error.to_string()))
+    async fn migrate(&self) -> Result<SchemaState, DbError> {
+        let mut connection = self.pool.acquire().await.map_err(error)?;
+        // The lock is the connection's: it must not go back to the pool with it.
+        connection.close_on_drop();
+        let locked = connection.rows(LOCK_MIGRATIONS, vals![]).await?;
+        if locked.first().map(|row| row.opt_int(0)).transpose()? != Some(Some(1)) {
+            return Err(DbError::Unavailable("another program is migrating this database".to_owned()));
+        }
+        let state = SchemaState::read(&mut connection, SQL.our_tables, schema::MYSQL).await?;
+        if !state.wants_migration() {
+            return Ok(state);
+        }
+        if state != SchemaState::Empty {
+            connection.run(FORGET_UNFINISHED, vals![]).await?;
+        }
+        schema::migrate(schema::MYSQL, &mut *connection).await?;
+        SchemaState::read(&mut connection, SQL.our_tables, schema::MYSQL).await
     }
 
     async fn close(&self) {

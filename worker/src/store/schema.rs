@@ -1,24 +1,26 @@
 //! Migrations: which a database has, which this program needs, and what to say when they differ.
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
-/// Where applied migrations are recorded: a name of our own, so that another program's table is not mistaken for it.
-pub const TABLE: &str = "retouch_migrations";
-/// The versions that were applied.
-pub const APPLIED: &str = "SELECT version FROM retouch_migrations WHERE success ORDER BY version";
+use super::db::{DbError, Tx, vals};
 
-/// One migration: version, name, text.
-pub type Step = (i64, &'static str, &'static str);
+/// Where applied migrations are recorded: a name of our own, so that another program's table is not mistaken for it.
+const TABLE: &str = "retouch_migrations";
+const APPLIED: &str = "SELECT version, CASE WHEN success THEN 1 ELSE 0 END FROM retouch_migrations";
+
+/// One migration: version, name, text. MySQL commits each statement of it, so every statement there must bear to
+/// be run again after a crash in the middle (`IF NOT EXISTS`).
+pub(super) type Step = (i64, &'static str, &'static str);
 
 /// For MySQL and MariaDB.
-pub const MYSQL: &[Step] = &[
+pub(super) const MYSQL: &[Step] = &[
     (1, "tables", include_str!("../../../migrations/mysql/0001_tables.sql")),
     (2, "embedded broker", include_str!("../../../migrations/mysql/0002_embedded_broker.sql")),
 ];
 
 /// For SQLite.
-pub const SQLITE: &[Step] = &[
+pub(super) const SQLITE: &[Step] = &[
     (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
     (2, "embedded broker", include_str!("../../../migrations/sqlite/0002_embedded_broker.sql")),
 ];
@@ -61,8 +63,34 @@ const OUR_TABLES: &[&str] = &[
 ];
 
 impl SchemaState {
+    /// What is in a database, compared with `steps`. `our_tables` is the dialect's query for all table names.
+    pub(super) async fn read(
+        connection: &mut dyn Tx,
+        our_tables: &'static str,
+        steps: &[Step],
+    ) -> Result<Self, DbError> {
+        let rows = connection.rows(our_tables, vals![]).await?;
+        let tables = rows.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
+        let mut applied = Vec::new();
+        if tables.iter().any(|table| table == TABLE) {
+            for row in connection.rows(APPLIED, vals![]).await? {
+                // A version that was begun and not ended is ours, and is made up for.
+                applied.push(if row.int(1)? == 1 { row.int(0)? } else { 0 });
+            }
+        }
+        Ok(Self::of(&tables, applied, steps))
+    }
+
+    /// Whether [`Store::migrate`](super::Store::migrate) has something to do; it touches nothing else.
+    pub(super) fn wants_migration(&self) -> bool {
+        match self {
+            Self::Empty | Self::Behind { .. } => true,
+            Self::Current | Self::Ahead { .. } | Self::Foreign { .. } => false,
+        }
+    }
+
     /// Compares the tables that are there and the versions that were applied with `steps`.
-    pub fn of(tables: &[String], applied: Vec<i64>, steps: &[Step]) -> Self {
+    fn of(tables: &[String], applied: Vec<i64>, steps: &[Step]) -> Self {
         let needs = steps.iter().map(|step| step.0).max().unwrap_or_default();
         let Some(at) = applied.into_iter().max() else {
             let foreign = tables.iter().filter(|table| OUR_TABLES.contains(&table.as_str())).cloned();
@@ -98,13 +126,16 @@ impl std::fmt::Display for SchemaState {
     }
 }
 
-/// The runner for a dialect's migrations.
-pub fn migrator(steps: &[Step]) -> Migrator {
+/// Applies `steps`. The dialects keep other programs away themselves: of sqlx's locks one is none at all to MariaDB
+/// (it waits for -1 seconds), and for SQLite there is none.
+pub(super) async fn migrate<C: Migrate>(steps: &[Step], connection: &mut C) -> Result<(), DbError> {
     let migration = |&(version, name, sql): &Step| {
         let sql = AssertSqlSafe(sql.to_owned()).into_sql_str();
         Migration::new(version, name.into(), MigrationType::Simple, sql, false)
     };
     let mut migrator = Migrator::with_migrations(steps.iter().map(migration).collect());
     migrator.dangerous_set_table_name(TABLE);
-    migrator
+    migrator.set_locking(false);
+    let done = migrator.run_direct(None, connection, false).await;
+    done.map_err(|error| DbError::Failed(error.to_string()))
 }

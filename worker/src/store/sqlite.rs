@@ -7,19 +7,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::Sqlite;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Sqlite};
 
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
 use super::schema::{self, SchemaState};
 
-/// SQLITE_BUSY, SQLITE_LOCKED and their extended codes.
-const CONFLICT: &[&str] = &["5", "6", "261", "517", "262"];
-/// Unique index; primary key.
-const DUPLICATE: &[&str] = &["2067", "1555"];
+/// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
+macro_rules! task_columns {
+    () => {
+        "t.id, t.task_id, t.request_hash, t.edit_type, t.status, t.total_images, t.hit_images, t.joined_images, t.paid_images, \
+        t.failed_images, t.paid_micros, t.saved_micros, t.currency, t.results, t.metadata, t.reply_to, t.correlation_id, \
+        t.created_at, t.completed_at, t.inputs, t.error"
+    };
+}
 
 static SQL: Statements = Statements {
     lookup: "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
@@ -47,9 +51,12 @@ static SQL: Statements = Statements {
             strftime('%Y-%m-%d %H:%M:%f', 'now'), iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL))",
     count_hits: "UPDATE image_edit_cache SET hit_count = hit_count + (j.value ->> 'count'), last_hit_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?) j WHERE image_edit_cache.edit_key = unhex(j.value ->> 'edit_key')",
-    find_task: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
-            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, created_at, completed_at, inputs, error \
-        FROM image_edit_tasks WHERE task_id = ?",
+    find_task: concat!("SELECT ", task_columns!(), " FROM image_edit_tasks t WHERE t.task_id = ?"),
+    tasks_by_id: concat!(
+        "SELECT ",
+        task_columns!(),
+        " FROM json_each(?) j CROSS JOIN image_edit_tasks t ON t.id = j.value"
+    ),
     lock_call: "SELECT image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, price_micros, currency, state, attempts, \
             fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
             coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), \
@@ -71,15 +78,15 @@ static SQL: Statements = Statements {
     begin_submit: "UPDATE image_edit_calls SET state = 'submitting', submitted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, \
-            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state = 'submitting'",
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
-    requeue_call: "UPDATE image_edit_calls SET state = 'queued', owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
-            attempts = attempts + ?, last_error = ?, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
+    requeue_call: "UPDATE image_edit_calls SET state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, \
+            submitted_at = NULL, result_hash = NULL, attempts = attempts + ?, last_error = ?, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    hand_over_call: "UPDATE image_edit_calls SET owner = NULL, lease_until = NULL, last_error = coalesce(?, last_error), \
+    hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = coalesce(?, last_error), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
     count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + ?, last_error = ?, \
@@ -95,9 +102,11 @@ static SQL: Statements = Statements {
             price_micros = excluded.price_micros, currency = excluded.currency, hit_count = image_edit_cache.hit_count + excluded.hit_count, \
             last_hit_at = excluded.last_hit_at, updated_at = excluded.updated_at",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
-    lock_waiting_tasks: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
-            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, created_at, completed_at, inputs, error \
-        FROM image_edit_tasks WHERE task_id IN (SELECT w.task_id FROM image_edit_waits w WHERE w.edit_key = ?) ORDER BY task_id",
+    lock_tasks: concat!(
+        "SELECT ",
+        task_columns!(),
+        " FROM json_each(?) j CROSS JOIN image_edit_tasks t ON t.task_id = j.value"
+    ),
     update_tasks: "UPDATE image_edit_tasks SET status = j.value ->> 'status', joined_images = j.value ->> 'joined', paid_images = j.value ->> 'paid', \
             failed_images = j.value ->> 'failed', paid_micros = j.value ->> 'paid_micros', saved_micros = j.value ->> 'saved_micros', \
             results = j.value ->> 'results', error = j.value ->> 'error', \
@@ -113,9 +122,12 @@ static SQL: Statements = Statements {
     snooze_calls: "UPDATE image_edit_calls SET wakes = wakes + 1, \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (min(?2 * (1 << min(wakes, 6)), 600000) / 1000.0) || ' seconds') \
         FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value)",
-    due_events: "SELECT id, task_id, request_hash, edit_type, status, total_images, hit_images, joined_images, paid_images, failed_images, \
-            paid_micros, saved_micros, currency, results, metadata, reply_to, correlation_id, created_at, completed_at, inputs, error \
-        FROM image_edit_tasks WHERE event_due <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY event_due LIMIT ?",
+    due_events: concat!(
+        "SELECT ",
+        task_columns!(),
+        " FROM image_edit_tasks t \
+        WHERE t.event_due <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY t.event_due LIMIT ?"
+    ),
     snooze_events: "UPDATE image_edit_tasks SET event_due = strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds') \
         WHERE id IN (SELECT value FROM json_each(?))",
     insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
@@ -125,7 +137,7 @@ static SQL: Statements = Statements {
 };
 
 /// A SQLite file.
-pub struct SqliteDb {
+pub(super) struct SqliteDb {
     pool: SqlitePool,
 }
 
@@ -134,7 +146,7 @@ impl SqliteDb {
     ///
     /// # Errors
     /// [`DbError::Unavailable`] where the folder cannot be made.
-    pub fn open(path: &Path) -> Result<Self, DbError> {
+    pub(super) fn open(path: &Path) -> Result<Self, DbError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
                 .map_err(|error| DbError::Unavailable(format!("{}: {error}", folder.display())))?;
@@ -155,13 +167,21 @@ impl SqliteDb {
     }
 
     /// The pool, for the embedded broker that lives in the same file.
-    pub fn pool(&self) -> SqlitePool {
+    pub(super) fn pool(&self) -> SqlitePool {
         self.pool.clone()
     }
 }
 
 fn error(error: sqlx::Error) -> DbError {
-    classify(error, CONFLICT, DUPLICATE)
+    classify(error, |code| match (code, code & 0xff) {
+        // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY
+        (2067 | 1555, _) => DbError::Duplicate,
+        // SQLITE_BUSY, SQLITE_LOCKED, and what extends them.
+        (_, 5 | 6) => DbError::Conflict,
+        // SQLITE_NOMEM, SQLITE_INTERRUPT, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+        (_, 7 | 9 | 10 | 13 | 14) => DbError::Unavailable,
+        _ => DbError::Failed,
+    })
 }
 
 impl_tx!(Sqlite, SqliteArguments, Row::Sqlite, error);
@@ -182,22 +202,20 @@ impl Db for SqliteDb {
 
     async fn schema_state(&self) -> Result<SchemaState, DbError> {
         let mut connection = self.plain().await?;
-        let tables = connection.rows(SQL.our_tables, &[]).await?;
-        let tables = tables.iter().map(|row| row.text(0)).collect::<Result<Vec<_>, _>>()?;
-        let applied = if tables.iter().any(|table| table == schema::TABLE) {
-            let sql = AssertSqlSafe(schema::APPLIED.to_owned());
-            sqlx::query_scalar(sql).fetch_all(&self.pool).await.map_err(error)?
-        } else {
-            Vec::new()
-        };
-        Ok(SchemaState::of(&tables, applied, schema::SQLITE))
+        SchemaState::read(&mut *connection, SQL.our_tables, schema::SQLITE).await
     }
 
-    async fn migrate(&self) -> Result<(), DbError> {
-        schema::migrator(schema::SQLITE)
-            .run(&self.pool)
-            .await
-            .map_err(|error| DbError::Failed(error.to_string()))
+    async fn migrate(&self) -> Result<SchemaState, DbError> {
+        // One transaction around it all: sqlx itself keeps no two programs apart here.
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(error)?;
+        let state = SchemaState::read(&mut tx, SQL.our_tables, schema::SQLITE).await?;
+        if !state.wants_migration() {
+            return Ok(state);
+        }
+        schema::migrate(schema::SQLITE, &mut *tx).await?;
+        let state = SchemaState::read(&mut tx, SQL.our_tables, schema::SQLITE).await?;
+        tx.commit().await.map_err(error)?;
+        Ok(state)
     }
 
     async fn close(&self) {
