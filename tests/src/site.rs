@@ -185,6 +185,11 @@ impl Site {
         purged
     }
 
+    /// A producer's own queue for replies, by its name; on RabbitMQ only.
+    pub async fn reply_queue(&self) -> (String, Listener) {
+        self.amqp().own_queue().await
+    }
+
     // ---- out
 
     /// One number from the database.

@@ -28,5 +28,7 @@ mod broker_supervise;
 mod client;
 mod flow_counts;
 mod flow_identity;
+mod flow_messages;
+mod flow_partial;
 mod flow_scale;
 mod harness;
