@@ -27,6 +27,7 @@ mod broker_rabbitmq;
 mod broker_supervise;
 mod client;
 mod flow_counts;
+mod flow_editor;
 mod flow_identity;
 mod flow_messages;
 mod flow_partial;
