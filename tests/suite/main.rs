@@ -9,3 +9,4 @@ mod broker_rabbitmq;
 mod broker_supervise;
 mod client;
 mod harness;
+mod store_conformance;
