@@ -1,5 +1,5 @@
-//! What one test has for itself on the shared servers: a database, a namespace on the broker, a folder. All of
-//! it is removed when the test ends, also when it fails.
+//! What one test has for itself on the shared servers: a database, a namespace on the broker, a folder. All
+//! of it is removed when the test ends, also when it fails.
 
 use std::{path::Path, time::Duration};
 
@@ -130,7 +130,8 @@ impl Env {
         self.management.queues(&self.name).await.unwrap()
     }
 
-    /// The program with this test's servers, namespace and blobs; pictures may come from this machine. Its own HTTP server is off.
+    /// The program with this test's servers, namespace and blobs; pictures may come from this machine. Its
+    /// own HTTP server is off.
     #[must_use]
     pub fn program(&self, arguments: &[&str]) -> Program {
         std::fs::create_dir_all(self.folder.path().join("blobs")).unwrap();
@@ -143,8 +144,8 @@ impl Env {
             .env("RETOUCH_HTTP", "off")
     }
 
-    /// Waits until [`Env::leftovers`] finds nothing, and panics with what it finds. Call it at the end of a test,
-    /// while the workers still run.
+    /// Waits until [`Env::leftovers`] finds nothing, and panics with what it finds. Call it at the end of a
+    /// test, while the workers still run.
     pub async fn nothing_left(&self) {
         let mut left = String::new();
         let clean = wait::poll(wait::SOON, async || {
@@ -156,9 +157,9 @@ impl Env {
         }
     }
 
-    /// What of the work is not finished, in words; empty when all is: unacknowledged messages, messages in queues
-    /// (dead letters may stay: the test says what it expects of them), open waits, leases, open calls, tasks without an
-    /// end, events that were not sent.
+    /// What of the work is not finished, in words; empty when all is: unacknowledged messages, messages in
+    /// queues (dead letters may stay: the test says what it expects of them), open waits, leases, open calls,
+    /// tasks without an end, events that were not sent.
     pub async fn leftovers(&self) -> String {
         let mut left = Vec::new();
         for Queue { name, ready, unacknowledged } in self.queues().await {
@@ -180,9 +181,9 @@ impl Env {
 
 impl Drop for Env {
     fn drop(&mut self) {
-        // A thread, because a runtime cannot be entered from within another; and a client of its own, because the
-        // other's open connections are driven by the test's runtime, which may be waiting for this thread.
-        // The servers may be down by now, which is the test's right; then nothing is left to remove.
+        // A thread, because a runtime cannot be entered from within another; and a client of its own, because
+        // the other's open connections are driven by the test's runtime, which may be waiting for this
+        // thread. The servers may be down by now, which is the test's right; then nothing is left to remove.
         let (name, url, management) =
             (self.name.clone(), self.mysql_url.clone(), Management::new(&self.http_url));
         let clean = async move {

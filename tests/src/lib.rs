@@ -1,6 +1,8 @@
-//! What the suite stands on: real servers, an isolated environment for each test, pictures, faults, the program.
+//! What the suite stands on: real servers, an isolated environment for each test, pictures, faults, the
+//! program.
 //!
-//! Nothing here waits by sleeping: it waits for a signal, or polls with a deadline and then says what it waited for.
+//! Nothing here waits by sleeping: it waits for a signal, or polls with a deadline and then says what it
+//! waited for.
 
 // All of this is test code although none of it is marked `#[test]`: to fail loudly is its job.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]

@@ -149,7 +149,8 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
         Some(Answer::Redirect(to)) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
         Some(Answer::CutOff(bytes)) => {
             let half = bytes.slice(..bytes.len() / 2);
-            // What was said is sent when the body has nothing more to say for now; an error at once would send nothing.
+            // What was said is sent when the body has nothing more to say for now; an error at once would
+            // send nothing.
             let end = stream::once(async {
                 tokio::task::yield_now().await;
                 Err(io::Error::other("cut off as the test asked"))

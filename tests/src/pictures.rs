@@ -1,5 +1,5 @@
-//! Small pictures that differ by their seed, and comparison by what is seen rather than by bytes: an encoder may
-//! change its output without changing the picture.
+//! Small pictures that differ by their seed, and comparison by what is seen rather than by bytes: an encoder
+//! may change its output without changing the picture.
 
 use std::io::Cursor;
 
@@ -22,7 +22,8 @@ pub fn picture_as(seed: u64, width: u32, height: u32, format: ImageFormat) -> Ve
     encode(&drawing(seed, width, height), format)
 }
 
-/// The pixels of [`picture_as`]: a smooth drawing, as photographs are smooth, with the seed written in its first row.
+/// The pixels of [`picture_as`]: a smooth drawing, as photographs are smooth, with the seed written in its
+/// first row.
 #[must_use]
 pub fn drawing(seed: u64, width: u32, height: u32) -> RgbImage {
     let seeds = seed.to_le_bytes();

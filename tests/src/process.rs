@@ -1,7 +1,7 @@
 //! Child processes that cannot outlive the process that started them, however it ends.
 //!
-//! Every child runs in a process group of its own, together with a *guardian*: a shell that blocks on a pipe whose
-//! other end only we hold. When we die (even by SIGKILL, even when the test runner gives up on us) the
+//! Every child runs in a process group of its own, together with a *guardian*: a shell that blocks on a pipe
+//! whose other end only we hold. When we die (even by SIGKILL, even when the test runner gives up on us) the
 //! pipe closes and the guardian kills its group. The guardian leads the group, so the group's id cannot be
 //! given to somebody else while we may still want to kill it.
 
@@ -20,8 +20,16 @@ use nix::{
 };
 use tokio::sync::watch;
 
-/// Reads until the pipe closes, removes what the dead owner can no longer remove, kills its own group.
-const GUARD: &str = r#"read -r _; [ -z "$1" ] || rm -rf -- "$1"; kill -9 0"#;
+/// Reads until the pipe closes, then kills its own group and removes what the dead owner no longer can. The
+/// removal is left to a process outside of the group, because nothing may write any more when it begins; the
+/// last system call of a killed process can still come between, hence the second try.
+const GUARD: &str = r#"
+    read -r _
+    exec setsid --fork sh -c '
+        kill -9 "-$1"
+        [ -z "$2" ] || rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }
+    ' remover "$$" "$1"
+"#;
 
 /// One child with whatever it starts; all of it is killed on drop.
 #[derive(Debug)]

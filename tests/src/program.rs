@@ -1,5 +1,5 @@
-//! The built program `retouch` as a child process: started with exactly the settings a test names, watched line by
-//! line, killed in every way.
+//! The built program `retouch` as a child process: started with exactly the settings a test names, watched
+//! line by line, killed in every way.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -128,8 +128,8 @@ impl Running {
         self.home.path()
     }
 
-    /// Waits for a line, of either stream, that contains `part`, and returns it; lines that came before this call
-    /// count. Panics with the whole output when it does not come soon or the program ends without it.
+    /// Waits for a line, of either stream, that contains `part`, and returns it; lines that came before this
+    /// call count. Panics with the whole output when it does not come soon or the program ends without it.
     pub async fn line(&self, part: &str) -> String {
         self.line_after(0, part).await
     }
@@ -224,7 +224,8 @@ struct Output {
 }
 
 impl Output {
-    /// Reads in a thread, so that the program never waits for a test to read, whatever the test's runtime does.
+    /// Reads in a thread, so that the program never waits for a test to read, whatever the test's runtime
+    /// does.
     fn read(this: &Arc<Self>, stream: Stream, from: impl Read + Send + 'static) {
         let output = Arc::clone(this);
         std::thread::spawn(move || {

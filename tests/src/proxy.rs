@@ -1,6 +1,8 @@
-//! A TCP proxy for faults: in front of the broker, the database or a provider it cuts, stalls, resets or refuses.
+//! A TCP proxy for faults: in front of the broker, the database or a provider it cuts, stalls, resets or
+//! refuses.
 //!
-//! Each fault is in force when its function returns: no byte passes a stalled proxy, no connection outlives a cut.
+//! Each fault is in force when its function returns: no byte passes a stalled proxy, no connection outlives a
+//! cut.
 
 use std::{
     io,

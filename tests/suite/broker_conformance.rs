@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::join_all;
+use retouch_shared::wire::MAX_MESSAGE_BYTES;
 use retouch_tests::wait::{SOON, until};
 use retouch_worker::broker::{Broker, BrokerError, Consumer, Delivery, Destination, Message, Queue};
 
@@ -77,6 +78,14 @@ async fn a_published_message_is_delivered_whole<S: Stage>() {
     assert!(settler.ack().await);
 }
 
+async fn the_largest_message_is_delivered_whole<S: Stage>() {
+    let (_stage, broker) = set::<S>().await;
+    let bytes: Vec<u8> = (0..MAX_MESSAGE_BYTES).map(|n| n.to_le_bytes()[n % 4]).collect();
+    broker.publish(Destination::Queue(Queue::Tasks), Message::new(bytes.clone())).await.unwrap();
+    let mut consumer = broker.consume(Queue::Tasks, 1).await.unwrap();
+    assert!(next(&mut consumer).await.message.payload == bytes, "other bytes came out");
+}
+
 async fn an_unsettled_message_comes_back_when_its_consumer_is_dropped<S: Stage>() {
     let (_stage, broker) = set::<S>().await;
     publish(&broker, Queue::Tasks, &["one", "two"]).await;
@@ -115,15 +124,17 @@ async fn a_handed_back_message_goes_to_somebody_else<S: Stage>() {
     assert!(next(&mut second).await.redelivered);
 }
 
-async fn what_is_under_way_can_be_acknowledged_after_its_consumer_was_dropped<S: Stage>() {
+async fn a_dropped_consumer_gives_back_what_was_sent_ahead_and_can_still_finish_the_rest<S: Stage>() {
     let (_stage, broker) = set::<S>().await;
-    publish(&broker, Queue::Tasks, &["one"]).await;
-    let mut consumer = broker.consume(Queue::Tasks, 1).await.unwrap();
-    let delivery = next(&mut consumer).await;
-    drop(consumer);
-    // A second consumer sees everything that comes back.
+    publish(&broker, Queue::Tasks, &["one", "two"]).await;
     let mut consumer = broker.consume(Queue::Tasks, 2).await.unwrap();
-    assert!(delivery.settler.ack().await);
+    let under_way = next(&mut consumer).await;
+    depth_becomes(&broker, Queue::Tasks, 0).await;
+    drop(consumer);
+    // This consumer sees everything that comes back.
+    let mut consumer = broker.consume(Queue::Tasks, 2).await.unwrap();
+    assert_eq!(body(&next(&mut consumer).await), "two");
+    assert!(under_way.settler.ack().await);
     publish(&broker, Queue::Tasks, &["last"]).await;
     assert_eq!(body(&next(&mut consumer).await), "last");
 }
@@ -346,10 +357,11 @@ macro_rules! promises {
 
 promises!(
     a_published_message_is_delivered_whole,
+    the_largest_message_is_delivered_whole,
     an_unsettled_message_comes_back_when_its_consumer_is_dropped,
     a_delivery_dropped_unsettled_comes_back_at_once,
     a_handed_back_message_goes_to_somebody_else,
-    what_is_under_way_can_be_acknowledged_after_its_consumer_was_dropped,
+    a_dropped_consumer_gives_back_what_was_sent_ahead_and_can_still_finish_the_rest,
     an_acknowledged_message_never_comes_back,
     a_delayed_message_comes_not_before_its_delay_and_keeps_queue_and_headers,
     a_short_delay_does_not_wait_for_a_long_one,

@@ -12,7 +12,7 @@ use retouch_shared::publisher::{Outgoing, Publisher};
 use retouch_shared::topology::Topology;
 use retouch_tests::env::Env;
 use retouch_tests::proxy::Proxy;
-use retouch_tests::wait::SOON;
+use retouch_tests::wait::{SOON, until};
 use retouch_worker::broker::rabbitmq::RabbitMq;
 use retouch_worker::broker::rabbitmq::topology::FindingState;
 use retouch_worker::broker::{Broker, BrokerError, Destination, Message, Queue};
@@ -156,26 +156,34 @@ async fn after_a_cut_all_publishers_share_one_new_connection() {
     assert_eq!(proxy.accepted(), before + 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_that_hears_nothing_gives_up_and_starts_over() {
-    let env = Env::new().await;
-    let (proxy, url) = Proxy::before(env.amqp_url()).await;
-    connect(&env, &url).await.declare(&[]).await.unwrap();
-    let link = Link::new(&url, SOON).unwrap();
-    let publisher = Publisher::new(link, "test", Duration::from_millis(500));
-    let outgoing = || Outgoing {
-        exchange: env.namespace().into(),
+/// A publisher that waits for confirms for half a second, and a task for it to publish.
+fn impatient(url: &str, namespace: &str) -> (Publisher, impl Fn() -> Outgoing + use<>) {
+    let publisher = Publisher::new(Link::new(url, SOON).unwrap(), "test", Duration::from_millis(500));
+    let namespace = namespace.to_owned();
+    let outgoing = move || Outgoing {
+        exchange: namespace.as_str().into(),
         routing_key: "tasks".into(),
         mandatory: true,
         payload: Box::new("x"),
         properties: BasicProperties::default(),
     };
+    (publisher, outgoing)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_hears_nothing_gives_up_and_starts_over() {
+    let env = Env::new().await;
+    let (proxy, url) = Proxy::before(env.amqp_url()).await;
+    connect(&env, &url).await.declare(&[]).await.unwrap();
+    let (publisher, outgoing) = impatient(&url, env.namespace());
     publisher.publish(outgoing()).await.unwrap();
+    let before = proxy.accepted();
     proxy.stall();
     let answer = publisher.publish(outgoing()).await;
     assert!(matches!(&answer, Err(AmqpError::Unavailable(why)) if why.contains("confirm")), "{answer:?}");
     proxy.resume();
     publisher.publish(outgoing()).await.unwrap();
+    assert_eq!(proxy.accepted(), before + 1, "it went on with a link that answers nobody");
     publisher.close().await;
 }
 
@@ -199,10 +207,8 @@ mod own_servers {
         server.kill9();
         server.stop_and_restart().await.unwrap();
         // The same broker: it connects again by itself.
-        let mut consumer = retouch_tests::wait::until("a consumer after the restart", async || {
-            broker.consume(Queue::Tasks, 2).await.ok()
-        })
-        .await;
+        let mut consumer =
+            until("a consumer after the restart", async || broker.consume(Queue::Tasks, 2).await.ok()).await;
         let mut bodies = [body(&next(&mut consumer).await), body(&next(&mut consumer).await)];
         bodies.sort();
         assert_eq!(bodies, ["one", "two"]);
@@ -224,5 +230,28 @@ mod own_servers {
         publish(&limited, "one").await.unwrap();
         let mut consumer = limited.consume(Queue::Tasks, 1).await.unwrap();
         assert_eq!(body(&next(&mut consumer).await), "one");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_broker_short_of_memory_takes_acknowledgements_but_no_messages() {
+        let server = services::RabbitMq::start().await.unwrap();
+        let broker = on(&server).await;
+        broker.declare(&[]).await.unwrap();
+        publish(&broker, "one").await.unwrap();
+        let mut consumer = broker.consume(Queue::Tasks, 1).await.unwrap();
+        let delivery = next(&mut consumer).await;
+        let (publisher, outgoing) = impatient(&server.amqp_url(), "retouch");
+        server.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]).await.unwrap();
+        // The broker says so with the first message that it keeps waiting.
+        let told = async || match publisher.publish(outgoing()).await {
+            Err(AmqpError::Unavailable(why)) if why.contains("short of memory") => Some(()),
+            Ok(()) | Err(AmqpError::Unavailable(_)) => None,
+            other => panic!("{other:?}"),
+        };
+        until("a publisher that is told", told).await;
+        assert!(delivery.settler.ack().await);
+        assert!(broker.depth(Queue::Tasks).await.is_ok());
+        server.ctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]).await.unwrap();
+        until("publishing again", async || publisher.publish(outgoing()).await.ok()).await;
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures::future::join_all;
-use lapin::options::QueuePurgeOptions;
 use retouch_shared::client::{Producer, ProducerError, Timeouts};
 use retouch_shared::event::{Event, TaskStatus};
 use retouch_shared::params::Params;
@@ -14,8 +13,8 @@ use retouch_shared::topology::Topology;
 use retouch_shared::wire::{ImageRef, TaskMessage};
 use retouch_tests::env::Env;
 use retouch_tests::proxy::Proxy;
-use retouch_tests::wait::SOON;
-use retouch_worker::broker::{Broker, Destination, Message, Queue};
+use retouch_tests::wait::{SOON, until};
+use retouch_worker::broker::{Broker, BrokerError, Delivery, Destination, Message, Queue};
 
 use crate::broker_conformance::next;
 use crate::broker_rabbitmq::connect;
@@ -67,14 +66,18 @@ async fn answer(broker: Arc<dyn Broker>, count: usize) {
         taken.push(next(&mut consumer).await);
     }
     while let Some(delivery) = taken.pop() {
-        let task = Task::decode(&delivery.message.payload).unwrap();
-        assert_eq!(delivery.message.correlation_id.as_deref(), Some(task.task_id.as_str()));
-        let mut reply = Message::new(serde_json::to_vec(&event(&task.task_id)).unwrap());
-        reply.correlation_id = delivery.message.correlation_id;
-        let to = Destination::Reply(delivery.message.reply_to.unwrap());
-        broker.publish(to, reply).await.unwrap();
-        assert!(delivery.settler.ack().await);
+        reply(&broker, delivery).await.unwrap();
     }
+}
+
+async fn reply(broker: &Arc<dyn Broker>, delivery: Delivery) -> Result<(), BrokerError> {
+    let task = Task::decode(&delivery.message.payload).unwrap();
+    assert_eq!(delivery.message.correlation_id.as_deref(), Some(task.task_id.as_str()));
+    let mut reply = Message::new(serde_json::to_vec(&event(&task.task_id)).unwrap());
+    reply.correlation_id = delivery.message.correlation_id;
+    let to = Destination::Reply(delivery.message.reply_to.unwrap());
+    assert!(delivery.settler.ack().await);
+    broker.publish(to, reply).await
 }
 
 async fn declared(env: &Env) -> Arc<dyn Broker> {
@@ -166,16 +169,17 @@ async fn a_lost_link_ends_the_wait_and_the_next_call_works() {
     proxy.cut().await;
     let answer = tokio::time::timeout(SOON, waiting).await.expect("it waited on").unwrap();
     assert!(matches!(answer, Err(ProducerError::Unavailable(_))), "{answer:?}");
-    assert!(taken.settler.ack().await);
-    drop(consumer);
-    let purge = QueuePurgeOptions::default();
-    env.amqp()
-        .await
-        .channel
-        .queue_purge(format!("{}.tasks", env.namespace()).as_str().into(), purge)
-        .await
-        .unwrap();
-    let worker = tokio::spawn(self::answer(broker, 1));
-    assert_eq!(producer.publish_and_wait(&task("t1"), SOON).await.unwrap().task_id, "t1");
-    worker.await.unwrap();
+    // The queue for its answer went with the link.
+    let answer = reply(&broker, taken).await;
+    assert!(matches!(answer, Err(BrokerError::NoSuchQueue(_))), "{answer:?}");
+    let worker = tokio::spawn(async move {
+        loop {
+            let delivery = next(&mut consumer).await;
+            reply(&broker, delivery).await.unwrap();
+        }
+    });
+    // The other connection may notice its loss only now.
+    let answer = async || producer.publish_and_wait(&task("t1"), SOON).await.ok();
+    assert_eq!(until("an answer over a new link", answer).await.task_id, "t1");
+    worker.abort();
 }

@@ -182,7 +182,7 @@ impl Ready<'_> {
         message: &Message,
         pictures: Vec<Picture>,
     ) -> Result<Vec<Planned>, Stop> {
-        let checked: Vec<Result<(Loaded, CallSpec), Planned>> =
+        let checked: Vec<Result<(Loaded, CallSpec), Box<Planned>>> =
             pictures.into_iter().map(|picture| self.check(picture)).collect();
         let keys: Vec<EditKey> = checked.iter().flatten().map(|(_, call)| call.edit_key).collect();
         let found = app.store.lookup(&keys).await.map_err(|error| hold(message, &error))?;
@@ -191,7 +191,7 @@ impl Ready<'_> {
         let mut images = Vec::with_capacity(checked.len());
         for image in checked {
             images.push(match image {
-                Err(planned) => planned,
+                Err(planned) => *planned,
                 Ok((loaded, call)) => match found.get(&call.edit_key) {
                     Some(result) if !gone.contains_key(&call.edit_key) => {
                         Planned::Hit { image_hash: loaded.hash, result: result.clone() }
@@ -212,8 +212,8 @@ impl Ready<'_> {
     }
 
     /// What the editor is known to refuse is refused now, before anything is kept or paid.
-    fn check(&self, picture: Picture) -> Result<(Loaded, CallSpec), Planned> {
-        let loaded = picture.map_err(|error| Planned::Failed { image_hash: None, error })?;
+    fn check(&self, picture: Picture) -> Result<(Loaded, CallSpec), Box<Planned>> {
+        let loaded = picture.map_err(|error| Box::new(Planned::Failed { image_hash: None, error }))?;
         let spec = EditSpec {
             edit_type: self.task.edit_type.clone(),
             prompt: self.task.prompt.clone(),
@@ -226,7 +226,7 @@ impl Ready<'_> {
                 EditError::Rejected { code, message } => ImageError { code, message },
                 other => ImageError { code: "rejected".to_owned(), message: other.to_string() },
             };
-            return Err(Planned::Failed { image_hash: Some(loaded.hash), error });
+            return Err(Box::new(Planned::Failed { image_hash: Some(loaded.hash), error }));
         }
         let call = self.call(&loaded);
         Ok((loaded, call))

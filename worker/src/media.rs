@@ -285,4 +285,4 @@ fn looks_like_text(bytes: &[u8]) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -1,5 +1,5 @@
-//! `with-servers -- COMMAND…` starts one RabbitMQ and one MariaDB, tells COMMAND through its environment where
-//! they are, ends with COMMAND's exit code, and leaves nothing running, however it ends.
+//! `with-servers -- COMMAND…` starts one RabbitMQ and one MariaDB, tells COMMAND through its environment
+//! where they are, ends with COMMAND's exit code, and leaves nothing running, however it ends.
 
 // The messages are what this program is for.
 #![allow(clippy::print_stderr)]

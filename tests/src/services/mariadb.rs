@@ -77,7 +77,8 @@ impl MariaDb {
         let mut command =
             bare(&program(&["/usr/bin/mariadb-install-db"], "mariadb-install-db")?, self.folder.path());
         command.args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"]);
-        // The usual root of a Debian server logs in by its system user through the socket; ours does over TCP.
+        // The usual root of a Debian server logs in by its system user through the socket; ours does over
+        // TCP.
         command.arg("--auth-root-authentication-method=normal").args(user());
         command.arg(format!("--datadir={}", self.data().display()));
         let log = File::create(self.log())?;

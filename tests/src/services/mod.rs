@@ -1,7 +1,8 @@
 //! Private servers for the tests: a RabbitMQ and a MariaDB of the installed packages, each in a folder of its
 //! own, on free ports of 127.0.0.1, gone without a trace on drop.
 //!
-//! The suite shares one of each, started by `with-servers`. A test that stops or kills a server starts its own.
+//! The suite shares one of each, started by `with-servers`. A test that stops or kills a server starts its
+//! own.
 
 use std::{
     fs,

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Below the range from which systems take the local ports of outgoing connections, so that no connection of another test sits on one of ours.
+/// Below the range from which systems take the local ports of outgoing connections, so that no connection of
+/// another test sits on one of ours.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 18_000;
 
@@ -22,8 +23,7 @@ pub struct Port {
 impl Port {
     /// Takes a port that nobody listens on.
     pub fn free() -> Result<Self> {
-        // A folder for each user, because nobody can lock in another's.
-        let folder = std::env::temp_dir().join(format!("retouch-test-ports-{}", nix::unistd::geteuid()));
+        let folder = std::env::temp_dir().join(Self::locks());
         fs::create_dir_all(&folder).context("cannot create the folder of port locks")?;
         // Each process begins elsewhere, so that the usual case needs one look.
         let start = (std::process::id() % 1_800) * 10;
@@ -35,6 +35,13 @@ impl Port {
             }
         }
         anyhow::bail!("every port from {FIRST} on is taken")
+    }
+
+    /// The folder of locks, within the folder for temporary files. One for each user, because nobody can lock
+    /// in another's.
+    #[must_use]
+    pub fn locks() -> String {
+        format!("retouch-test-ports-{}", nix::unistd::geteuid())
     }
 
     /// The port's number.

@@ -1,5 +1,5 @@
-//! A private RabbitMQ: one node with a port mapper (epmd), cookie, name, ports and folders of its own, so that
-//! it neither sees nor disturbs another node on this machine.
+//! A private RabbitMQ: one node with a port mapper (epmd), cookie, name, ports and folders of its own, so
+//! that it neither sees nor disturbs another node on this machine.
 
 use std::{
     fs::{self, File, Permissions},
@@ -15,11 +15,19 @@ use tempfile::TempDir;
 use super::{Port, STOP_WITHIN, bare, program, ready};
 use crate::process::Group;
 
-/// The distribution's wrapper in /usr/sbin changes user and folders; the scripts behind it do as they are told.
+/// The distribution's wrapper in /usr/sbin changes user and folders; the scripts behind it do as they are
+/// told.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 
 /// What an AMQP client says first. The broker answers with its `connection.start`.
 const HELLO: &[u8] = b"AMQP\x00\x00\x09\x01";
+
+/// A request of the port mapper's protocol: two bytes of length, and `n` for "names".
+const LIST_NODES: &[u8] = b"\x00\x01n";
+
+/// For every Erlang program: listen on the loopback interface only, and start no port mapper when ours does
+/// not answer.
+const ERLANG: &str = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false";
 
 /// One node and all that belongs to it.
 #[derive(Debug)]
@@ -47,7 +55,7 @@ impl RabbitMq {
             folder,
         };
         this.configure()?;
-        this.launch_mapper()?;
+        this.launch_mapper().await?;
         this.launch().await?;
         Ok(this)
     }
@@ -82,10 +90,10 @@ impl RabbitMq {
 
     /// Makes the queues declared so far survive a kill.
     ///
-    /// Observed with 3.10.8: the file that says which log belongs to which quorum queue is written up to half a
-    /// second after the declaration. A node killed before that gives the queue a new, empty log at its next start, and
-    /// never a leader: every use of it ends in a timeout. Call this after declaring and before [`RabbitMq::kill9`],
-    /// unless that window is what the test is about.
+    /// Observed with 3.10.8: the file that says which log belongs to which quorum queue is written up to half
+    /// a second after the declaration. A node killed before that gives the queue a new, empty log at its next
+    /// start, and never a leader: every use of it ends in a timeout. Call this after declaring and before
+    /// [`RabbitMq::kill9`], unless that window is what the test is about.
     pub async fn sync_declarations(&self) -> Result<()> {
         self.ctl(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]).await.map(drop)
     }
@@ -149,11 +157,14 @@ impl RabbitMq {
     }
 
     /// The node would start a port mapper of its own, in the background, where nobody stops it.
-    fn launch_mapper(&mut self) -> Result<()> {
+    async fn launch_mapper(&mut self) -> Result<()> {
         let mut command = bare(&program(&["/usr/bin/epmd"], "epmd")?, self.folder.path());
-        command.args(["-address", "127.0.0.1", "-port", &self.mapper.number().to_string()]);
+        let port = self.mapper.number();
+        command.args(["-address", "127.0.0.1", "-port", &port.to_string()]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        self.epmd = Some(Group::spawn(&mut command, Some(self.folder.path()))?);
+        let epmd = Group::spawn(&mut command, Some(self.folder.path()))?;
+        ready(&epmd, port, LIST_NODES, &self.path("output")).await.context("epmd")?;
+        self.epmd = Some(epmd);
         Ok(())
     }
 
@@ -161,8 +172,8 @@ impl RabbitMq {
         let output = self.path("output");
         let log = File::options().create(true).append(true).open(&output)?;
         let mut command = self.script("rabbitmq-server")?;
-        // By default the script stays as the parent of the node, and it would be the script that we signal and wait for.
-        // Where input is allowed it becomes the node.
+        // By default the script stays as the parent of the node, and it would be the script that we signal
+        // and wait for. Where input is allowed it becomes the node.
         command.env("RABBITMQ_ALLOW_INPUT", "true").env("RABBITMQ_SERVER_START_ARGS", "-noshell -noinput");
         command.stdout(log.try_clone()?).stderr(log);
         let server = Group::spawn(&mut command, Some(self.folder.path()))?;
@@ -173,7 +184,6 @@ impl RabbitMq {
 
     fn script(&self, name: &str) -> Result<Command> {
         let mut command = bare(&program(&[&format!("{SCRIPTS}/{name}")], name)?, self.folder.path());
-        let loopback = "-kernel inet_dist_use_interface {127,0,0,1}";
         command
             .env("ERL_EPMD_PORT", self.mapper.number().to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -186,8 +196,7 @@ impl RabbitMq {
             .env("RABBITMQ_LOG_BASE", self.path("log"))
             // The packaged settings file would override ours.
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", loopback)
-            .env("RABBITMQ_CTL_ERL_ARGS", loopback);
+            .env("ERL_AFLAGS", ERLANG);
         Ok(command)
     }
 }

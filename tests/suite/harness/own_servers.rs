@@ -1,9 +1,11 @@
 //! Servers of a test's own: what a crash leaves, and that nothing of them stays behind.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     net::TcpStream,
-    path::PathBuf,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -14,7 +16,7 @@ use lapin::{
 use retouch_tests::{
     broker::Amqp,
     env::{AMQP_URL, MYSQL_URL},
-    services::{MariaDb, RabbitMq},
+    services::{MariaDb, Port, RabbitMq},
     wait,
 };
 use sqlx::{Connection, MySqlConnection};
@@ -67,37 +69,58 @@ async fn a_killed_database_comes_back_with_what_was_committed() {
 
 #[tokio::test]
 async fn the_runner_hands_on_the_exit_code_of_its_command_and_stops_the_servers() {
-    let mut runner = Command::new(with_servers());
-    runner.args(["--", "sh", "-c", &format!("echo ${AMQP_URL}; echo ${MYSQL_URL}; exit 7")]);
-    let done = runner.stderr(Stdio::null()).output().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut runner = runner(folder.path(), "exit 7");
+    let done = runner.output().unwrap();
     assert_eq!(done.status.code(), Some(7));
-    let urls = String::from_utf8(done.stdout).unwrap();
-    assert_eq!(urls.lines().count(), 2);
-    for url in urls.lines() {
-        assert!(!listens(url), "{url} is still there");
-    }
+    assert_eq!(String::from_utf8(done.stdout).unwrap().lines().count(), 2);
+    nothing_left_of(folder.path()).await;
 }
 
 #[tokio::test]
 async fn no_server_outlives_its_runner_even_when_that_is_killed() {
-    let script = format!("echo ${AMQP_URL}; echo ${MYSQL_URL}; exec sleep 1000");
-    let mut runner = Command::new(with_servers());
-    runner.args(["--", "sh", "-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut runner = runner.spawn().unwrap();
-    let urls: Vec<_> =
-        BufReader::new(runner.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
-    assert!(urls.iter().all(|url| listens(url)), "{urls:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let mut runner = runner(folder.path(), "exec sleep 1000").stdout(Stdio::piped()).spawn().unwrap();
+    let urls = BufReader::new(runner.stdout.take().unwrap()).lines().take(2).map(Result::unwrap);
+    for url in urls {
+        assert!(listens(&url), "{url}");
+    }
     runner.kill().unwrap();
     runner.wait().unwrap();
-    let gone = async || (!urls.iter().any(|url| listens(url))).then_some(());
-    wait::until("the end of the servers", gone).await;
+    nothing_left_of(folder.path()).await;
 }
 
-fn with_servers() -> PathBuf {
-    env!("CARGO_BIN_EXE_with-servers").into()
+/// The runner of the shared servers with a shell script that first tells where they are; all its files are in
+/// `folder`.
+fn runner(folder: &Path, script: &str) -> Command {
+    let mut runner = Command::new(env!("CARGO_BIN_EXE_with-servers"));
+    let script = format!("echo ${AMQP_URL}; echo ${MYSQL_URL}; {script}");
+    runner.args(["--", "sh", "-c", &script]).env("TMPDIR", folder).stderr(Stdio::null());
+    runner
 }
 
 fn listens(url: &str) -> bool {
     let url: url::Url = url.parse().unwrap();
     TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).is_ok()
+}
+
+/// Waits until no process has this folder in its environment, as its home say, and no server has files in it.
+async fn nothing_left_of(folder: &Path) {
+    let mark = folder.as_os_str().as_bytes();
+    let mut left = Vec::new();
+    let gone = wait::poll(wait::SOON, async || {
+        left = entries(Path::new("/proc"));
+        left.retain(|process| {
+            // A process that ends just now, or another user's, cannot be read; neither is ours.
+            let environ = fs::read(process.join("environ")).unwrap_or_default();
+            environ.windows(mark.len()).any(|part| part == mark)
+        });
+        left.extend(entries(folder).into_iter().filter(|path| !path.ends_with(Port::locks())));
+        left.is_empty().then_some(())
+    });
+    assert!(gone.await.is_some(), "left behind: {left:?}");
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }

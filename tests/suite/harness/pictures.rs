@@ -1,4 +1,5 @@
-//! Pictures differ by their seed and are compared by what is seen; the server that hands them out counts right.
+//! Pictures differ by their seed and are compared by what is seen; the server that hands them out counts
+//! right.
 
 use std::time::Duration;
 

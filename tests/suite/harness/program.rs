@@ -1,4 +1,5 @@
-//! A program under test gets only the settings it is given, is heard to its last line, and cannot outlive its test.
+//! A program under test gets only the settings it is given, is heard to its last line, and cannot outlive its
+//! test.
 
 use std::os::unix::process::ExitStatusExt;
 

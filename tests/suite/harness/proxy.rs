@@ -1,5 +1,5 @@
-//! Each fault of the proxy is what it says. None of these tests waits for something not to happen: a cut after
-//! the stall shows what passed.
+//! Each fault of the proxy is what it says. None of these tests waits for something not to happen: a cut
+//! after the stall shows what passed.
 
 use std::io::ErrorKind;
 

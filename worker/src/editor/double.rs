@@ -37,11 +37,13 @@ const GATE_POLL: Duration = Duration::from_millis(10);
 /// What a pending poll answers: tests should not wait for politeness.
 const POLL_AFTER: Duration = Duration::from_millis(20);
 
+/// Lines written by this process: with its id, a name for each line.
+static LINES: AtomicU64 = AtomicU64::new(0);
+
 /// The editor of kind `double`: edit types `double`, done within the submit, and `double_async`, accepted and polled.
 #[derive(Debug, Clone)]
 pub struct Double {
     dir: Arc<PathBuf>,
-    calls: Arc<AtomicU64>,
 }
 
 /// What the parameters can say; any other is ignored, and makes another edit.
@@ -97,13 +99,13 @@ struct Accepted {
 impl Double {
     /// Over a folder that every process of the test is given.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir: Arc::new(dir), calls: Arc::default() }
+        Self { dir: Arc::new(dir) }
     }
 
     /// Appends one line and tells which it is among those of the same identity, counting from 1.
     fn record(&self, file: &str, identity: &str, mut line: Value) -> io::Result<u64> {
         let pid = std::process::id();
-        let call = format!("{pid}-{}", self.calls.fetch_add(1, Ordering::Relaxed));
+        let call = format!("{pid}-{}", LINES.fetch_add(1, Ordering::Relaxed));
         line["call"] = json!(call);
         line["identity"] = json!(identity);
         line["pid"] = json!(pid);
@@ -354,4 +356,4 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -8,7 +8,7 @@ use std::io::Cursor;
 use image::codecs::bmp::BmpEncoder;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
-use image::codecs::tiff::TiffEncoder;
+use image::codecs::tiff::{TiffDecoder, TiffEncoder};
 use image::codecs::webp::WebPEncoder;
 use image::metadata::Orientation;
 use image::{
@@ -62,7 +62,10 @@ impl Pixels {
             return Err(failed(format!("its pixels need more than the {mib} MiB allowed")));
         }
         // Damaged metadata is no reason to refuse sound pixels.
-        let profile = decoder.icc_profile().ok().flatten();
+        let profile = match format {
+            Format::Tiff => tiff_profile(bytes),
+            _ => decoder.icc_profile().ok().flatten(),
+        };
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut image = DynamicImage::from_decoder(decoder).map_err(|error| failed(error.to_string()))?;
         image.apply_orientation(orientation);
@@ -87,8 +90,8 @@ impl Pixels {
                 write(&image, profile, encoder)
             }
             Format::WebP => write(&image, profile, WebPEncoder::new_lossless(&mut out)),
-            Format::Bmp => write(&image, None, BmpEncoder::new(&mut out)),
-            Format::Tiff => write(&tiff_layout(image), profile, TiffEncoder::new(&mut out)),
+            Format::Bmp => write(&no_grey_alpha(image), None, BmpEncoder::new(&mut out)),
+            Format::Tiff => write(&no_grey_alpha(image), profile, TiffEncoder::new(&mut out)),
         };
         written.map_err(|error| MediaError::Unencodable { format, message: error.to_string() })?;
         Ok((out.into_inner(), format))
@@ -110,6 +113,13 @@ fn write(image: &DynamicImage, profile: Option<Vec<u8>>, mut encoder: impl Image
     image.write_with_encoder(encoder)
 }
 
+/// With limits set, the TIFF decoder refuses a tag that has more values than the picture has bytes to spare, and
+/// so loses the profile of a small one. Without, its own limit on a tag holds: 1 MiB.
+fn tiff_profile(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut decoder = TiffDecoder::new(Cursor::new(bytes)).ok()?;
+    decoder.icc_profile().ok().flatten()
+}
+
 /// A JPEG has no alpha; left to itself the encoder would show the colours that lie under it.
 fn on_white(image: DynamicImage) -> DynamicImage {
     if !image.color().has_alpha() {
@@ -124,8 +134,8 @@ fn on_white(image: DynamicImage) -> DynamicImage {
     pixels.into()
 }
 
-/// The TIFF encoder has no grey with alpha.
-fn tiff_layout(image: DynamicImage) -> DynamicImage {
+/// The TIFF encoder refuses grey with alpha, and the BMP encoder drops the alpha.
+fn no_grey_alpha(image: DynamicImage) -> DynamicImage {
     match image {
         DynamicImage::ImageLumaA8(_) => image.into_rgba8().into(),
         DynamicImage::ImageLumaA16(_) => image.into_rgba16().into(),
@@ -163,6 +173,3 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     // Something odd between the segments: let the decoder say what it makes of it.
     true
 }
-
-#[cfg(test)]
-mod tests {}

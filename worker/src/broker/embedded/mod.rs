@@ -122,8 +122,8 @@ impl Inner {
 
     fn send(&self, write: Write) -> Result<(), BrokerError> {
         let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = writes.as_ref().map(|writes| writes.send(write));
-        sent.and_then(Result::ok).ok_or_else(closed)
+        let writes = writes.as_ref().ok_or_else(closed)?;
+        writes.send(write).map_err(|_unsent| closed())
     }
 
     fn queue_name(&self, queue: &Queue) -> String {

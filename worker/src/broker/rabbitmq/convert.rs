@@ -24,8 +24,8 @@ pub(super) fn error(error: AmqpError) -> BrokerError {
 }
 
 /// AMQP's names have at most 255 bytes, and the client library panics on longer ones.
-pub(super) fn short(name: String) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(name.as_str()).map_err(|_too_long| {
+pub(super) fn short(name: &str) -> Result<ShortString, BrokerError> {
+    ShortString::try_new(name).map_err(|_too_long| {
         BrokerError::Misconfigured(format!("a name must have at most 255 bytes: {name}"))
     })
 }
@@ -76,17 +76,17 @@ pub(super) fn outgoing(
         .with_content_type("application/json".into())
         .with_headers(table(&headers));
     if let Some(reply_to) = reply_to {
-        properties = properties.with_reply_to(short(reply_to)?);
+        properties = properties.with_reply_to(short(&reply_to)?);
     }
     if let Some(id) = correlation_id {
-        properties = properties.with_correlation_id(short(id)?);
+        properties = properties.with_correlation_id(short(&id)?);
     }
     if let Some(id) = message_id {
-        properties = properties.with_message_id(short(id)?);
+        properties = properties.with_message_id(short(&id)?);
     }
     Ok(Outgoing {
-        exchange: short(exchange)?,
-        routing_key: short(key)?,
+        exchange: short(&exchange)?,
+        routing_key: short(&key)?,
         mandatory,
         payload: Box::new(payload),
         properties,
@@ -151,7 +151,7 @@ fn ours(table: &FieldTable) -> Headers {
 fn table(headers: &Headers) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in headers.iter().filter(|(name, _)| is_ours(name)) {
-        let Ok(name) = ShortString::try_new(name.as_str()) else {
+        let Ok(name) = ShortString::try_new(name) else {
             continue;
         };
         let value = &value[..value.floor_char_boundary(MAX_HEADER_BYTES)];

@@ -103,14 +103,14 @@ impl Broker for RabbitMq {
     }
 
     async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        let name = convert::short(convert::queue_name(&self.topology, &queue))?;
+        let name = convert::short(&convert::queue_name(&self.topology, &queue))?;
         let channel = self.channel().await.map_err(convert::error)?;
         let consumer = consumer::RabbitConsumer::start(channel, name, &queue, prefetch).await?;
         Ok(Box::new(consumer))
     }
 
     async fn depth(&self, queue: Queue) -> Result<u64, BrokerError> {
-        let name = convert::short(convert::queue_name(&self.topology, &queue))?;
+        let name = convert::short(&convert::queue_name(&self.topology, &queue))?;
         let channel = self.channel().await.map_err(convert::error)?;
         let declared = passive(&channel, name).await.map_err(convert::error)?;
         Ok(u64::from(declared.message_count()))

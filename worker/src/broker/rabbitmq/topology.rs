@@ -253,8 +253,7 @@ async fn open(connection: &Connection) -> Result<Channel, BrokerError> {
 }
 
 async fn run(channel: &Channel, step: &Step<'_>, passive: bool) -> Result<(), AmqpError> {
-    let name =
-        |name: &str| short(name.to_owned()).map_err(|too_long| AmqpError::Refused(too_long.to_string()));
+    let name = |name: &str| short(name).map_err(|too_long| AmqpError::Refused(too_long.to_string()));
     let done = match step {
         Step::Exchange(exchange) => {
             let kind = match exchange.kind {

@@ -86,13 +86,31 @@ fn rotate_freely(mut image: DynamicImage, params: &Rotate) -> DynamicImage {
     let Colour(fill) = params.fill;
     let before = image.color();
     let size = rotate_size(params, (image.width(), image.height()));
-    let source = multiply(image.into_rgba16());
-    let border = multiply(Deep::from_pixel(1, 1, Rgba(fill.map(deepen))));
+    let source = halve(multiply(image.into_rgba16()));
+    let border = halve(multiply(Deep::from_pixel(1, 1, Rgba(fill.map(deepen)))));
     let border = Border::Constant(*border.get_pixel(0, 0));
     let mut turned = Deep::new(size.0, size.1);
     let back = back_turn(source.dimensions(), size, params.degrees);
     warp_into_with(&source, back, Interpolation::Bicubic, border, &mut turned);
-    convert(divide(turned).into(), holding(before, fill))
+    convert(double(divide(turned)).into(), holding(before, fill))
+}
+
+/// Room above white: bicubic interpolation overshoots at the rim, and alpha must not be clipped before the
+/// colours are divided by it.
+fn halve(mut image: Deep) -> Deep {
+    for sample in image.iter_mut() {
+        *sample /= 2;
+    }
+    image
+}
+
+/// Gives alpha its range back; the colours have it since they were divided.
+fn double(mut image: Deep) -> Deep {
+    for Rgba([_, _, _, alpha]) in image.pixels_mut() {
+        // 65535 / 2 is 32767: full stays full.
+        *alpha = if *alpha >= 32_767 { u16::MAX } else { *alpha * 2 };
+    }
+    image
 }
 
 /// Where a pixel of the turned picture comes from. Pixels are counted by their centres, hence size - 1.

@@ -164,4 +164,6 @@ fn mask_size(mask: &image::DynamicImage, (width, height): Size) -> String {
 }
 
 #[cfg(test)]
-mod tests {}
+mod operation_tests;
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use image::DynamicImage;
 
-use super::params::{Absent, Args, Kind, Param};
+use super::params::{Absent, Args, Param};
 use super::{colour, filters, geometry};
 use crate::editor::EditError;
 use geometry::Size;
@@ -54,31 +54,6 @@ pub fn operation(name: &str) -> Option<&'static Operation> {
     operations().find(|operation| operation.name == name)
 }
 
-const fn number(name: &'static str, min: f64, max: f64, default: f64, text: &'static str) -> Param {
-    Param { name, kind: Kind::Number { min, max }, absent: Absent::Number(default), description: text }
-}
-
-const fn integer(name: &'static str, min: i64, max: i64, default: i64, text: &'static str) -> Param {
-    Param { name, kind: Kind::Integer { min, max }, absent: Absent::Integer(default), description: text }
-}
-
-const fn side(name: &'static str, absent: Absent, text: &'static str) -> Param {
-    Param { name, kind: Kind::Integer { min: 1, max: 65_535 }, absent, description: text }
-}
-
-const fn choice(
-    name: &'static str,
-    words: &'static [&'static str],
-    default: &'static str,
-    text: &'static str,
-) -> Param {
-    Param { name, kind: Kind::Choice(words), absent: Absent::Text(default), description: text }
-}
-
-const fn colour(name: &'static str, default: &'static str, text: &'static str) -> Param {
-    Param { name, kind: Kind::Colour, absent: Absent::Text(default), description: text }
-}
-
 static OPERATIONS: &[Operation] = &[
     Operation {
         name: "grayscale",
@@ -105,8 +80,8 @@ static OPERATIONS: &[Operation] = &[
         name: "duotone",
         description: "Two colours, and what lies between them",
         params: &[
-            colour("shadows", "#1b1464", "what black becomes"),
-            colour("highlights", "#f7d046", "what white becomes"),
+            Param::colour("shadows", "#1b1464", "what black becomes"),
+            Param::colour("highlights", "#f7d046", "what white becomes"),
         ],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::duotone(image, &args.read()?)),
@@ -114,70 +89,70 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "posterize",
         description: "Few shades, as on a poster",
-        params: &[integer("levels", 2, 256, 4, "shades of each colour")],
+        params: &[Param::integer("levels", 2, 256, 4, "shades of each colour")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::posterize(image, &args.read()?)),
     },
     Operation {
         name: "solarize",
         description: "A negative of the bright parts only",
-        params: &[integer("level", 0, 255, 128, "what counts as bright")],
+        params: &[Param::integer("level", 0, 255, 128, "what counts as bright")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::solarize(image, &args.read()?)),
     },
     Operation {
         name: "threshold",
         description: "Black and white, nothing between",
-        params: &[integer("level", 0, 255, 128, "what counts as white")],
+        params: &[Param::integer("level", 0, 255, 128, "what counts as white")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::threshold(image, &args.read()?)),
     },
     Operation {
         name: "brighten",
         description: "Lighter, or darker",
-        params: &[number("amount", -100.0, 100.0, 20.0, "per cent of white to add")],
+        params: &[Param::number("amount", -100.0, 100.0, 20.0, "per cent of white to add")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::brighten(image, &args.read()?)),
     },
     Operation {
         name: "contrast",
         description: "More contrast, or less",
-        params: &[number("amount", -100.0, 100.0, 20.0, "-100 is flat grey, 0 as it was")],
+        params: &[Param::number("amount", -100.0, 100.0, 20.0, "-100 is flat grey, 0 as it was")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::contrast(image, &args.read()?)),
     },
     Operation {
         name: "saturate",
         description: "Stronger colours, or paler",
-        params: &[number("factor", 0.0, 10.0, 1.5, "0 is grey, 1 as it was")],
+        params: &[Param::number("factor", 0.0, 10.0, 1.5, "0 is grey, 1 as it was")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::saturate(image, &args.read()?)),
     },
     Operation {
         name: "hue_rotate",
         description: "Every hue moved around the colour circle",
-        params: &[number("degrees", -360.0, 360.0, 90.0, "how far")],
+        params: &[Param::number("degrees", -360.0, 360.0, 90.0, "how far")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::hue_rotate(image, &args.read()?)),
     },
     Operation {
         name: "gamma",
         description: "Midtones lighter, or darker; black and white stay",
-        params: &[number("gamma", 0.1, 10.0, 1.4, "above 1 is lighter")],
+        params: &[Param::number("gamma", 0.1, 10.0, 1.4, "above 1 is lighter")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::gamma(image, &args.read()?)),
     },
     Operation {
         name: "autocontrast",
         description: "Stretched until the darkest is black and the brightest white",
-        params: &[number("cutoff", 0.0, 40.0, 0.5, "per cent to ignore at either end")],
+        params: &[Param::number("cutoff", 0.0, 40.0, 0.5, "per cent to ignore at either end")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::autocontrast(image, &args.read()?)),
     },
     Operation {
         name: "vignette",
         description: "Darker towards the corners",
-        params: &[number("strength", 0.0, 1.0, 0.5, "1 makes the corners black")],
+        params: &[Param::number("strength", 0.0, 1.0, 0.5, "1 makes the corners black")],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::vignette(image, &args.read()?)),
     },
@@ -185,8 +160,8 @@ static OPERATIONS: &[Operation] = &[
         name: "noise",
         description: "Film grain; the same seed gives the same grain",
         params: &[
-            number("amount", 0.0, 100.0, 12.0, "its deviation, on the scale to 255"),
-            integer("seed", 0, u32::MAX as i64, 0, "another one, another grain"),
+            Param::number("amount", 0.0, 100.0, 12.0, "its deviation, on the scale to 255"),
+            Param::integer("seed", 0, u32::MAX as i64, 0, "another one, another grain"),
         ],
         shape: Shape::Same,
         apply: |args, image| Ok(colour::noise(image, &args.read()?)),
@@ -194,7 +169,7 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "blur",
         description: "Gaussian blur",
-        params: &[number("sigma", 0.1, 100.0, 3.0, "how far it spreads, in pixels")],
+        params: &[Param::number("sigma", 0.1, 100.0, 3.0, "how far it spreads, in pixels")],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::blur(image, &args.read()?)),
     },
@@ -202,9 +177,9 @@ static OPERATIONS: &[Operation] = &[
         name: "sharpen",
         description: "Unsharp masking",
         params: &[
-            number("sigma", 0.1, 100.0, 1.5, "the size of the details, in pixels"),
-            number("amount", 0.0, 10.0, 1.0, "how much they are strengthened"),
-            number("threshold", 0.0, 255.0, 2.0, "fainter ones are left alone"),
+            Param::number("sigma", 0.1, 100.0, 1.5, "the size of the details, in pixels"),
+            Param::number("amount", 0.0, 10.0, 1.0, "how much they are strengthened"),
+            Param::number("threshold", 0.0, 255.0, 2.0, "fainter ones are left alone"),
         ],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::sharpen(image, &args.read()?)),
@@ -212,28 +187,28 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "denoise",
         description: "Median filter: specks go, edges stay; the result has 8 bits a colour",
-        params: &[integer("radius", 1, 20, 1, "of the specks, in pixels")],
+        params: &[Param::integer("radius", 1, 20, 1, "of the specks, in pixels")],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::denoise(image, &args.read()?)),
     },
     Operation {
         name: "pixelate",
         description: "Coarse blocks",
-        params: &[integer("size", 2, 1024, 16, "the side of a block, in pixels")],
+        params: &[Param::integer("size", 2, 1024, 16, "the side of a block, in pixels")],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::pixelate(image, &args.read()?)),
     },
     Operation {
         name: "edges",
         description: "Edges, bright on black",
-        params: &[number("strength", 0.1, 10.0, 2.0, "how bright")],
+        params: &[Param::number("strength", 0.1, 10.0, 2.0, "how bright")],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::edges(image, &args.read()?)),
     },
     Operation {
         name: "sketch",
         description: "A pencil drawing",
-        params: &[number("sigma", 0.5, 50.0, 6.0, "the width of the strokes, in pixels")],
+        params: &[Param::number("sigma", 0.5, 50.0, 6.0, "the width of the strokes, in pixels")],
         shape: Shape::Same,
         apply: |args, image| Ok(filters::sketch(image, &args.read()?)),
     },
@@ -247,7 +222,7 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "flip",
         description: "Mirrored",
-        params: &[choice(
+        params: &[Param::choice(
             "direction",
             &["horizontal", "vertical"],
             "horizontal",
@@ -260,14 +235,9 @@ static OPERATIONS: &[Operation] = &[
         name: "rotate",
         description: "Turned clockwise; quarter turns are exact",
         params: &[
-            number("degrees", -360.0, 360.0, 90.0, "clockwise"),
-            colour("fill", "#00000000", "what shows in the corners; transparent is white in a JPEG"),
-            Param {
-                name: "expand",
-                kind: Kind::Flag,
-                absent: Absent::Flag(true),
-                description: "whether the picture grows to hold its corners",
-            },
+            Param::number("degrees", -360.0, 360.0, 90.0, "clockwise"),
+            Param::colour("fill", "#00000000", "what shows in the corners; transparent is white in a JPEG"),
+            Param::flag("expand", true, "whether the picture grows to hold its corners"),
         ],
         shape: Shape::Becomes(|args, size| Ok(geometry::rotate_size(&args.read()?, size))),
         apply: |args, image| Ok(geometry::rotate(image, &args.read()?)),
@@ -276,10 +246,10 @@ static OPERATIONS: &[Operation] = &[
         name: "crop",
         description: "A part of the picture",
         params: &[
-            integer("x", 0, 65_534, 0, "its left edge"),
-            integer("y", 0, 65_534, 0, "its upper edge"),
-            side("width", Absent::Refused, "its width"),
-            side("height", Absent::Refused, "its height"),
+            Param::integer("x", 0, 65_534, 0, "its left edge"),
+            Param::integer("y", 0, 65_534, 0, "its upper edge"),
+            Param::side("width", Absent::Refused, "its width"),
+            Param::side("height", Absent::Refused, "its height"),
         ],
         shape: Shape::Becomes(|args, size| geometry::crop_size(&args.read()?, size)),
         apply: |args, image| Ok(geometry::crop(&image, &args.read()?)),
@@ -288,8 +258,8 @@ static OPERATIONS: &[Operation] = &[
         name: "border",
         description: "A frame of one colour around it",
         params: &[
-            integer("size", 1, 4096, 16, "its width, in pixels"),
-            colour("colour", "#ffffff", "its colour"),
+            Param::integer("size", 1, 4096, 16, "its width, in pixels"),
+            Param::colour("colour", "#ffffff", "its colour"),
         ],
         shape: Shape::Becomes(|args, size| Ok(geometry::border_size(&args.read()?, size))),
         apply: |args, image| Ok(geometry::border(image, &args.read()?)),
@@ -298,15 +268,15 @@ static OPERATIONS: &[Operation] = &[
         name: "resize",
         description: "Another size",
         params: &[
-            side("width", Absent::Means("in proportion to the height"), "the new width"),
-            side("height", Absent::Means("in proportion to the width"), "the new height"),
-            choice(
+            Param::side("width", Absent::Means("in proportion to the height"), "the new width"),
+            Param::side("height", Absent::Means("in proportion to the width"), "the new height"),
+            Param::choice(
                 "fit",
                 &["exact", "inside", "cover"],
                 "exact",
                 "with both given: distort, stay within, or cut what is too much",
             ),
-            choice(
+            Param::choice(
                 "filter",
                 &["nearest", "triangle", "catmull_rom", "gaussian", "lanczos3"],
                 "lanczos3",
@@ -319,14 +289,14 @@ static OPERATIONS: &[Operation] = &[
     Operation {
         name: "thumbnail",
         description: "Small, in proportion; never enlarged",
-        params: &[integer("size", 1, 4096, 256, "the longer side, in pixels")],
+        params: &[Param::integer("size", 1, 4096, 256, "the longer side, in pixels")],
         shape: Shape::Becomes(|args, size| Ok(geometry::thumbnail_size(&args.read()?, size))),
         apply: |args, image| Ok(geometry::thumbnail(image, &args.read()?)),
     },
     Operation {
         name: "upscale",
         description: "Enlarged (Lanczos)",
-        params: &[number("factor", 1.0, 4.0, 2.0, "how many times as wide and as high")],
+        params: &[Param::number("factor", 1.0, 4.0, 2.0, "how many times as wide and as high")],
         shape: Shape::Becomes(|args, size| Ok(geometry::upscale_size(&args.read()?, size))),
         apply: |args, image| Ok(geometry::upscale(image, &args.read()?)),
     },

@@ -103,6 +103,58 @@ impl fmt::Display for Param {
     }
 }
 
+/// How the table of operations writes its entries.
+impl Param {
+    pub(super) const fn number(
+        name: &'static str,
+        min: f64,
+        max: f64,
+        default: f64,
+        description: &'static str,
+    ) -> Self {
+        let (kind, absent) = (Kind::Number { min, max }, Absent::Number(default));
+        Self::new(name, kind, absent, description)
+    }
+
+    pub(super) const fn integer(
+        name: &'static str,
+        min: i64,
+        max: i64,
+        default: i64,
+        description: &'static str,
+    ) -> Self {
+        let (kind, absent) = (Kind::Integer { min, max }, Absent::Integer(default));
+        Self::new(name, kind, absent, description)
+    }
+
+    /// The length of a side, in pixels.
+    pub(super) const fn side(name: &'static str, absent: Absent, description: &'static str) -> Self {
+        let (min, max) = (1, 65_535);
+        Self::new(name, Kind::Integer { min, max }, absent, description)
+    }
+
+    pub(super) const fn choice(
+        name: &'static str,
+        words: &'static [&'static str],
+        default: &'static str,
+        description: &'static str,
+    ) -> Self {
+        Self::new(name, Kind::Choice(words), Absent::Text(default), description)
+    }
+
+    pub(super) const fn colour(name: &'static str, default: &'static str, description: &'static str) -> Self {
+        Self::new(name, Kind::Colour, Absent::Text(default), description)
+    }
+
+    pub(super) const fn flag(name: &'static str, default: bool, description: &'static str) -> Self {
+        Self::new(name, Kind::Flag, Absent::Flag(default), description)
+    }
+
+    const fn new(name: &'static str, kind: Kind, absent: Absent, description: &'static str) -> Self {
+        Self { name, kind, absent, description }
+    }
+}
+
 impl Param {
     /// The value as the operation reads it: a whole number written as `3.0` is `3`.
     fn check(&self, value: &Value) -> Result<Value, EditError> {
