@@ -1,16 +1,16 @@
 //! Events: what a producer hears when its task has ended (DESIGN section 5).
 
 use chrono::{DateTime, Utc};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::key::ImageHash;
-use crate::wire::VERSION;
+use crate::wire::{VERSION, version};
 
 /// How a task stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
     /// Known, not yet looked at.
@@ -81,7 +81,7 @@ impl AnswerSource {
 }
 
 /// How an image of a task stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageStatus {
     /// Waits on an edit. Never in an event.
@@ -103,32 +103,46 @@ pub struct ImageError {
 
 /// One image of a task. In the tables `result_url` is a reference; in an event it is absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "One image of a task.")]
+#[schemars(extend(
+    "if" = {"properties": {"status": {"const": "done"}}},
+    "then" = {"required": ["source", "image_hash", "result_url"], "properties": {"error": false}},
+    "else" = {"required": ["error"], "properties": {"source": false, "result_url": false}},
+))]
 pub struct ImageResult {
     /// Its place in the task, from 0.
+    #[schemars(range(max = 63))]
     pub position: u32,
-    /// How it stands.
+    /// `done` or `failed`.
+    #[schemars(schema_with = "ended_image")]
     pub status: ImageStatus,
-    /// How it was answered, if it was.
+    /// When done: how it was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AnswerSource")]
     pub source: Option<AnswerSource>,
     /// SHA-256 of the input's bytes, once they were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9a-f]{64}$"))]
+    #[schemars(with = "String", regex(pattern = r"^[0-9a-f]{64}$"))]
     pub image_hash: Option<ImageHash>,
-    /// Where the result is.
+    /// When done: where the result is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "uri"))]
     pub result_url: Option<String>,
     /// Of the result, e.g. `image/png`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub content_type: Option<String>,
     /// Of the result, in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32")]
     pub width: Option<u32>,
     /// Of the result, in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32")]
     pub height: Option<u32>,
-    /// Why there is no result.
+    /// When failed: why there is no result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ImageError")]
     pub error: Option<ImageError>,
 }
 
@@ -136,24 +150,31 @@ pub struct ImageResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// The price of the images that were paid for.
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,6})?$"))]
     pub paid: String,
     /// What the hit and joined images would have cost: the price of the entries that answered them.
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,6})?$"))]
     pub saved: String,
     /// ISO 4217.
+    #[schemars(regex(pattern = r"^[A-Z]{3}$"))]
     pub currency: String,
 }
 
-/// The end of a task. Delivered at least once; drop what has an `event_id` seen before.
+/// The end of a task. Delivered at least once; drop what has an `event_id` seen before, and ignore fields that you
+/// don't know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Retouch event, version 1")]
 pub struct Event {
     /// The contract's version: 1.
+    #[schemars(schema_with = "version")]
     pub v: u32,
     /// Derived from the task and its outcome, so that a repeat can be told.
     pub event_id: Uuid,
     /// The producer's id.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._:-]{1,64}$"))]
     pub task_id: String,
-    /// `completed`, `partial` or `failed`.
+    /// `completed`: every image has a result; `partial`: some have; `failed`: none has.
+    #[schemars(schema_with = "ended_task")]
     pub status: TaskStatus,
     /// Images answered from the cache.
     pub hit: u32,
@@ -163,10 +184,12 @@ pub struct Event {
     pub paid: u32,
     /// Images without a result.
     pub failed: u32,
-    /// By position.
+    /// One entry an image, by position.
+    #[schemars(length(min = 1, max = 64))]
     pub images: Vec<ImageResult>,
     /// Absent where nothing has a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Cost")]
     pub cost: Option<Cost>,
     /// When the worker accepted the task.
     pub received_at: DateTime<Utc>,
@@ -174,6 +197,7 @@ pub struct Event {
     pub completed_at: DateTime<Utc>,
     /// As given with the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "serde_json::Map<String, Value>")]
     pub metadata: Option<Value>,
 }
 
@@ -194,6 +218,14 @@ impl Event {
 /// The UUID namespace of event ids; a random constant.
 const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_5a57_3c0e_4f0e_9b43_0f5d_2f1c_7a91);
 
+fn ended_task(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    json_schema!({"type": "string", "enum": [TaskStatus::Completed, TaskStatus::Partial, TaskStatus::Failed]})
+}
+
+fn ended_image(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    json_schema!({"type": "string", "enum": [ImageStatus::Done, ImageStatus::Failed]})
+}
+
 /// Millionths as a plain decimal number without trailing zeros: `140000` is `0.14`.
 pub fn decimal(micros: i64) -> String {
     let sign = if micros < 0 { "-" } else { "" };
@@ -202,3 +234,6 @@ pub fn decimal(micros: i64) -> String {
     let text = text.trim_end_matches('0');
     text.strip_suffix('.').unwrap_or(text).to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,3 +142,6 @@ pub fn normalise_prompt(prompt: &str) -> String {
     let composed: String = prompt.nfc().collect();
     composed.replace("\r\n", "\n").replace('\r', "\n").trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

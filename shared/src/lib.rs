@@ -12,6 +12,7 @@ pub mod event;
 pub mod key;
 pub mod params;
 pub mod publisher;
+pub mod schema;
 pub mod task;
 pub mod topology;
 pub mod wire;

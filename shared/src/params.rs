@@ -5,14 +5,12 @@
 
 use std::fmt;
 
-use schemars::JsonSchema;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
 /// Parameters of an edit. Two are equal if and only if [`Params::canonical`] is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(with = "Map<String, Value>")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Params(Map<String, Value>);
 

@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::error::Category;
 
 use crate::key::{Digest32, normalise_prompt};
 pub use crate::params::Params;
-use crate::wire::{ImageRef, MAX_MESSAGE_BYTES, TaskMessage, VERSION};
+use crate::wire::{ImageRef, MAX_MESSAGE_BYTES, Object, TaskMessage, VERSION};
 
 /// Most pictures in one task.
 pub const MAX_IMAGES: usize = 64;
@@ -99,9 +100,9 @@ impl Task {
             return Err(Invalid::TooLarge { bytes: payload.len() });
         }
         let mut json = serde_json::Deserializer::from_slice(payload);
-        let message: TaskMessage =
+        let Object(message) =
             serde_path_to_error::deserialize(&mut json).map_err(|error| explain(payload, &error))?;
-        json.end().map_err(|error| Invalid::field("message", error.to_string()))?;
+        json.end().map_err(|error| Invalid::field("message", format!("must be one JSON object: {error}")))?;
         Self::from_message(message)
     }
 
@@ -184,9 +185,9 @@ impl Task {
 impl Source {
     fn canonical(&self) -> String {
         match self {
-            Self::Url(url) => format!("url:{url}"),
-            Self::Data(uri) => uri.clone(),
-            Self::Blob(hash) => format!("sha256:{hash}"),
+            Self::Url(url) => format!("url {url}"),
+            Self::Data(uri) => format!("data {uri}"),
+            Self::Blob(hash) => format!("blob {hash}"),
         }
     }
 
@@ -219,14 +220,32 @@ fn explain(payload: &[u8], error: &serde_path_to_error::Error<serde_json::Error>
     struct Version {
         v: u64,
     }
-    if let Ok(Version { v }) = serde_json::from_slice(payload)
+    if let Err(error) = std::str::from_utf8(payload) {
+        return Invalid::field("message", format!("is not UTF-8 from byte {} on", error.valid_up_to()));
+    }
+    if let Ok(Object(Version { v })) = serde_json::from_slice(payload)
         && let Err(version) = check_version(v)
     {
         return version;
     }
     let path = error.path().to_string();
-    let field = if path == "." { "message".to_owned() } else { path };
-    Invalid::field(field, error.inner().to_string())
+    // A field whose name could not be read is a question mark at the end.
+    let path = path.trim_end_matches(['.', '?']);
+    let field = if path.is_empty() { "message" } else { path };
+    let text = match error.inner().classify() {
+        Category::Syntax | Category::Eof => format!("is not valid JSON: {}", error.inner()),
+        Category::Data | Category::Io => error.inner().to_string(),
+    };
+    Invalid::field(shortened(field), shortened(&text))
+}
+
+/// What a message says of itself may be megabytes of text, or a picture; its error travels in headers and logs.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 400;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 fn check_version(v: u64) -> Result<(), Invalid> {
@@ -291,3 +310,6 @@ fn source(field: &str, image: ImageRef) -> Result<Source, Invalid> {
         _ => Err(Invalid::field(field, "must have exactly one of `url`, `data`, `blob`")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ pub const MYSQL_URL: &str = "RETOUCH_TEST_MYSQL_URL";
 const CLEAN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What must be gone when a test's work is done, each as a query that finds what is left.
-const LEFTOVERS: &[(&str, &str)] = &[
+pub(crate) const LEFTOVERS: &[(&str, &str)] = &[
     ("open waits", "SELECT COUNT(*) FROM image_edit_waits"),
     ("leases", "SELECT COUNT(*) FROM image_edit_calls WHERE owner IS NOT NULL"),
     ("open calls", "SELECT COUNT(*) FROM image_edit_calls WHERE state NOT IN ('done', 'failed')"),

@@ -1,12 +1,33 @@
 //! The promises of the project, each as a test with its name. Run them with `tests/run`.
 
 // Helpers of the tests are test code too, which the linter knows only of functions marked `#[test]`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+/// The same promises on RabbitMQ with MariaDB and in one SQLite file with the embedded broker.
+macro_rules! on_both {
+    ($($test:ident;)*) => {
+        mod on_servers {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(retouch_tests::site::Site::on_servers().await).await;
+            })*
+        }
+        mod in_one_file {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(retouch_tests::site::Site::in_one_file().await).await;
+            })*
+        }
+    };
+}
 
 mod broker_conformance;
 mod broker_embedded;
 mod broker_rabbitmq;
 mod broker_supervise;
 mod client;
+mod flow_counts;
+mod flow_identity;
+mod flow_scale;
 mod harness;
 mod store_conformance;

@@ -119,7 +119,7 @@ pub fn resolve(base: &Url, reference: &str) -> String {
 /// # Errors
 /// What is wrong and the command that mends it.
 pub async fn open_store(settings: &Settings) -> Result<Store> {
-    let store = Store::open(&settings.database, 16)?;
+    let store = Store::open(&settings.database, 16)?.with_patience(settings.rhythm.patience);
     let state = match &settings.database {
         DatabaseLocation::Sqlite(_) => store.migrate().await?,
         DatabaseLocation::MySql(_) => store.schema_state().await?,

@@ -16,7 +16,7 @@ use url::Url;
 use crate::blobs::BlobsLocation;
 use crate::routes::RouteOverride;
 use crate::sources::guard::AllowHosts;
-use crate::store::DatabaseLocation;
+use crate::store::{DatabaseLocation, PATIENCE};
 
 /// Which broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct Rhythm {
     pub lease: Duration,
     /// Between two sweeps.
     pub sweep: Duration,
+    /// How long a message may be on its way before the sweep takes it for lost.
+    pub patience: Duration,
     /// For work under way, after the first signal.
     pub grace: Duration,
 }
@@ -111,6 +113,7 @@ struct Raw {
     intake_concurrency: Option<u16>,
     lease_seconds: Option<u64>,
     sweep_seconds: Option<u64>,
+    patience_seconds: Option<u64>,
     grace_seconds: Option<u64>,
     double: Option<PathBuf>,
     #[serde(default)]
@@ -132,6 +135,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("RETOUCH_INTAKE_CONCURRENCY", "intake_concurrency"),
     ("RETOUCH_LEASE_SECONDS", "lease_seconds"),
     ("RETOUCH_SWEEP_SECONDS", "sweep_seconds"),
+    ("RETOUCH_PATIENCE_SECONDS", "patience_seconds"),
     ("RETOUCH_GRACE_SECONDS", "grace_seconds"),
     #[cfg(feature = "double")]
     ("RETOUCH_DOUBLE", "double"),
@@ -191,6 +195,7 @@ impl Settings {
                 intake: raw.intake_concurrency.unwrap_or(16).max(1),
                 lease: seconds(raw.lease_seconds, 30),
                 sweep: seconds(raw.sweep_seconds, 5),
+                patience: seconds(raw.patience_seconds, PATIENCE.as_secs()),
                 grace: seconds(raw.grace_seconds, 25),
             },
             double: raw.double,

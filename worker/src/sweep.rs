@@ -2,7 +2,6 @@
 //! were not confirmed. Every replica runs it, at jittered times; a call is taken by one of them.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crate::app::App;
 use crate::broker::{BrokerError, Queue};
@@ -11,8 +10,6 @@ use crate::{events, wake};
 
 /// Rows of each kind that one round looks at.
 const ROUND: u32 = 200;
-/// Before the second look at the same call; doubles from there.
-const FIRST_LOOK: Duration = Duration::from_secs(15);
 /// Calls that wait in a queue which is not empty are left alone, except every so many looks: their message may have
 /// been lost while others were not.
 const WAKE_ANYWAY: u32 = 4;
@@ -36,7 +33,7 @@ pub(crate) async fn run(app: &App) {
 /// # Errors
 /// The store cannot be asked; nothing is lost, the next round looks again.
 pub(crate) async fn round(app: &App) -> anyhow::Result<()> {
-    let due = app.store.take_due_calls(ROUND, FIRST_LOOK).await?;
+    let due = app.store.take_due_calls(ROUND).await?;
     let mut depths = HashMap::new();
     let mut lost = Vec::new();
     for call in due {

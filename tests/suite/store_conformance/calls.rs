@@ -83,7 +83,7 @@ async fn a_renewed_lease_keeps_others_out(db: Fixture) {
     db.expire(key).await;
     assert!(store.renew_lease(lease, LONG).await.unwrap());
     assert!(matches!(store.claim_call(key, "other", LONG).await.unwrap(), Claim::Held { .. }));
-    assert!(store.take_due_calls(10, LONG).await.unwrap().is_empty(), "nor does the sweep look after it");
+    assert!(store.take_due_calls(10).await.unwrap().is_empty(), "nor does the sweep look after it");
     // An owner that renews goes on through every step.
     assert!(store.begin_submit(lease).await.unwrap());
     assert!(store.renew_lease(lease, LONG).await.unwrap());

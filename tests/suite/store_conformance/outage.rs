@@ -47,7 +47,7 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         finish_edit(lease, "url");
         fail_edit(lease, &refused);
         event_sent("t", TaskStatus::Failed);
-        take_due_calls(10, LONG);
+        take_due_calls(10);
         take_due_events(10);
         archive(&letter);
         declare_lane("lane", None);

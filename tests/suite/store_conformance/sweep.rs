@@ -18,21 +18,19 @@ promises!(
     the_sweep_takes_no_more_than_it_asked_for,
 );
 
-const FIRST: Duration = Duration::from_secs(15);
-
 async fn a_due_call_is_taken_by_one_of_two_sweeps(db: Fixture) {
     let replicas = [db.store().await, db.store().await];
     let calls: Vec<_> = (0..40).map(|n| edit(&format!("picture {n}"))).collect();
     register(&replicas[0], &task("t", calls.iter().map(miss).collect())).await;
     db.let_calls_be_due().await;
-    let sweeps = replicas.iter().flat_map(|store| (0..4).map(|_| store.take_due_calls(100, FIRST)));
+    let sweeps = replicas.iter().flat_map(|store| (0..4).map(|_| store.take_due_calls(100)));
     let mut taken = Vec::new();
     for due in join_all(sweeps).await {
         taken.extend(due.unwrap());
     }
     // SKIP LOCKED may leave a row that somebody happens to look at to the next round.
     for store in &replicas {
-        taken.extend(store.take_due_calls(100, FIRST).await.unwrap());
+        taken.extend(store.take_due_calls(100).await.unwrap());
     }
     let mut keys: Vec<_> = taken.iter().map(|call| call.edit_key).collect();
     keys.sort();
@@ -48,7 +46,7 @@ async fn a_call_that_is_looked_after_is_not_due(db: Fixture) {
     register(&store, &task("t", vec![miss(&fresh), miss(&claimed), miss(&done)])).await;
     claim(&store, claimed.edit_key).await;
     finish(&store, &done).await;
-    assert!(store.take_due_calls(10, FIRST).await.unwrap().is_empty());
+    assert!(store.take_due_calls(10).await.unwrap().is_empty());
     assert_eq!(db.number("SELECT COUNT(*) FROM image_edit_calls WHERE wake_at IS NULL").await, 1);
     // Given back with a delay, it is due only after the message that comes with the delay.
     let lease = claim(&store, fresh.edit_key).await.lease;
@@ -78,7 +76,7 @@ async fn each_look_at_a_call_puts_the_next_one_off_twice_as_long(db: Fixture) {
             queued: true,
             wakes: u32::try_from(look).unwrap(),
         };
-        assert_eq!(store.take_due_calls(10, FIRST).await.unwrap(), [expected]);
+        assert_eq!(store.take_due_calls(10).await.unwrap(), [expected]);
         let due_in = due_in(&db, call.edit_key).await;
         assert!((seconds - 10..=seconds).contains(&due_in), "look {look}: {due_in} s");
     }
@@ -86,7 +84,7 @@ async fn each_look_at_a_call_puts_the_next_one_off_twice_as_long(db: Fixture) {
     let lease = claim(&store, call.edit_key).await.lease;
     store.requeue_call(lease, true, "busy", Duration::ZERO).await.unwrap();
     db.let_calls_be_due().await;
-    assert_eq!(store.take_due_calls(10, FIRST).await.unwrap()[0].wakes, 0);
+    assert_eq!(store.take_due_calls(10).await.unwrap()[0].wakes, 0);
 }
 
 async fn a_call_whose_owner_died_is_due_as_it_stands(db: Fixture) {
@@ -97,7 +95,7 @@ async fn a_call_whose_owner_died_is_due_as_it_stands(db: Fixture) {
     let due_in = due_in(&db, call.edit_key).await;
     assert!(due_in >= i64::try_from(LONG.as_secs()).unwrap() - 10, "after its lease: {due_in} s");
     db.expire(call.edit_key).await;
-    let due = store.take_due_calls(10, FIRST).await.unwrap();
+    let due = store.take_due_calls(10).await.unwrap();
     assert_eq!((due.len(), due[0].edit_key, due[0].queued), (1, call.edit_key, false));
     assert_eq!(claim(&store, call.edit_key).await.state, CallState::Stored);
 }
@@ -154,7 +152,7 @@ async fn the_sweep_takes_no_more_than_it_asked_for(db: Fixture) {
     db.let_calls_be_due().await;
     db.let_events_be_due().await;
     for expected in [2, 2, 1, 0] {
-        assert_eq!(store.take_due_calls(2, FIRST).await.unwrap().len(), expected);
+        assert_eq!(store.take_due_calls(2).await.unwrap().len(), expected);
         assert_eq!(store.take_due_events(2).await.unwrap().len(), expected);
     }
 }

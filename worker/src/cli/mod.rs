@@ -51,8 +51,9 @@ Settings come from the environment, then from retouch.toml:
   RETOUCH_NAMESPACE     prefix of queue and exchange names (default: retouch)
   RETOUCH_ON_AMBIGUOUS  retry (default) or hold: a call that may or may not have been accepted
   RETOUCH_CONFIG        another file than retouch.toml
-  RETOUCH_INTAKE_CONCURRENCY, RETOUCH_LEASE_SECONDS, RETOUCH_SWEEP_SECONDS, RETOUCH_GRACE_SECONDS
-                        16 tasks at a time, leases of 30 s, a sweep every 5 s, 25 s to finish at shutdown
+  RETOUCH_INTAKE_CONCURRENCY, RETOUCH_LEASE_SECONDS, RETOUCH_SWEEP_SECONDS, RETOUCH_PATIENCE_SECONDS,
+  RETOUCH_GRACE_SECONDS 16 tasks at a time, leases of 30 s, a sweep every 5 s, 30 s until it takes a
+                        message for lost, 25 s to finish at shutdown
   RUST_LOG              what is logged, e.g. info or retouch_worker=debug
 
 Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs.";

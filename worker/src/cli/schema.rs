@@ -1,8 +1,7 @@
 //! `retouch schema`: the contract with producers as JSON Schema, generated from the types.
 
 use clap::{Args, ValueEnum};
-use retouch_shared::event::Event;
-use retouch_shared::wire::TaskMessage;
+use retouch_shared::schema;
 
 use super::{Ending, Failure};
 
@@ -27,8 +26,8 @@ enum Which {
 impl PrintSchema {
     pub(super) fn run(self) -> Result<Ending, Failure> {
         let schema = match self.message {
-            Which::Task => schemars::schema_for!(TaskMessage),
-            Which::Event => schemars::schema_for!(Event),
+            Which::Task => schema::task(),
+            Which::Event => schema::event(),
         };
         println!("{}", serde_json::to_string_pretty(&schema).map_err(Failure::unreachable)?);
         Ok(Ending::Done)

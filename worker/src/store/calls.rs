@@ -149,9 +149,13 @@ impl Store {
         delay: Duration,
     ) -> Result<bool, StoreError> {
         // The sweep comes well after the message that is on its way.
-        let wake = millis(delay + Duration::from_secs(30));
-        self.step(self.db.sql().requeue_call, &[i64::from(burns).into(), clip(error).into(), wake.into()], lease)
-            .await
+        let wake = millis(delay + self.patience);
+        self.step(
+            self.db.sql().requeue_call,
+            &[i64::from(burns).into(), clip(error).into(), wake.into()],
+            lease,
+        )
+        .await
     }
 
     /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is.
@@ -164,7 +168,7 @@ impl Store {
         error: Option<&str>,
         delay: Duration,
     ) -> Result<bool, StoreError> {
-        let wake = millis(delay + Duration::from_secs(30));
+        let wake = millis(delay + self.patience);
         self.step(self.db.sql().hand_over_call, &[error.map(clip).into(), wake.into()], lease).await
     }
 
@@ -178,7 +182,8 @@ impl Store {
         duplicate: bool,
         error: &str,
     ) -> Result<bool, StoreError> {
-        self.step(self.db.sql().count_ambiguous, &[i64::from(duplicate).into(), clip(error).into()], lease).await
+        self.step(self.db.sql().count_ambiguous, &[i64::from(duplicate).into(), clip(error).into()], lease)
+            .await
     }
 
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
@@ -299,7 +304,7 @@ impl Store {
             }
         }
         for rows in json_rows(tasks.values_mut().map(task_row)) {
-            tx.run(sql.update_tasks, vals![&rows]).await?;
+            tx.run(sql.update_tasks, vals![&rows, millis(self.patience)]).await?;
         }
         tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
         let ended = tasks.values().filter(|task| task.status.has_ended()).map(|task| task.id);
@@ -325,7 +330,7 @@ impl Store {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -6,6 +6,7 @@ use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, 
 use retouch_shared::key::{Digest32, EditKey, ImageHash};
 use serde_json::{Value, json};
 
+use super::calls::millis;
 use super::db::{Row, Tx, json_rows, strip_nulls, vals};
 use super::types::{clip, digest, hex_digest, image_result};
 use super::{
@@ -74,7 +75,8 @@ impl Store {
             let rows = draft.queue.iter().map(|(key, (lane, price))| {
                 json!({"edit_key": key, "lane": lane, "price_micros": price.micros, "currency": price.currency})
             });
-            tx.run(sql.queue_calls, vals![&Value::from_iter(rows).to_string()]).await?;
+            let rows = Value::from_iter(rows).to_string();
+            tx.run(sql.queue_calls, vals![&rows, millis(self.patience)]).await?;
         }
         if !draft.waits.is_empty() {
             let waits = Value::Array(draft.waits.clone()).to_string();
@@ -163,6 +165,7 @@ impl Store {
             task.reply_to.as_deref(),
             task.correlation_id.as_deref(),
             ended,
+            millis(self.patience),
             ended,
         ];
         tx.run(self.db.sql().insert_task, values).await?;

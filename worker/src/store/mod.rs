@@ -129,7 +129,11 @@ pub enum DatabaseLocation {
 pub struct Store {
     db: Arc<dyn Db>,
     sqlite: Option<sqlx::SqlitePool>,
+    patience: Duration,
 }
+
+/// See [`Store::with_patience`].
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Opens a database; connects when first used.
@@ -141,7 +145,8 @@ impl Store {
         match location {
             DatabaseLocation::Sqlite(path) => Self::open_sqlite(path),
             DatabaseLocation::MySql(url) => {
-                Ok(Self { db: Arc::new(mysql::MySqlDb::open(url, connections)?), sqlite: None })
+                let db = Arc::new(mysql::MySqlDb::open(url, connections)?);
+                Ok(Self { db, sqlite: None, patience: PATIENCE })
             }
         }
     }
@@ -149,7 +154,13 @@ impl Store {
     fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
         let db = sqlite::SqliteDb::open(path)?;
         let pool = db.pool();
-        Ok(Self { db: Arc::new(db), sqlite: Some(pool) })
+        Ok(Self { db: Arc::new(db), sqlite: Some(pool), patience: PATIENCE })
+    }
+
+    /// How long a wake-up or an event may be on its way before the sweep takes it for lost; [`PATIENCE`] unless set.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The pool of the SQLite file, for the embedded broker that lives in it.

@@ -72,7 +72,7 @@ static SQL: Statements = Statements {
             currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j",
         calls_of_j!(),
         "SET c.state = 'queued', c.attempts = 0, c.lane = j.lane, c.price_micros = j.price_micros, c.currency = j.currency, \
-            c.owner = NULL, c.lease_until = NULL, c.wake_at = UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, c.wakes = 0, \
+            c.owner = NULL, c.lease_until = NULL, c.wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, c.wakes = 0, \
             c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, c.updated_at = UTC_TIMESTAMP(3)"
     ),
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
@@ -83,7 +83,7 @@ static SQL: Statements = Statements {
             hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
             reply_to, correlation_id, event_due, created_at, updated_at, completed_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, \
-            IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, NULL), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), IF(? = 1, UTC_TIMESTAMP(3), NULL))",
+            IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, NULL), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), IF(? = 1, UTC_TIMESTAMP(3), NULL))",
     count_hits: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', n BIGINT PATH '$.count')) j",
         cache_of_j!(),
@@ -152,7 +152,7 @@ static SQL: Statements = Statements {
         tasks_of_j!(),
         "SET t.status = j.status, t.joined_images = j.joined, t.paid_images = j.paid, t.failed_images = j.failed, \
             t.paid_micros = j.paid_micros, t.saved_micros = j.saved_micros, t.results = j.results, t.error = j.error, \
-            t.event_due = IF(j.ended = 1, UTC_TIMESTAMP(3) + INTERVAL 30 SECOND, NULL), \
+            t.event_due = IF(j.ended = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, NULL), \
             t.completed_at = IF(j.ended = 1, UTC_TIMESTAMP(3), NULL), t.updated_at = UTC_TIMESTAMP(3)"
     ),
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
@@ -178,7 +178,7 @@ static SQL: Statements = Statements {
     snooze_events: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) j",
         tasks_of_j!(),
-        "SET t.event_due = UTC_TIMESTAMP(3) + INTERVAL 30 SECOND"
+        "SET t.event_due = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND"
     ),
     insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', UTC_TIMESTAMP(3), UTC_TIMESTAMP(3)) \

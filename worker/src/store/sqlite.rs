@@ -37,17 +37,17 @@ static SQL: Statements = Statements {
         FROM json_each(?) j WHERE true ON CONFLICT (edit_key) DO NOTHING",
     lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
     queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
-            currency = j.value ->> 'currency', owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds'), \
+            currency = j.value ->> 'currency', owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
             wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
-        FROM json_each(?) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
+        FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
         SELECT ?, unhex(j.value ->> 'edit_key'), j.value ->> 'position', j.value ->> 'source', strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j",
     insert_task: "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
             hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
             reply_to, correlation_id, event_due, created_at, updated_at, completed_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, \
-            iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds'), NULL), strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+            iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), NULL), strftime('%Y-%m-%d %H:%M:%f', 'now'), \
             strftime('%Y-%m-%d %H:%M:%f', 'now'), iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL))",
     count_hits: "UPDATE image_edit_cache SET hit_count = hit_count + (j.value ->> 'count'), last_hit_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?) j WHERE image_edit_cache.edit_key = unhex(j.value ->> 'edit_key')",
@@ -110,9 +110,9 @@ static SQL: Statements = Statements {
     update_tasks: "UPDATE image_edit_tasks SET status = j.value ->> 'status', joined_images = j.value ->> 'joined', paid_images = j.value ->> 'paid', \
             failed_images = j.value ->> 'failed', paid_micros = j.value ->> 'paid_micros', saved_micros = j.value ->> 'saved_micros', \
             results = j.value ->> 'results', error = j.value ->> 'error', \
-            event_due = iif(j.value ->> 'ended' = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds'), NULL), \
+            event_due = iif(j.value ->> 'ended' = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), NULL), \
             completed_at = iif(j.value ->> 'ended' = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL), \
-            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j WHERE image_edit_tasks.id = j.value ->> 'id'",
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?1) j WHERE image_edit_tasks.id = j.value ->> 'id'",
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ?",
@@ -128,8 +128,8 @@ static SQL: Statements = Statements {
         " FROM image_edit_tasks t \
         WHERE t.event_due <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY t.event_due LIMIT ?"
     ),
-    snooze_events: "UPDATE image_edit_tasks SET event_due = strftime('%Y-%m-%d %H:%M:%f', 'now', '+30 seconds') \
-        WHERE id IN (SELECT value FROM json_each(?))",
+    snooze_events: "UPDATE image_edit_tasks SET event_due = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds') \
+        WHERE id IN (SELECT value FROM json_each(?1))",
     insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now')) \
         ON CONFLICT (letter_key) DO UPDATE SET last_at = excluded.last_at",

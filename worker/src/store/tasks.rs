@@ -1,10 +1,9 @@
 //! Tasks, events, the sweep and the dead letters.
 
-use std::time::Duration;
-
 use retouch_shared::event::TaskStatus;
 use serde_json::json;
 
+use super::calls::millis;
 use super::db::{Tx, Val, vals};
 use super::types::{ascii, clip, digest};
 use super::{DeadLetter, DeadPayload, DueCall, StepError, Store, StoreError, TaskRecord, again};
@@ -56,11 +55,11 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn take_due_calls(&self, limit: u32, first: Duration) -> Result<Vec<DueCall>, StoreError> {
-        again!(self.try_take_calls(limit, first))
+    pub async fn take_due_calls(&self, limit: u32) -> Result<Vec<DueCall>, StoreError> {
+        again!(self.try_take_calls(limit))
     }
 
-    async fn try_take_calls(&self, limit: u32, first: Duration) -> Result<Vec<DueCall>, StepError> {
+    async fn try_take_calls(&self, limit: u32) -> Result<Vec<DueCall>, StepError> {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
         let mut due = Vec::new();
@@ -74,14 +73,13 @@ impl Store {
         }
         if !due.is_empty() {
             let keys: Vec<_> = due.iter().map(|call| call.edit_key).collect();
-            let first = i64::try_from(first.as_millis()).unwrap_or(i64::MAX);
-            tx.run(sql.snooze_calls, vals![&json!(keys).to_string(), first]).await?;
+            tx.run(sql.snooze_calls, vals![&json!(keys).to_string(), millis(self.patience / 2)]).await?;
         }
         tx.commit().await?;
         Ok(due)
     }
 
-    /// Ended tasks whose event was not confirmed in time; each is put off for half a minute.
+    /// Ended tasks whose event was not confirmed in time; each is put off for the store's patience.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -96,7 +94,7 @@ impl Store {
         let due = rows.iter().map(TaskRecord::from_row).collect::<Result<Vec<_>, _>>()?;
         if !due.is_empty() {
             let ids: Vec<_> = due.iter().map(|task| task.id).collect();
-            tx.run(sql.snooze_events, vals![&json!(ids).to_string()]).await?;
+            tx.run(sql.snooze_events, vals![&json!(ids).to_string(), millis(self.patience)]).await?;
         }
         tx.commit().await?;
         Ok(due)

@@ -1,0 +1,52 @@
+//! A Python with what the example producers need, installed once under the target folder.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use retouch_shared::key::Digest32;
+
+use crate::program::Program;
+
+/// A program of `examples/producers/python`, ready for its arguments.
+pub async fn producer(script: &str, arguments: &[&str]) -> Program {
+    let interpreter = tokio::task::spawn_blocking(interpreter).await.unwrap();
+    let script = producers().join(script);
+    let mut all = vec![script.to_str().unwrap()];
+    all.extend(arguments);
+    // No caches beside the examples.
+    Program::other(interpreter, &all).env("PYTHONDONTWRITEBYTECODE", "1")
+}
+
+fn producers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/producers/python").canonicalize().unwrap()
+}
+
+/// Other versions of the requirements get another folder, and test processes wait for whoever is installing.
+fn interpreter() -> PathBuf {
+    let requirements = producers().join("requirements.txt");
+    let version = Digest32::of(&fs::read(&requirements).unwrap()).to_hex();
+    let folder = target().join("test-python").join(&version[..12]);
+    fs::create_dir_all(&folder).unwrap();
+    let lock = File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let (venv, ready) = (folder.join("venv"), folder.join("ready"));
+    if !ready.exists() {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
+        run(Command::new(venv.join("bin/pip"))
+            .args(["install", "--quiet", "--requirement"])
+            .arg(&requirements));
+        File::create(&ready).unwrap();
+    }
+    venv.join("bin/python3")
+}
+
+fn target() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(3).unwrap().to_owned()
+}
+
+fn run(command: &mut Command) {
+    let done = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    assert!(done.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&done.stderr));
+}
