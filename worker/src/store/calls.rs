@@ -150,8 +150,12 @@ impl Store {
     ) -> Result<bool, StoreError> {
         // The sweep comes well after the message that is on its way.
         let wake = millis(delay + Duration::from_secs(30));
-        self.step(self.db.sql().requeue_call, &[i64::from(burns).into(), clip(error).into(), wake.into()], lease)
-            .await
+        self.step(
+            self.db.sql().requeue_call,
+            &[i64::from(burns).into(), clip(error).into(), wake.into()],
+            lease,
+        )
+        .await
     }
 
     /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is.
@@ -178,7 +182,8 @@ impl Store {
         duplicate: bool,
         error: &str,
     ) -> Result<bool, StoreError> {
-        self.step(self.db.sql().count_ambiguous, &[i64::from(duplicate).into(), clip(error).into()], lease).await
+        self.step(self.db.sql().count_ambiguous, &[i64::from(duplicate).into(), clip(error).into()], lease)
+            .await
     }
 
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
