@@ -158,17 +158,21 @@ async fn row(db: &Fixture, key: EditKey) -> String {
         "last_error",
         "updated_at",
     ];
-    let mut row = String::new();
-    for column in columns {
-        let column = format!("COALESCE(CAST({column} AS CHAR), '-')");
-        row += &db.text(&format!("SELECT {column} FROM image_edit_calls WHERE edit_key = x'{key}'")).await;
-        row.push('\n');
-    }
+    let of_call = columns.map(|column| {
+        format!(
+            "(SELECT COALESCE(CAST({column} AS CHAR), '-') FROM image_edit_calls WHERE edit_key = x'{key}')"
+        )
+    });
     let counts = ["image_edit_waits", "image_edit_cache", "dead_letters"];
-    for table in counts {
-        row += &format!("{table}: {}\n", db.number(&format!("SELECT COUNT(*) FROM {table}")).await);
-    }
-    row
+    let counts = counts.map(|table| format!("(SELECT CAST(COUNT(*) AS CHAR) FROM {table})"));
+    let values: Vec<String> = of_call.into_iter().chain(counts).collect();
+    // Of the two ways to put texts together each database knows one.
+    let query = if db.is_sqlite() {
+        format!("SELECT {}", values.join(" || ' | ' || "))
+    } else {
+        format!("SELECT CONCAT_WS(' | ', {})", values.join(", "))
+    };
+    db.text(&query).await
 }
 
 /// Every state that an owner can have a call in.
@@ -199,42 +203,46 @@ async fn bring_to(store: &Store, key: EditKey, state: CallState) -> Lease {
 
 async fn a_step_with_an_old_fence_changes_nothing(db: Fixture) {
     let store = db.store().await;
+    let mut wrong = Vec::new();
     for &state in OWNED {
-        let key = queued(&store, state.as_str()).await;
-        let old = bring_to(&store, key, state).await;
-        db.expire(key).await;
-        let new = claim(&store, key).await;
-        let before = row(&db, key).await;
         for name in STEPS {
-            assert!(!step(&store, name, old).await, "{name} from {state:?}");
-            assert_eq!(row(&db, key).await, before, "{name} from {state:?}");
-            // Nor does one from the future, or for no call at all.
-            let future = Lease { fence: new.lease.fence + 1, ..new.lease };
-            let nowhere = Lease { edit_key: edit("nowhere").edit_key, ..new.lease };
-            assert!(!step(&store, name, future).await && !step(&store, name, nowhere).await, "{name}");
+            let key = queued(&store, &format!("{name} {state:?}")).await;
+            let old = bring_to(&store, key, state).await;
+            db.expire(key).await;
+            let new = claim(&store, key).await.lease;
+            let future = Lease { fence: new.fence + 1, ..new };
+            let nowhere = Lease { edit_key: edit("nowhere").edit_key, ..new };
+            let before = row(&db, key).await;
+            for (lease, whose) in [(old, "an old"), (future, "a future"), (nowhere, "another call's")] {
+                if step(&store, name, lease).await || row(&db, key).await != before {
+                    wrong.push(format!("{name} from {state:?} with {whose} fence"));
+                }
+            }
         }
-        assert_eq!(row(&db, key).await, before);
-        assert!(step(&store, "renew_lease", new.lease).await, "the new owner is not disturbed");
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 async fn whoever_gave_a_call_back_can_do_nothing_with_it(db: Fixture) {
     let store = db.store().await;
+    let mut wrong = Vec::new();
     for (give_back, state) in [
         ("requeue_call", CallState::Claimed),
         ("requeue_call", CallState::Ambiguous),
         ("hand_over_call", CallState::Submitted),
         ("hand_over_call", CallState::Stored),
     ] {
-        let key = queued(&store, &format!("{give_back} {state:?}")).await;
-        let lease = bring_to(&store, key, state).await;
-        assert!(step(&store, give_back, lease).await);
-        let before = row(&db, key).await;
         for name in STEPS {
-            assert!(!step(&store, name, lease).await, "{name} after {give_back} from {state:?}");
+            let key = queued(&store, &format!("{name} after {give_back} {state:?}")).await;
+            let lease = bring_to(&store, key, state).await;
+            assert!(step(&store, give_back, lease).await);
+            let before = row(&db, key).await;
+            if step(&store, name, lease).await || row(&db, key).await != before {
+                wrong.push(format!("{name} after {give_back} from {state:?}"));
+            }
         }
-        assert_eq!(row(&db, key).await, before, "{give_back} from {state:?}");
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 async fn a_step_is_taken_only_from_the_states_that_it_starts_from(db: Fixture) {

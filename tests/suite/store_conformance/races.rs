@@ -65,7 +65,7 @@ async fn a_register_that_races_a_finish_is_answered_and_pays_nothing(db: Fixture
         assert_eq!(db.of_call("paid_calls", call.edit_key).await, 1);
         assert_eq!(db.hit_count(call.edit_key).await, 1 + i64::try_from(LATE).unwrap());
     }
-    println!("{joined} came before the finish, {hits} after it");
+    assert!(joined > 0 && hits > 0, "{joined} came before the finish and {hits} after it: this was no race");
     db.is_settled().await;
 }
 

@@ -1,11 +1,12 @@
 //! Migrations: from nothing, again, by many at once; and what is not ours stays untouched.
 
 use futures::future::join_all;
-use retouch_worker::store::SchemaState;
+use retouch_worker::store::{SchemaState, StoreError};
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, edit};
 
 promises!(
+    a_database_without_tables_is_a_failure_and_never_a_miss,
     an_empty_database_is_migrated_and_then_current,
     migrating_again_changes_nothing,
     tables_of_our_names_that_are_somebody_elses_are_reported_and_untouched,
@@ -15,6 +16,12 @@ promises!(
 );
 
 const STEPS: &str = "SELECT COUNT(*) FROM retouch_migrations WHERE success";
+
+async fn a_database_without_tables_is_a_failure_and_never_a_miss(db: Fixture) {
+    let store = db.open();
+    let answer = store.lookup(&[edit("picture").edit_key]).await;
+    assert!(matches!(answer, Err(StoreError::Failed(_))), "{answer:?}");
+}
 
 async fn an_empty_database_is_migrated_and_then_current(db: Fixture) {
     let store = db.open();

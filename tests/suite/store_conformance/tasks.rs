@@ -24,6 +24,7 @@ promises!(
     a_result_whose_blob_is_gone_is_made_again_and_keeps_its_count,
     a_result_that_was_mended_since_the_look_up_is_a_hit,
     a_finished_edit_whose_result_is_forgotten_is_called_again,
+    a_result_that_nobody_waits_for_any_more_is_kept,
     a_thousand_waiters_are_answered_by_one_call,
     a_task_of_many_images_with_the_longest_prompt_is_taken_in,
     a_task_answers_to_its_last_asker,
@@ -254,6 +255,18 @@ async fn a_finished_edit_whose_result_is_forgotten_is_called_again(db: Fixture) 
     db.expire(call.edit_key).await;
     let ended = finish(&store, &call).await;
     assert_eq!(ended[0].paid_micros, 99);
+    db.is_settled().await;
+}
+
+async fn a_result_that_nobody_waits_for_any_more_is_kept(db: Fixture) {
+    let store = db.store().await;
+    let call = edit("picture");
+    register(&store, &task("t", vec![miss(&call)])).await;
+    db.execute("DELETE FROM image_edit_waits").await;
+    db.execute("DELETE FROM image_edit_tasks").await;
+    assert!(finish(&store, &call).await.is_empty());
+    assert!(cached(&store, call.edit_key).await.is_some(), "it is paid for");
+    assert_eq!(db.hit_count(call.edit_key).await, 1);
     db.is_settled().await;
 }
 
