@@ -76,14 +76,20 @@ impl Amqp {
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let none = FieldTable::default;
         self.channel.exchange_declare(exchange.into(), kind, durable, none()).await.unwrap();
-        let own = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        let queue = self.channel.queue_declare("".into(), own, none()).await.unwrap();
-        let name = queue.name().clone();
+        let (name, listener) = self.own_queue().await;
         let bind = QueueBindOptions::default();
-        self.channel.queue_bind(name.clone(), exchange.into(), key.into(), bind, none()).await.unwrap();
+        self.channel.queue_bind(name.into(), exchange.into(), key.into(), bind, none()).await.unwrap();
+        listener
+    }
+
+    /// A queue of this connection's own, consumed, and the name that the broker gave it.
+    pub async fn own_queue(&self) -> (String, Listener) {
+        let own = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let queue = self.channel.queue_declare("".into(), own, FieldTable::default()).await.unwrap();
+        let name = queue.name().clone();
         let consume = BasicConsumeOptions::default();
-        let consumer = self.channel.basic_consume(name, "".into(), consume, none()).await.unwrap();
-        Listener { consumer }
+        let consumer = self.channel.basic_consume(name.clone(), "".into(), consume, FieldTable::default());
+        (name.to_string(), Listener { consumer: consumer.await.unwrap() })
     }
 
     /// Connects two exchanges, for messages that a test wants to see besides their usual way.

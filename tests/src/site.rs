@@ -185,6 +185,19 @@ impl Site {
         purged
     }
 
+    /// A producer's own queue for replies, by its name; on RabbitMQ only.
+    pub async fn reply_queue(&self) -> (String, Listener) {
+        self.amqp().own_queue().await
+    }
+
+    /// Lets the broker notice that a process was killed: RabbitMQ sees its connection end, the embedded broker waits a
+    /// minute for its claims to expire, which is skipped here.
+    pub async fn notice_a_kill(&self) {
+        if matches!(self.entrance, Entrance::File(_)) {
+            self.execute("UPDATE broker_messages SET visible_at = 0 WHERE owner IS NOT NULL").await;
+        }
+    }
+
     // ---- out
 
     /// One number from the database.

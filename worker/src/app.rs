@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::blobs::{self, Blobs};
-use crate::broker::{Broker, embedded::Embedded, rabbitmq::RabbitMq};
+use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
 use crate::config::{BrokerChoice, Settings};
+use crate::delay::{Backoff, Pace};
 use crate::editor::{Editor, local::LocalEditor};
 use crate::routes::Routes;
 use crate::sources::Sources;
@@ -18,6 +19,9 @@ use crate::store::{DatabaseLocation, SchemaState, Store};
 
 /// The editors by provider kind.
 pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;
+
+/// Declaring is tried this often at start.
+const DECLARE_TRIES: u32 = 5;
 
 /// The assembled worker.
 pub struct App {
@@ -78,12 +82,26 @@ impl App {
     /// See the ports.
     pub async fn declare(&self) -> Result<()> {
         let lanes = self.lanes();
-        self.broker.declare(&lanes).await?;
+        self.declare_queues(&lanes).await?;
         for lane in &lanes {
             let limits = self.settings.lanes.get(lane).copied().unwrap_or_default();
             self.store.declare_lane(lane, limits.max_in_flight).await?;
         }
         Ok(())
+    }
+
+    /// We reached the broker a moment ago, so what it does not manage now is not its final word: RabbitMQ under load answers
+    /// the declaration of a quorum queue with an internal error and closes the connection.
+    async fn declare_queues(&self, lanes: &[String]) -> Result<(), BrokerError> {
+        let mut backoff = Backoff::new(Pace::RECONNECT);
+        for _ in 1..DECLARE_TRIES {
+            match self.broker.declare(lanes).await {
+                Err(BrokerError::Unavailable(error)) => tracing::warn!(error, "declaring again"),
+                other => return other,
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        self.broker.declare(lanes).await
     }
 
     /// The lanes that routes lead to.

@@ -81,10 +81,7 @@ async fn work(app: &Arc<App>, call: ClaimedCall) -> Outcome {
     let span = tracing::Span::current();
     tokio::select! {
         // Somebody else owns the call now; every step of ours would change nothing.
-        () = lost.cancelled() => {
-            tracing::warn!("the lease was lost; leaving the call to its new owner");
-            Outcome::Done
-        }
+        () = lost.cancelled() => self::lost(),
         outcome = at_work.carry_on().instrument(span) => outcome,
     }
 }
@@ -381,11 +378,16 @@ impl Work<'_> {
     /// Back to the queue, to be tried after `after`. `burns` says whether this try counts.
     async fn again(&self, burns: bool, why: &str, after: Duration) -> Outcome {
         self.keeper.stop();
-        if let Err(error) = self.app.store.requeue_call(self.call.lease, burns, why, after).await {
-            // The lease runs out, and the sweep wakes the call.
-            tracing::warn!(%error, "cannot requeue the call; its lease will run out");
+        // Left as `submitting`, a call that was certainly not accepted would be taken for an ambiguous one.
+        let (store, lease) = (&self.app.store, self.call.lease);
+        let requeued = self.insist(|| {
+            store.requeue_call(lease, burns, why, after).map_err(|error| error.to_string()).boxed()
+        });
+        match requeued.await {
+            Ok(true) => Outcome::Delay { after, error: why.to_owned() },
+            Ok(false) => lost(),
+            Err(stop) => stop,
         }
-        Outcome::Delay { after, error: why.to_owned() }
     }
 
     /// Whoever comes next polls on, or finishes.
@@ -405,7 +407,7 @@ impl Work<'_> {
         step.await.map_err(|error| Outcome::wait(self.call.attempts, error))
     }
 
-    /// For what has been paid for: tries until it works, as long as this delivery may be held.
+    /// For what the provider has said, paid for or not: tries until it is kept, as long as this delivery may be held.
     async fn insist<'a, T>(
         &self,
         try_once: impl Fn() -> BoxFuture<'a, Result<T, String>> + Send,
@@ -416,7 +418,7 @@ impl Work<'_> {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            tracing::warn!(error, "trying again; a result is at stake");
+            tracing::warn!(error, "trying again; what the provider said is at stake");
             let pause = backoff.next_delay();
             if self.began.elapsed() + pause > HOLD {
                 return Err(Outcome::Delay { after: Duration::from_secs(30), error });
@@ -428,5 +430,6 @@ impl Work<'_> {
 
 /// Somebody else owns the call now.
 fn lost() -> Outcome {
+    tracing::warn!("the lease was lost; leaving the call to its new owner");
     Outcome::Done
 }

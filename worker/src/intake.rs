@@ -82,7 +82,9 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
 async fn answer_again(app: &Arc<App>, message: &Message, known: &TaskRecord) -> Result<Outcome, Stop> {
     tracing::info!(status = known.status.as_str(), "the same task again");
     let mut known = known.clone();
-    if message.reply_to.is_some() && message.reply_to != known.reply_to {
+    // A producer may use one reply queue for all it asks, and tell answers apart by their correlation id.
+    let asker = (&message.reply_to, &message.correlation_id);
+    if message.reply_to.is_some() && asker != (&known.reply_to, &known.correlation_id) {
         let redirect = app.store.redirect_reply(
             &known.task_id,
             message.reply_to.as_deref(),

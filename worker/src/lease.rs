@@ -1,6 +1,6 @@
 //! Keeps a lease alive while a call is worked on, and says when it is lost.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -21,9 +21,8 @@ impl LeaseKeeper {
             Self { lost: lost.clone(), stop: stop.clone(), _stop_when_dropped: stop.clone().drop_guard() };
         let store = store.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = renew(&store, lease, lease_for) => lost.cancel(),
+            if let Ended::Lost = renew(&store, lease, lease_for, &stop).await {
+                lost.cancel();
             }
         });
         keeper
@@ -40,17 +39,34 @@ impl LeaseKeeper {
     }
 }
 
-/// Returns when the lease is lost. A store that cannot be asked loses it only when its time is up, since nobody else
-/// can claim it before.
-async fn renew(store: &Store, lease: Lease, lease_for: Duration) {
-    let mut good_until = Instant::now() + lease_for;
-    while Instant::now() < good_until {
-        tokio::time::sleep(lease_for / 3).await;
-        let asked = Instant::now();
-        match store.renew_lease(lease, lease_for).await {
-            Ok(true) => good_until = asked + lease_for,
-            Ok(false) => return,
-            Err(error) => tracing::warn!(edit_key = %lease.edit_key, %error, "cannot renew a lease now"),
+/// Between two tries while the store cannot be asked: as soon as it answers again, others look for leases that ran out.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why renewing has ended.
+enum Ended {
+    Lost,
+    Stopped,
+}
+
+/// The lease is lost when the store says so, not when its time is up: while the store cannot be asked nobody else can claim
+/// the call either, and giving up would drop what may have been paid for.
+///
+/// A statement under way is never broken off, since its connection would be lost with it.
+async fn renew(store: &Store, lease: Lease, lease_for: Duration, stop: &CancellationToken) -> Ended {
+    let mut pause = lease_for / 3;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ended::Stopped,
+            () = tokio::time::sleep(pause) => {}
         }
+        pause = match store.renew_lease(lease, lease_for).await {
+            Ok(true) => lease_for / 3,
+            Ok(false) if stop.is_cancelled() => return Ended::Stopped,
+            Ok(false) => return Ended::Lost,
+            Err(error) => {
+                tracing::warn!(edit_key = %lease.edit_key, %error, "cannot renew a lease now");
+                TRY_AGAIN.min(lease_for / 3)
+            }
+        };
     }
 }
