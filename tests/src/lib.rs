@@ -6,6 +6,8 @@
 
 // All of this is test code although none of it is marked `#[test]`: to fail loudly is its job.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+// `task("id", json!({…}), …)` reads better than with a reference.
+#![allow(clippy::needless_pass_by_value)]
 
 pub mod broker;
 pub mod env;

@@ -23,7 +23,7 @@ fn drawn(n: usize) -> [usize; 3] {
 
 fn by_any_way(site: &Site, n: usize) -> Value {
     let seed = n as u64;
-    if n % 2 == 0 { url(&site.pictures.picture(seed)) } else { data(&picture(seed)) }
+    if n.is_multiple_of(2) { url(&site.pictures.picture(seed)) } else { data(&picture(seed)) }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The promises of the project, each as a test with its name. Run them with `tests/run`.
 
 // Helpers of the tests are test code too, which the linter knows only of functions marked `#[test]`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 /// The same promises on RabbitMQ with MariaDB and in one SQLite file with the embedded broker.
 macro_rules! on_both {
@@ -36,3 +36,4 @@ mod flow_running;
 mod flow_scale;
 mod flow_shutdown;
 mod harness;
+mod store_conformance;

@@ -28,7 +28,7 @@ pub use port::Port;
 pub use rabbitmq::RabbitMq;
 
 /// Two cores under a full test run start a broker slowly; far beyond what an idle machine needs.
-const START_WITHIN: Duration = Duration::from_secs(90);
+const START_WITHIN: Duration = Duration::from_secs(180);
 
 /// A server that goes down on request does so within this time, or is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(30);

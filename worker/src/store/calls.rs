@@ -9,7 +9,7 @@ use retouch_shared::key::{Digest32, EditKey};
 use serde_json::{Value, json};
 
 use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
-use super::types::{hex_digest, image_result};
+use super::types::{ascii, clip, hex_digest, image_result};
 use super::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease, Money,
     StepError, Store, StoreError, StoredResult, TaskRecord, again,
@@ -69,9 +69,10 @@ impl Store {
             return Ok(Claim::LaneFull);
         }
         call.lease.fence += 1;
+        let owner = ascii(owner, 64);
         let values = vals![
             call.state.as_str(),
-            owner,
+            &owner,
             call.lease.fence,
             millis(lease_for),
             millis(lease_for + WAKE_GRACE),
@@ -149,8 +150,12 @@ impl Store {
     ) -> Result<bool, StoreError> {
         // The sweep comes well after the message that is on its way.
         let wake = millis(delay + self.patience);
-        self.step(self.db.sql().requeue_call, &[i64::from(burns).into(), error.into(), wake.into()], lease)
-            .await
+        self.step(
+            self.db.sql().requeue_call,
+            &[i64::from(burns).into(), clip(error).into(), wake.into()],
+            lease,
+        )
+        .await
     }
 
     /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is.
@@ -164,7 +169,7 @@ impl Store {
         delay: Duration,
     ) -> Result<bool, StoreError> {
         let wake = millis(delay + self.patience);
-        self.step(self.db.sql().hand_over_call, &[error.into(), wake.into()], lease).await
+        self.step(self.db.sql().hand_over_call, &[error.map(clip).into(), wake.into()], lease).await
     }
 
     /// submitting → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
@@ -177,7 +182,8 @@ impl Store {
         duplicate: bool,
         error: &str,
     ) -> Result<bool, StoreError> {
-        self.step(self.db.sql().count_ambiguous, &[i64::from(duplicate).into(), error.into()], lease).await
+        self.step(self.db.sql().count_ambiguous, &[i64::from(duplicate).into(), clip(error).into()], lease)
+            .await
     }
 
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
@@ -318,7 +324,7 @@ impl Store {
         state: CallState,
         error: Option<&str>,
     ) -> Result<(), StepError> {
-        let values = vals![state.as_str(), error, lease.edit_key.as_bytes(), lease.fence];
+        let values = vals![state.as_str(), error.map(clip), lease.edit_key.as_bytes(), lease.fence];
         tx.run(self.db.sql().close_call, values).await?;
         Ok(())
     }
@@ -350,7 +356,7 @@ fn fail(task: &mut TaskRecord, wait: &Wait, error: &ImageError) {
     let image = ImageResult { status: ImageStatus::Failed, error: Some(error.clone()), ..waiting };
     if replace(task, image) {
         task.failed += 1;
-        task.error.get_or_insert_with(|| error.message.clone());
+        task.error.get_or_insert_with(|| clip(&error.message).to_owned());
     }
 }
 
@@ -390,7 +396,7 @@ fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLe
     DeadLetter {
         letter_key: Digest32::of(format!("edit\n{key}\n{}", call.lease.fence).as_bytes()),
         queue: format!("edits.{}", call.spec.lane),
-        reason: error.code.chars().filter(char::is_ascii).take(64).collect(),
+        reason: error.code.clone(),
         message: error.message.clone(),
         payload: DeadPayload::Inline(payload.into()),
         headers: [("x-retouch-tasks".to_owned(), tasks.join(","))].into(),

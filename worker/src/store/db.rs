@@ -264,3 +264,19 @@ macro_rules! impl_tx {
     };
 }
 pub(super) use impl_tx;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_travel_in_lists_far_below_the_largest_packet_and_in_order() {
+        let rows: Vec<Value> =
+            (0..40).map(|n| serde_json::json!({"n": n, "text": "x".repeat(100_000)})).collect();
+        let lists = json_rows(rows.iter().cloned());
+        assert!(lists.len() > 1 && lists.iter().all(|list| list.len() < 2 * 1024 * 1024));
+        let read = lists.iter().flat_map(|list| serde_json::from_str::<Vec<Value>>(list).unwrap());
+        assert!(read.eq(rows));
+        assert!(json_rows(std::iter::empty()).is_empty());
+    }
+}

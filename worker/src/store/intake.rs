@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::calls::millis;
 use super::db::{Row, Tx, json_rows, strip_nulls, vals};
-use super::types::{digest, hex_digest, image_result};
+use super::types::{clip, digest, hex_digest, image_result};
 use super::{
     CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Registered, StepError, Store, StoreError,
     TaskRecord, again,
@@ -140,8 +140,8 @@ impl Store {
         let status =
             if waiting > 0 { TaskStatus::Processing } else { TaskRecord::ended_status(total, failed) };
         let ended = i64::from(status.has_ended());
-        let error =
-            draft.images.iter().find_map(|image| image.error.as_ref()).map(|error| error.message.clone());
+        let error = draft.images.iter().find_map(|image| image.error.as_ref());
+        let error = error.map(|error| clip(&error.message));
         let (params, inputs) = (task.params.canonical(), json!(task.inputs).to_string());
         let (results, metadata) =
             (json!(draft.images).to_string(), task.metadata.as_ref().map(Value::to_string));
@@ -161,7 +161,7 @@ impl Store {
             &task.currency,
             &results,
             metadata.as_deref(),
-            error.as_deref(),
+            error,
             task.reply_to.as_deref(),
             task.correlation_id.as_deref(),
             ended,

@@ -85,15 +85,20 @@ impl From<StoreError> for StepError {
 
 /// How often a transaction that lost a conflict is run again before the work is held.
 const CONFLICT_RETRIES: u32 = 8;
+/// No conflict is tried again after this: it was found by waiting, on a lock that its holder does not let go.
+const CONFLICT_FOR: Duration = Duration::from_secs(15);
 
 /// Runs a transaction again while it loses conflicts, with a little jitter between tries.
 macro_rules! again {
     ($step:expr) => {{
-        let mut tries = 0;
+        let (mut tries, began) = (0, std::time::Instant::now());
         loop {
             match $step.await {
                 Ok(value) => break Ok(value),
-                Err($crate::store::StepError::Again(text)) if tries >= $crate::store::CONFLICT_RETRIES => {
+                Err($crate::store::StepError::Again(text))
+                    if tries >= $crate::store::CONFLICT_RETRIES
+                        || began.elapsed() >= $crate::store::CONFLICT_FOR =>
+                {
                     break Err($crate::store::StoreError::Unavailable(text));
                 }
                 Err($crate::store::StepError::Again(_)) => {

@@ -4,6 +4,7 @@
 //! SQLITE_BUSY_SNAPSHOT, whatever the busy timeout. That is also why no statement here locks rows.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
 use super::schema::{self, SchemaState};
@@ -139,6 +141,8 @@ static SQL: Statements = Statements {
 /// A SQLite file.
 pub(super) struct SqliteDb {
     pool: SqlitePool,
+    /// Writers of this process take turns here: SQLite itself makes them poll, up to a tenth of a second apart.
+    turns: Arc<Semaphore>,
 }
 
 impl SqliteDb {
@@ -163,7 +167,7 @@ impl SqliteDb {
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(30))
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, turns: Arc::new(Semaphore::new(1)) })
     }
 
     /// The pool, for the embedded broker that lives in the same file.
@@ -186,6 +190,27 @@ fn error(error: sqlx::Error) -> DbError {
 
 impl_tx!(Sqlite, SqliteArguments, Row::Sqlite, error);
 
+/// A transaction and its turn, which it gives up last.
+struct Writing {
+    tx: sqlx::Transaction<'static, Sqlite>,
+    _turn: OwnedSemaphorePermit,
+}
+
+#[async_trait]
+impl Tx for Writing {
+    async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
+        self.tx.run(sql, values).await
+    }
+
+    async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
+        self.tx.rows(sql, values).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<(), DbError> {
+        Box::new(self.tx).commit().await
+    }
+}
+
 #[async_trait]
 impl Db for SqliteDb {
     fn sql(&self) -> &'static Statements {
@@ -193,7 +218,10 @@ impl Db for SqliteDb {
     }
 
     async fn begin(&self) -> Result<Box<dyn Tx>, DbError> {
-        Ok(Box::new(self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(error)?))
+        let turn = self.turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|error| DbError::Unavailable(error.to_string()))?;
+        let tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(error)?;
+        Ok(Box::new(Writing { tx, _turn: turn }))
     }
 
     async fn plain(&self) -> Result<Box<dyn Tx>, DbError> {

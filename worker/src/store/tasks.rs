@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::calls::millis;
 use super::db::{Tx, Val, vals};
-use super::types::digest;
+use super::types::{ascii, clip, digest};
 use super::{DeadLetter, DeadPayload, DueCall, StepError, Store, StoreError, TaskRecord, again};
 
 impl Store {
@@ -112,6 +112,9 @@ impl Store {
     }
 
     pub(super) async fn insert_dead_in(&self, tx: &mut dyn Tx, letter: &DeadLetter) -> Result<(), StepError> {
+        // Whatever came from outside must not make keeping it fail.
+        let (queue, reason) = (ascii(&letter.queue, 128), ascii(&letter.reason, 64));
+        let task_id = letter.task_id.as_deref().filter(|id| ascii(id, 64) == **id);
         let headers = json!(letter.headers).to_string();
         let (inline, blob) = match &letter.payload {
             DeadPayload::Inline(bytes) => (Some(&bytes[..]), None),
@@ -119,14 +122,14 @@ impl Store {
         };
         let values = [
             letter.letter_key.as_bytes().into(),
-            (&letter.queue).into(),
-            (&letter.reason).into(),
-            (&letter.message).into(),
+            (&queue).into(),
+            (&reason).into(),
+            clip(&letter.message).into(),
             Val::OptBytes(inline),
             Val::OptText(blob.as_deref()),
             (&headers).into(),
             letter.attempts.into(),
-            Val::OptText(letter.task_id.as_deref()),
+            Val::OptText(task_id),
             Val::OptBytes(letter.edit_key.as_ref().map(|key| &key.as_bytes()[..])),
         ];
         tx.run(self.db.sql().insert_dead, &values).await?;

@@ -433,6 +433,16 @@ pub struct DueCall {
     pub wakes: u32,
 }
 
+/// What is for people is cut to what every database keeps: a long error must not stop the step that it explains.
+pub(super) fn clip(text: &str) -> &str {
+    &text[..text.floor_char_boundary(16 * 1024)]
+}
+
+/// As much of a foreign word as fits a column of `most` ASCII characters.
+pub(super) fn ascii(text: &str, most: usize) -> String {
+    text.chars().filter(char::is_ascii_graphic).take(most).collect()
+}
+
 pub(super) fn digest(bytes: Vec<u8>) -> Result<Digest32, StoreError> {
     let bytes = <[u8; 32]>::try_from(bytes)
         .map_err(|_| StoreError::Corrupt("a digest is not 32 bytes".to_owned()))?;

@@ -1,0 +1,29 @@
+//! The promises of the store, each held against every database.
+
+/// Makes a test of each promise for each database: `async fn promise(db: Fixture)`.
+macro_rules! promises {
+    ($($promise:ident),* $(,)?) => {
+        promises!(@database mariadb, $($promise),*);
+        promises!(@database sqlite, $($promise),*);
+    };
+    (@database $database:ident, $($promise:ident),*) => {
+        mod $database {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                super::$promise($crate::store_conformance::fixture::Fixture::$database().await).await;
+            })*
+        }
+    };
+}
+
+mod calls;
+mod dead;
+mod edits;
+mod fixture;
+mod lanes;
+mod outage;
+mod races;
+mod schema;
+mod sql_in_one_place;
+mod sweep;
+mod tasks;

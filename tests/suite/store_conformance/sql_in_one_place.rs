@@ -1,0 +1,66 @@
+//! Statements stay together: one file a dialect.
+
+use std::path::{Path, PathBuf};
+
+/// Where SQL may be: the store, and the embedded broker, which lives in the same file as the SQLite store.
+const ALLOWED: &[&str] = &["worker/src/store/", "worker/src/broker/embedded"];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// What of a statement is in this line.
+fn statement(line: &str) -> Option<&'static str> {
+    let code = line.trim_start();
+    if code.starts_with("//") {
+        return None;
+    }
+    let words: Vec<_> =
+        code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).collect();
+    let follows = |first: &str, second: &str| {
+        let next = |at: usize| words.get(at + 1).is_some_and(|word| *word == second);
+        words.iter().enumerate().any(|(at, word)| *word == first && next(at))
+    };
+    let update = words.iter().position(|word| *word == "UPDATE");
+    if words.contains(&"SELECT") {
+        Some("SELECT")
+    } else if follows("INSERT", "INTO") {
+        Some("INSERT INTO")
+    } else if follows("DELETE", "FROM") {
+        Some("DELETE FROM")
+    } else if update.is_some_and(|at| words[at..].contains(&"SET")) {
+        Some("UPDATE … SET")
+    } else {
+        None
+    }
+}
+
+#[test]
+fn there_is_no_sql_outside_the_store() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for folder in ["worker/src", "shared/src"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let mut strays = Vec::new();
+    let mut statements = 0;
+    for file in files {
+        let name = file.strip_prefix(root).unwrap().display().to_string();
+        for (number, line) in std::fs::read_to_string(&file).unwrap().lines().enumerate() {
+            match statement(line) {
+                Some(_) if ALLOWED.iter().any(|allowed| name.starts_with(allowed)) => statements += 1,
+                Some(what) => strays.push(format!("{name}:{}: {what}", number + 1)),
+                None => {}
+            }
+        }
+    }
+    assert!(strays.is_empty(), "SQL outside the store:\n{}", strays.join("\n"));
+    assert!(statements > 20, "the search itself finds nothing");
+}
