@@ -279,11 +279,33 @@ impl Site {
         pictures::same_pixels(&self.result(image), &double::expected(input).unwrap())
     }
 
-    /// Waits until no work is left, and panics naming what is. Call it while the workers still run.
+    /// Waits until no work is left, and panics naming what is; then adds the numbers up. Call it while the workers still
+    /// run.
     pub async fn nothing_left(&self) {
-        if matches!(self.database, Database::MySql(_)) {
-            return self.env.nothing_left().await;
+        match self.database {
+            Database::MySql(_) => self.env.nothing_left().await,
+            Database::Sqlite(_) => self.nothing_left_in_the_file().await,
         }
+        let answered = "hit_images + joined_images + paid_images";
+        let tasks =
+            format!("SELECT COUNT(*) FROM image_edit_tasks WHERE {answered} + failed_images <> total_images");
+        assert_eq!(self.number(&tasks).await, 0, "a task's counts don't add up to its images");
+        let images = format!("SELECT CAST(COALESCE(SUM({answered}), 0) AS SIGNED) FROM image_edit_tasks");
+        let served = "SELECT CAST(COALESCE(SUM(hit_count), 0) AS SIGNED) FROM image_edit_cache";
+        assert_eq!(
+            self.number(served).await,
+            self.number(&images).await,
+            "the cache counts other images than the tasks"
+        );
+        let paid = "SELECT CAST(COALESCE(SUM(paid_calls), 0) AS SIGNED) FROM image_edit_calls";
+        let by_tasks = "SELECT CAST(COALESCE(SUM(paid_images), 0) AS SIGNED) FROM image_edit_tasks";
+        assert!(
+            self.number(paid).await >= self.number(by_tasks).await,
+            "more images were paid for than calls"
+        );
+    }
+
+    async fn nothing_left_in_the_file(&self) {
         for (what, sql) in LEFTOVERS {
             let mut left = 0;
             let gone = wait::poll(SOON, async || {

@@ -1,5 +1,34 @@
 //! Servers, disks and processes fail in the middle of the work: what was paid for is not paid again, what cannot be
 //! asked is not taken for a miss, and every task comes to its end.
+//!
+//! What went wrong in systems like this one, defect by defect, and the test that holds it off here (most run on the
+//! servers and in one file):
+//!
+//! | | defect | test |
+//! |---|---|---|
+//! | 1 | only the first image's hash was looked at | `flow_identity::every_image_of_a_task_gets_its_own_result` |
+//! | 2 | the key lacked model, size, seed, mask, … | `flow_identity::whatever_can_change_the_picture_makes_another_edit` |
+//! | 3 | a collation called different prompts equal | the same: case, accents, spaces, emoji |
+//! | 4 | a short hash of one image | `flow_identity::every_image_of_a_task_gets_its_own_result`, the key's golden values |
+//! | 5 | types by assumption | `flow_identity::a_result_is_what_its_bytes_are_whatever_the_input_was_called` |
+//! | 6 | "turn on" hit "turn off" | `flow_identity::whatever_can_change_the_picture_makes_another_edit` |
+//! | 7 | select, call, insert: two workers pay | `flow_scale::two_hundred_tasks_…` (both), `a_thousand_tasks_…` |
+//! | 8 | a store failure was taken for a miss | `a_database_that_is_down_holds_tasks_…`, `a_blob_store_that_is_gone_…` |
+//! | 9 | a billed call timed out and was forgotten | `flow_editor::an_ambiguous_call_…`, `a_worker_that_died_while_it_was_sending_…` |
+//! | 10 | a create whose answer was lost was sent again | `flow_editor::an_ambiguous_call_that_is_to_be_held_…` |
+//! | 11 | nobody polled a late job again | `flow_editor::an_accepted_edit_is_polled_…`, `flow_shutdown::…_hands_an_accepted_edit_…` |
+//! | 12 | a crash in mid-job was paid again | `a_call_whose_worker_was_killed_…` |
+//! | 13 | a rate limit per process | `flow_editor::a_lane_has_no_more_calls_in_flight_…` |
+//! | 14 | a settlement ran twice | `a_broker_that_is_cut_off_…`, `a_worker_that_hung_…`, `flow_messages::the_same_task_again_…` |
+//! | 15 | saving failed after paying, paid again | `a_result_that_cannot_be_kept_now_…` |
+//! | 17 | a hit on a missing or cut file | `a_result_that_is_gone_from_the_blobs_…` |
+//! | 18 | the domain in every row | `flow_running::a_move_to_another_address_rewrites_no_row` |
+//! | 19 | job and input in memory | `a_task_outlives_its_workers_and_the_source_of_its_pictures` |
+//! | 20 | followers shared their leader's end | `a_call_whose_worker_was_killed_…` |
+//! | 21 | a bad message for ever, or its batch | `flow_messages::a_malformed_message_…` |
+//! | 22 | `completed` with every image failed | `flow_partial::a_task_whose_images_all_fail_…` |
+//! | 23 | hits that were not counted | `flow_identity::hits_are_counted_on_every_way_…`, every test's `nothing_left` |
+//! | 24 | one flat price | `flow_running::what_was_saved_is_what_each_edit_costs` |
 
 use std::fs;
 use std::path::PathBuf;

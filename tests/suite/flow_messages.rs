@@ -40,7 +40,8 @@ async fn a_malformed_message_is_a_dead_letter_with_its_reason_and_holds_up_nothi
     assert_eq!(site.ended("good").await.counts, [1, 0, 0, 0]);
     let took = start.elapsed();
     println!("the good message behind {} bad ones took {took:?}", bad.len());
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // On an idle machine it is milliseconds. The bound leaves room for a busy one, and none for a retry in between.
+    assert!(took < Duration::from_secs(5), "{took:?}");
 
     let mut expected: Vec<_> = bad.iter().map(|(_, letter, _)| (*letter).to_owned()).collect();
     expected.sort();

@@ -140,18 +140,24 @@ async fn a_task_of_hits_goes_through_in_under_a_second_while_a_thousand_misses_w
     site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state <> 'done'", 1000).await;
 
     let mut events = site.events().await;
-    let start = Instant::now();
-    site.publish(&task("hits", json!({}), &known)).await;
-    let event = loop {
-        let event = events.next_json().await;
-        if event["task_id"] == "hits" {
-            break event;
-        }
-    };
-    let took = start.elapsed();
-    println!("a task of three hits behind a thousand misses took {took:?}");
-    assert_eq!((event["status"].as_str(), event["hit"].as_i64()), (Some("completed"), Some(3)));
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    let mut took = Vec::new();
+    // A busy machine may stall one of them; queueing behind the misses would hold up each of them for minutes.
+    for id in ["hits-1", "hits-2", "hits-3"] {
+        let start = Instant::now();
+        site.publish(&task(id, json!({}), &known)).await;
+        let event = loop {
+            let event = events.next_json().await;
+            if event["task_id"] == id {
+                break event;
+            }
+        };
+        took.push(start.elapsed());
+        assert_eq!((event["status"].as_str(), event["hit"].as_i64()), (Some("completed"), Some(3)));
+    }
+    println!("tasks of three hits behind a thousand misses took {took:?}");
+    assert!(took.iter().min().unwrap() < &Duration::from_secs(1), "{took:?}");
+    let waiting = site.number("SELECT COUNT(*) FROM image_edit_calls WHERE state <> 'done'").await;
+    assert!(waiting > 900, "the misses did not wait: {waiting}");
 }
 
 #[tokio::test]
