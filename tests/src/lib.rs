@@ -19,4 +19,5 @@ pub mod proxy;
 pub mod python;
 pub mod services;
 pub mod site;
+pub mod tasks;
 pub mod wait;

@@ -5,13 +5,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use lapin::options::QueuePurgeOptions;
 use lapin::{BasicProperties, ExchangeKind};
 use retouch_worker::broker::{Broker, Destination, Message, Queue, embedded::Embedded};
 use retouch_worker::editor::double;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::mysql::MySqlPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{AssertSqlSafe, Row as _};
@@ -375,28 +373,4 @@ async fn migrate(program: Program) {
 /// Returns when a worker has said that it is working.
 pub async fn working(worker: &Running) {
     worker.line(r#""message":"working""#).await;
-}
-
-/// A task for the double.
-#[must_use]
-pub fn task(id: &str, params: Value, images: &[Value]) -> Value {
-    json!({"v": 1, "task_id": id, "edit_type": "double", "params": params, "images": images})
-}
-
-/// A picture inside the message.
-#[must_use]
-pub fn data(bytes: &[u8]) -> Value {
-    json!({"data": format!("data:image/png;base64,{}", BASE64.encode(bytes))})
-}
-
-/// A picture at a URL.
-#[must_use]
-pub fn url(url: &str) -> Value {
-    json!({"url": url})
-}
-
-/// [`pictures::picture`] of this seed inside the message.
-#[must_use]
-pub fn seed(seed: u64) -> Value {
-    data(&pictures::picture(seed))
 }

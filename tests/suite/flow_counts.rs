@@ -1,7 +1,8 @@
 //! Every image is counted once, by how it was answered.
 
 use retouch_tests::pictures::picture;
-use retouch_tests::site::{Site, seed, task};
+use retouch_tests::site::Site;
+use retouch_tests::tasks::{seed, task};
 use serde_json::json;
 
 on_both! {

@@ -2,7 +2,8 @@
 //! sent blindly, and waiting burns no attempt.
 
 use retouch_tests::pictures::picture;
-use retouch_tests::site::{Site, seed, task};
+use retouch_tests::site::Site;
+use retouch_tests::tasks::{seed, task, task_async};
 use retouch_tests::wait;
 use serde_json::{Value, json};
 
@@ -43,8 +44,7 @@ async fn a_rate_limit_burns_no_attempt(site: Site) {
 async fn an_accepted_edit_is_polled_until_it_is_there_and_never_submitted_again(site: Site) {
     let [_worker] = site.workers().await;
     let params = json!({"gate": "open", "poll_fail": "unavailable", "poll_times": 2});
-    let mut later = task("task", params, &[seed(1)]);
-    later["edit_type"] = json!("double_async");
+    let later = task_async("task", params, &[seed(1)]);
     site.publish(&later).await;
     wait::until("six polls", async || (site.polls().len() >= 6).then_some(())).await;
     site.open_gate("open");
@@ -57,8 +57,7 @@ async fn an_accepted_edit_is_polled_until_it_is_there_and_never_submitted_again(
 
 async fn an_edit_that_fails_at_the_provider_after_it_was_accepted_fails_its_images(site: Site) {
     let [_worker] = site.workers().await;
-    let mut refused = task("task", json!({"poll_fail": "rejected"}), &[seed(1), seed(1)]);
-    refused["edit_type"] = json!("double_async");
+    let refused = task_async("task", json!({"poll_fail": "rejected"}), &[seed(1), seed(1)]);
     site.publish(&refused).await;
     let row = site.ended("task").await;
     assert_eq!((row.status.as_str(), row.counts), ("failed", [0, 0, 0, 2]));
@@ -111,8 +110,7 @@ async fn a_worker_that_died_while_it_was_sending_leaves_an_ambiguous_call() {
     let hurry = [("RETOUCH_LEASE_SECONDS", "1"), ("RETOUCH_ON_AMBIGUOUS", "hold")];
     let mut worker = site.worker_with(&hurry).await;
     // Accepted at the provider, and the answer does not come before the end.
-    let mut sent = task("task", json!({"submit_gate": "never"}), &[seed(1)]);
-    sent["edit_type"] = json!("double_async");
+    let sent = task_async("task", json!({"submit_gate": "never"}), &[seed(1)]);
     site.publish(&sent).await;
     site.called(1).await;
     worker.kill9();

@@ -38,7 +38,8 @@ use retouch_tests::picture_server::Answer;
 use retouch_tests::pictures::picture;
 use retouch_tests::program::Running;
 use retouch_tests::proxy::Proxy;
-use retouch_tests::site::{Site, TaskRow, seed, task, url};
+use retouch_tests::site::{Site, TaskRow};
+use retouch_tests::tasks::{seed, task, task_async, url};
 use retouch_tests::wait;
 use serde_json::{Value, json};
 
@@ -52,12 +53,6 @@ on_both! {
 
 const HURRY: [(&str, &str); 2] = [("RETOUCH_LEASE_SECONDS", "1"), ("RETOUCH_PATIENCE_SECONDS", "1")];
 
-fn later(id: &str, params: Value, images: &[Value]) -> Value {
-    let mut task = task(id, params, images);
-    task["edit_type"] = json!("double_async");
-    task
-}
-
 async fn all_right(site: &Site, row: &TaskRow, inputs: &[u64]) {
     assert_eq!(row.status, "completed", "{row:?}");
     for (image, input) in row.images.iter().zip(inputs) {
@@ -70,10 +65,10 @@ async fn all_right(site: &Site, row: &TaskRow, inputs: &[u64]) {
 async fn a_call_whose_worker_was_killed_is_carried_on_by_another_and_not_submitted_again(site: Site) {
     let mut leader = site.worker_with(&HURRY).await;
     let params = json!({"gate": "open"});
-    site.publish(&later("leader", params.clone(), &[seed(1)])).await;
+    site.publish(&task_async("leader", params.clone(), &[seed(1)])).await;
     site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
     let _other = site.worker_with(&HURRY).await;
-    site.publish(&later("follower", params, &[seed(1)])).await;
+    site.publish(&task_async("follower", params, &[seed(1)])).await;
     site.counts("SELECT COUNT(*) FROM image_edit_waits", 2).await;
     leader.kill9();
     site.notice_a_kill().await;
@@ -93,7 +88,7 @@ async fn a_task_outlives_its_workers_and_the_source_of_its_pictures(site: Site) 
     let one_at_a_time = [HURRY[0], HURRY[1], ("RETOUCH_CONFIG", settings.to_str().unwrap())];
     let mut worker = site.worker_with(&one_at_a_time).await;
     let images = [1, 2, 3].map(|n| url(&site.pictures.picture(n)));
-    site.publish(&later("task", json!({"gate": "open"}), &images)).await;
+    site.publish(&task_async("task", json!({"gate": "open"}), &images)).await;
     // One call is under way, two have not begun.
     site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
     worker.kill9();
@@ -231,7 +226,7 @@ async fn a_database_that_is_down_longer_than_a_lease_does_not_cost_the_result_of
     let worker = database.worker(&site).await;
     let params = json!({"gate": "open"});
     site.publish(&task("at-once", params.clone(), &[seed(1)])).await;
-    site.publish(&later("later", json!({"submit_gate": "open"}), &[seed(2)])).await;
+    site.publish(&task_async("later", json!({"submit_gate": "open"}), &[seed(2)])).await;
     site.called(2).await;
     database.back.refuse().await;
     // A lease is renewed three times in its life: after ten failures for two leases both have run out.
@@ -278,7 +273,7 @@ async fn a_broker_that_is_cut_off_and_delivers_again_has_every_image_counted_onc
 async fn a_worker_that_hung_and_comes_back_changes_nothing_that_another_has_done() {
     let site = Site::on_servers().await;
     let hung = site.worker_with(&HURRY).await;
-    site.publish(&later("task", json!({"gate": "open"}), &[seed(1)])).await;
+    site.publish(&task_async("task", json!({"gate": "open"}), &[seed(1)])).await;
     site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
     hung.signal(Signal::SIGSTOP);
     let _other = site.worker_with(&HURRY).await;

@@ -2,7 +2,8 @@
 
 use image::ImageFormat;
 use retouch_tests::pictures::{self, picture, picture_as};
-use retouch_tests::site::{Site, data, seed, task, url};
+use retouch_tests::site::Site;
+use retouch_tests::tasks::{data, seed, task, url};
 use serde_json::{Value, json};
 
 on_both! {

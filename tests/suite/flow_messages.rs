@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use retouch_tests::site::{Site, seed, task};
+use retouch_tests::site::Site;
+use retouch_tests::tasks::{seed, task};
 use serde_json::{Value, json};
 
 on_both! {

@@ -3,7 +3,8 @@
 use retouch_tests::picture_server::Answer;
 use retouch_tests::pictures::picture;
 use retouch_tests::program::Program;
-use retouch_tests::site::{Site, data, seed, task, url};
+use retouch_tests::site::Site;
+use retouch_tests::tasks::{data, seed, task, url};
 use serde_json::{Value, json};
 
 on_both! {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use retouch_tests::pictures::picture;
 use retouch_tests::python;
-use retouch_tests::site::{Site, TaskRow, data, seed, task, url};
+use retouch_tests::site::{Site, TaskRow};
+use retouch_tests::tasks::{data, seed, task, url};
 use serde_json::{Value, json};
 
 const TASKS: usize = 1000;

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use retouch_tests::pictures::picture;
 use retouch_tests::program::Running;
-use retouch_tests::site::{Site, seed, task, url};
+use retouch_tests::site::Site;
+use retouch_tests::tasks::{seed, task, task_async, url};
 use retouch_tests::wait;
-use serde_json::{Value, json};
+use serde_json::json;
 
 on_both! {
     a_worker_that_is_told_to_stop_finishes_the_call_that_is_under_way;
@@ -17,12 +18,6 @@ on_both! {
 }
 
 const UNHARMED: &str = "SELECT CAST(SUM(attempts + possible_duplicates) AS SIGNED) FROM image_edit_calls";
-
-fn later(id: &str, params: Value, images: &[Value]) -> Value {
-    let mut task = task(id, params, images);
-    task["edit_type"] = json!("double_async");
-    task
-}
 
 async fn stopping(worker: &Running) {
     worker.terminate();
@@ -55,7 +50,7 @@ async fn a_worker_that_is_told_to_stop_finishes_the_call_that_is_under_way(site:
 
 async fn a_worker_that_is_told_to_stop_hands_an_accepted_edit_to_another(site: Site) {
     let [worker] = site.workers().await;
-    site.publish(&later("task", json!({"gate": "open"}), &[seed(1)])).await;
+    site.publish(&task_async("task", json!({"gate": "open"}), &[seed(1)])).await;
     site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
     stopping(&worker).await;
     ends_well(&worker).await;
