@@ -12,7 +12,7 @@ use lapin::{
     types::FieldTable,
 };
 use reqwest::{Client, Method};
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::wait::SOON;
@@ -184,6 +184,21 @@ impl Management {
         Ok(())
     }
 
+    /// Makes a user who may do everything in the default virtual host.
+    pub async fn create_user(&self, name: &str, password: &str) -> anyhow::Result<()> {
+        let user = json!({"password": password, "tags": ""});
+        self.send(Method::PUT, &["users", name], "", Some(user)).await?;
+        let rights = json!({"configure": ".*", "write": ".*", "read": ".*"});
+        self.send(Method::PUT, &["permissions", "/", name], "", Some(rights)).await?;
+        Ok(())
+    }
+
+    /// Removes a user.
+    pub async fn delete_user(&self, name: &str) -> anyhow::Result<()> {
+        self.call(Method::DELETE, &["users", name], "").await?;
+        Ok(())
+    }
+
     async fn list(&self, kind: &str, query: &str, prefix: &str) -> anyhow::Result<Vec<(String, Value)>> {
         let text = self.call(Method::GET, &[kind, "/"], query).await?;
         let rows: Vec<Value> = serde_json::from_str(&text)?;
@@ -195,11 +210,24 @@ impl Management {
 
     /// One request below `/api/`; every part of the path is escaped. Returns the body of a success.
     pub async fn call(&self, method: Method, path: &[&str], query: &str) -> anyhow::Result<String> {
+        self.send(method, path, query, None).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<String> {
         let mut url = self.root.clone();
         url.path_segments_mut().expect("an http URL").push("api").extend(path);
         url.set_query((!query.is_empty()).then_some(query));
-        let response = self.client.request(method, url).send().await?.error_for_status()?;
-        let body: Bytes = response.bytes().await?;
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let body: Bytes = request.send().await?.error_for_status()?.bytes().await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 }

@@ -32,6 +32,7 @@ mod flow_faults;
 mod flow_identity;
 mod flow_messages;
 mod flow_partial;
+mod flow_running;
 mod flow_scale;
 mod flow_shutdown;
 mod harness;

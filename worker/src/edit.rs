@@ -21,7 +21,7 @@ use crate::editor::{EditError, EditRequest, EditSpec, Editor, Output, Picture, P
 use crate::events;
 use crate::lease::LeaseKeeper;
 use crate::media;
-use crate::outcome::{Outcome, attempt};
+use crate::outcome::{Outcome, attempt, rung};
 use crate::sources::fetch::Purpose;
 use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError, StoredResult};
 
@@ -29,8 +29,10 @@ use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError, StoredRe
 const MAX_ATTEMPTS: u32 = 8;
 /// A delivery is never held near the broker's half hour: a longer call goes on under another delivery.
 const HOLD: Duration = Duration::from_secs(10 * 60);
-/// The longest that a provider can make a lane wait.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
+/// The shortest and the longest that a provider can make a lane wait; "after 0 s" would be asked without a pause.
+const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10 * 60)];
+/// The longest error text that is kept.
+const MAX_TEXT_BYTES: usize = 4096;
 /// For polls and for keeping a result.
 const RETRY: Pace = Pace { first: Duration::from_millis(500), most: Duration::from_secs(15) };
 
@@ -51,7 +53,7 @@ pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
     tracing::Span::current().record("edit_key", tracing::field::display(edit_key));
     let lease_for = app.settings.rhythm.lease;
     match app.store.claim_call(edit_key, &app.owner, lease_for).await {
-        Err(error) => Outcome::wait(attempt(message), error),
+        Err(error) => Outcome::hold(attempt(message), error),
         Ok(Claim::Done) => Outcome::Done,
         // Its holder will finish it; should it die, the sweep wakes the call when the lease has run out.
         Ok(Claim::Held { remaining }) => {
@@ -185,15 +187,10 @@ impl Work<'_> {
                 Ok(self.fail("unavailable", &format!("given up after {MAX_ATTEMPTS} attempts: {text}")).await)
             }
             EditError::NotSent(_) | EditError::Unavailable(_) => {
-                let Outcome::Delay { after, .. } = Outcome::wait(self.call.attempts, &text) else {
-                    return Ok(lost());
-                };
-                Ok(self.again(true, &text, after).await)
+                Ok(self.again(true, &text, rung(self.call.attempts)).await)
             }
             EditError::RateLimited { retry_after } => {
-                let after = retry_after
-                    .unwrap_or(Duration::from_secs(5))
-                    .clamp(Duration::from_secs(1), MAX_RETRY_AFTER);
+                let after = wished(retry_after.unwrap_or(Duration::from_secs(5)));
                 Ok(self.again(false, &text, after).await)
             }
             EditError::Ambiguous(_) => self.resolve(&text).await,
@@ -207,6 +204,7 @@ impl Work<'_> {
 
     /// Sent, and nobody knows whether it was accepted: never blindly again.
     async fn resolve(&self, why: &str) -> Result<Outcome, Stop> {
+        let why = clipped(why);
         let (store, lease) = (&self.app.store, self.call.lease);
         let free = self.call.spec.price.micros == 0;
         let policy = self.app.settings.on_ambiguous;
@@ -254,7 +252,7 @@ impl Work<'_> {
                     after
                 }
                 Err(EditError::Rejected { code, message }) => return Ok(self.fail(&code, &message).await),
-                Err(EditError::RateLimited { retry_after: Some(after) }) => after.min(MAX_RETRY_AFTER),
+                Err(EditError::RateLimited { retry_after: Some(after) }) => wished(after),
                 Err(
                     error @ (EditError::RateLimited { retry_after: None }
                     | EditError::NotSent(_)
@@ -363,6 +361,7 @@ impl Work<'_> {
 
     /// The edit ends here, for every image that waits on it.
     async fn fail(&self, code: &str, message: &str) -> Outcome {
+        let message = clipped(message);
         tracing::warn!(code, error = message, "the edit failed");
         self.keeper.stop();
         let error = ImageError { code: code.to_owned(), message: message.to_owned() };
@@ -377,6 +376,7 @@ impl Work<'_> {
 
     /// Back to the queue, to be tried after `after`. `burns` says whether this try counts.
     async fn again(&self, burns: bool, why: &str, after: Duration) -> Outcome {
+        let why = clipped(why);
         self.keeper.stop();
         // Left as `submitting`, a call that was certainly not accepted would be taken for an ambiguous one.
         let (store, lease) = (&self.app.store, self.call.lease);
@@ -404,7 +404,7 @@ impl Work<'_> {
 
     /// A step of the store that may be repeated by whoever comes next: not now means later.
     async fn step(&self, step: impl Future<Output = Result<bool, StoreError>>) -> Result<bool, Stop> {
-        step.await.map_err(|error| Outcome::wait(self.call.attempts, error))
+        step.await.map_err(|error| Outcome::hold(self.call.attempts, error))
     }
 
     /// For what the provider has said, paid for or not: tries until it is kept, as long as this delivery may be held.
@@ -426,6 +426,18 @@ impl Work<'_> {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// The provider's wish, within reason.
+fn wished(retry_after: Duration) -> Duration {
+    let [least, most] = RETRY_AFTER;
+    retry_after.clamp(least, most)
+}
+
+/// As much of what a provider says as is worth keeping: a column would refuse a page of HTML, and with it the end of the
+/// edit.
+fn clipped(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }
 
 /// Somebody else owns the call now.

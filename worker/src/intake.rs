@@ -109,7 +109,7 @@ fn conflict(task: &Task) -> Outcome {
 
 /// A store failure is never a miss: the work is held.
 fn hold(message: &Message, error: &dyn std::fmt::Display) -> Stop {
-    Outcome::wait(attempt(message), error)
+    Outcome::hold(attempt(message), error)
 }
 
 /// A task with its route, editor and pictures.

@@ -34,11 +34,19 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Held back for one more rung of the wait ladder: for work that cannot be done now through no fault of its own.
-    pub(crate) fn wait(attempt: u32, error: impl std::fmt::Display) -> Self {
-        let rung = RUNGS[RUNGS.len().min(attempt as usize + 1) - 1];
-        Self::Delay { after: rung, error: error.to_string() }
+    /// Held back because our own database or blobs cannot be asked. At most half a minute at a time: a ladder climbed
+    /// through a long outage would leave the work waiting for hours after its end.
+    pub(crate) fn hold(attempt: u32, error: impl std::fmt::Display) -> Self {
+        Self::Delay { after: rung(attempt.min(LONGEST_HOLD)), error: error.to_string() }
     }
+}
+
+/// The attempt after which 30 s are waited.
+const LONGEST_HOLD: u32 = 2;
+
+/// How long to wait after so many attempts: one more rung of the wait ladder each time.
+pub(crate) fn rung(attempt: u32) -> Duration {
+    RUNGS[RUNGS.len().min(attempt as usize + 1) - 1]
 }
 
 /// How often work on a message was delayed before.
@@ -123,7 +131,14 @@ mod tests {
     #[test]
     fn held_work_climbs_the_ladder_and_stays_on_its_last_rung() {
         for (attempt, seconds) in [(0, 1), (1, 5), (2, 30), (6, 7200), (500, 7200)] {
-            let Outcome::Delay { after, .. } = Outcome::wait(attempt, "x") else { panic!() };
+            assert_eq!(rung(attempt).as_secs(), seconds, "{attempt}");
+        }
+    }
+
+    #[test]
+    fn work_that_our_own_stores_hold_up_is_looked_at_again_soon_after_the_longest_outage() {
+        for (attempt, seconds) in [(0, 1), (1, 5), (2, 30), (3, 30), (500, 30)] {
+            let Outcome::Delay { after, .. } = Outcome::hold(attempt, "x") else { panic!() };
             assert_eq!(after.as_secs(), seconds, "{attempt}");
         }
     }
