@@ -83,7 +83,11 @@ async fn a_process_that_slept_goes_on_with_what_it_holds() {
     let held = next(&mut consumer).await;
     file.let_holds_expire().await;
     publish(&broker, "next").await.unwrap();
-    assert_eq!(body(&next(&mut consumer).await), "next");
+    let other = next(&mut consumer).await;
+    assert_eq!(body(&other), "next");
+    let renewed = "SELECT COUNT(*) FROM broker_messages WHERE owner IS NOT NULL AND visible_at > 0";
+    let renewed: i64 = sqlx::query_scalar(renewed).fetch_one(&mut file.connection().await).await.unwrap();
+    assert_eq!(renewed, 2);
     assert!(held.settler.ack().await);
 }
 

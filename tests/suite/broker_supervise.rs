@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use retouch_tests::env::Env;
 use retouch_tests::wait::{SOON, until};
@@ -22,6 +23,8 @@ struct Supervised {
     status: watch::Receiver<Liveness>,
     started: mpsc::UnboundedReceiver<String>,
     leave: Arc<Semaphore>,
+    /// The most handlers that ever ran at once.
+    most: Arc<AtomicUsize>,
 }
 
 impl Supervised {
@@ -31,19 +34,24 @@ impl Supervised {
         let shutdown = CancellationToken::new();
         let leave = Arc::new(Semaphore::new(0));
         let wanted = Arc::clone(&leave);
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let highest = Arc::clone(&most);
         let handle = move |delivery: Delivery| {
             let (starting, wanted) = (starting.clone(), Arc::clone(&wanted));
+            let (running, highest) = (Arc::clone(&running), Arc::clone(&highest));
             async move {
+                highest.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 let text = body(&delivery);
                 starting.send(text.clone()).unwrap();
                 wanted.acquire().await.unwrap().forget();
+                running.fetch_sub(1, Ordering::SeqCst);
                 assert!(text != "poison" || delivery.redelivered, "as planned");
                 delivery.settler.ack().await;
             }
         };
         let (broker, token) = (Arc::clone(broker), shutdown.clone());
         let task = tokio::spawn(supervise(broker, Queue::Tasks, prefetch, token, status, handle));
-        Self { task, shutdown, status: watched, started, leave }
+        Self { task, shutdown, status: watched, started, leave, most }
     }
 
     async fn becomes(&mut self, what: &str, expected: impl Fn(&Liveness) -> bool) {
@@ -79,6 +87,7 @@ async fn no_more_handlers_run_than_the_prefetch() {
     assert!(supervised.started.try_recv().is_err());
     supervised.leave.add_permits(1);
     assert_eq!(supervised.started().await, "three");
+    assert_eq!(supervised.most.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,9 +143,13 @@ async fn it_goes_on_working_after_the_link_returns() {
     publish(&direct, "meanwhile").await.unwrap();
     proxy.accept().await;
     supervised.becomes_consuming().await;
-    // What was held over the loss is delivered again, and counts against the prefetch until its first handler ends.
+    // What was held over the loss is delivered again, and its first handler is still at work.
+    let one = supervised.started().await;
+    let all_sent = async || (direct.depth(Queue::Tasks).await.unwrap() == 0).then_some(());
+    until("both messages with the consumer", all_sent).await;
     supervised.leave.add_permits(10);
-    let got = BTreeSet::from([supervised.started().await, supervised.started().await]);
+    let got = BTreeSet::from([one, supervised.started().await]);
+    assert_eq!(supervised.most.load(Ordering::SeqCst), 2);
     assert_eq!(got, BTreeSet::from(["held".to_owned(), "meanwhile".to_owned()]));
     supervised.shutdown.cancel();
     tokio::time::timeout(SOON, supervised.task).await.expect("it did not end").unwrap();

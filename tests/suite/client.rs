@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures::future::join_all;
+use lapin::ExchangeKind;
+use lapin::options::ExchangeDeclareOptions;
+use lapin::types::FieldTable;
 use retouch_shared::client::{Producer, ProducerError, Timeouts};
 use retouch_shared::event::{Event, TaskStatus};
 use retouch_shared::params::Params;
@@ -118,6 +121,18 @@ async fn without_a_worker_ever_there_is_no_queue() {
     let env = Env::new().await;
     let producer = producer(&env, env.amqp_url()).await;
     let queue = format!("{}.tasks", env.namespace());
+    let answer = producer.publish(&task("t1")).await;
+    assert_eq!(answer, Err(ProducerError::NoSuchQueue(queue.clone())));
+    // Nor where there is an exchange, but nothing is bound to it.
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let amqp = env.amqp().await;
+    let declare = amqp.channel.exchange_declare(
+        env.namespace().into(),
+        ExchangeKind::Direct,
+        options,
+        FieldTable::default(),
+    );
+    declare.await.unwrap();
     let answer = producer.publish(&task("t1")).await;
     assert_eq!(answer, Err(ProducerError::NoSuchQueue(queue)));
 }

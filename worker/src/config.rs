@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use figment::Figment;
-use figment::providers::{Env, Format, Toml};
 use retouch_shared::topology::{DEFAULT_NAMESPACE, Topology};
 use serde::Deserialize;
 use url::Url;
 
+use self::read::Raw;
 use crate::blobs::BlobsLocation;
 use crate::routes::RouteOverride;
 use crate::sources::guard::AllowHosts;
 use crate::store::{DatabaseLocation, PATIENCE};
+
+mod read;
 
 /// Which broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,55 +94,10 @@ pub struct Settings {
     pub routes: BTreeMap<String, RouteOverride>,
     /// Rhythm.
     pub rhythm: Rhythm,
-    /// The folder of the test double, where it is compiled in and switched on.
+    /// The folder of the test double, where it is switched on.
+    #[cfg(feature = "double")]
     pub double: Option<PathBuf>,
 }
-
-/// As it stands in the environment and the file, before anything is decided.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    database_url: Option<String>,
-    amqp_url: Option<String>,
-    blobs: Option<String>,
-    public_url: Option<String>,
-    http: Option<String>,
-    allow_hosts: Option<String>,
-    namespace: Option<String>,
-    #[serde(default)]
-    on_ambiguous: OnAmbiguous,
-    intake_concurrency: Option<u16>,
-    lease_seconds: Option<u64>,
-    sweep_seconds: Option<u64>,
-    patience_seconds: Option<u64>,
-    grace_seconds: Option<u64>,
-    double: Option<PathBuf>,
-    #[serde(default)]
-    lanes: BTreeMap<String, LaneLimits>,
-    #[serde(default)]
-    routes: BTreeMap<String, RouteOverride>,
-}
-
-/// Environment variables that are ours, and the setting each one is.
-const VARIABLES: &[(&str, &str)] = &[
-    ("DATABASE_URL", "database_url"),
-    ("AMQP_URL", "amqp_url"),
-    ("RETOUCH_BLOBS", "blobs"),
-    ("RETOUCH_PUBLIC_URL", "public_url"),
-    ("RETOUCH_HTTP", "http"),
-    ("RETOUCH_ALLOW_HOSTS", "allow_hosts"),
-    ("RETOUCH_NAMESPACE", "namespace"),
-    ("RETOUCH_ON_AMBIGUOUS", "on_ambiguous"),
-    ("RETOUCH_INTAKE_CONCURRENCY", "intake_concurrency"),
-    ("RETOUCH_LEASE_SECONDS", "lease_seconds"),
-    ("RETOUCH_SWEEP_SECONDS", "sweep_seconds"),
-    ("RETOUCH_PATIENCE_SECONDS", "patience_seconds"),
-    ("RETOUCH_GRACE_SECONDS", "grace_seconds"),
-    #[cfg(feature = "double")]
-    ("RETOUCH_DOUBLE", "double"),
-];
-/// Read by other parts: the file's place, logging.
-const ELSEWHERE: &[&str] = &["RETOUCH_CONFIG"];
 
 impl Settings {
     /// Reads the environment and the file.
@@ -149,20 +105,7 @@ impl Settings {
     /// # Errors
     /// One sentence that names the setting and the fix; never a secret.
     pub fn load() -> Result<Self> {
-        refuse_unknown_variables()?;
-        let mut figment = Figment::new();
-        if let Some(file) = config_file()? {
-            figment = figment.merge(Toml::file_exact(&file));
-        }
-        for (variable, setting) in VARIABLES {
-            // An empty variable is an unset one, as compose files and shells leave them.
-            if std::env::var(variable).is_ok_and(|value| !value.trim().is_empty()) {
-                figment =
-                    figment.merge(Env::raw().only(&[variable]).map(|_| (*setting).into()).lowercase(false));
-            }
-        }
-        let raw: Raw = figment.extract().map_err(|error| anyhow::anyhow!("settings: {error}"))?;
-        Self::decide(raw)
+        Self::decide(Raw::read()?)
     }
 
     fn decide(raw: Raw) -> Result<Self> {
@@ -198,30 +141,10 @@ impl Settings {
                 patience: seconds(raw.patience_seconds, PATIENCE.as_secs()),
                 grace: seconds(raw.grace_seconds, 25),
             },
+            #[cfg(feature = "double")]
             double: raw.double,
         })
     }
-}
-
-/// A misspelt setting would silently do nothing.
-fn refuse_unknown_variables() -> Result<()> {
-    for (name, _) in std::env::vars_os() {
-        let Some(name) = name.to_str().filter(|name| name.starts_with("RETOUCH_")) else { continue };
-        let known = VARIABLES.iter().any(|(variable, _)| *variable == name) || ELSEWHERE.contains(&name);
-        let of_tests = name.starts_with("RETOUCH_TEST_");
-        ensure!(known || of_tests, "{name} is not a setting of retouch: see `retouch --help` for the list");
-    }
-    Ok(())
-}
-
-fn config_file() -> Result<Option<PathBuf>> {
-    if let Some(file) = std::env::var_os("RETOUCH_CONFIG").filter(|file| !file.is_empty()) {
-        let file = PathBuf::from(file);
-        ensure!(file.is_file(), "RETOUCH_CONFIG: there is no file {}", file.display());
-        return Ok(Some(file));
-    }
-    let file = Path::new("retouch.toml");
-    Ok(file.is_file().then(|| file.to_owned()))
 }
 
 fn database(url: Option<&str>) -> Result<DatabaseLocation> {

@@ -184,11 +184,13 @@ mod tests {
 
     #[test]
     fn a_route_to_an_editor_that_does_not_exist_is_refused_by_name() {
-        let given = "editor = 'dashcope'\nmodel = 'x'";
-        let given: RouteOverride =
-            figment::Figment::from(<figment::providers::Toml as figment::providers::Format>::string(given))
-                .extract()
-                .unwrap();
+        let given = RouteOverride {
+            editor: "dashcope".to_owned(),
+            model: Some("x".to_owned()),
+            price: None,
+            currency: None,
+            params: Params::default(),
+        };
         let error = Routes::new(&[("a".to_owned(), given)].into(), &["local"]).unwrap_err().to_string();
         assert!(error.contains("[routes.a]") && error.contains("dashcope"), "{error}");
     }

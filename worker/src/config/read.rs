@@ -1,0 +1,169 @@
+//! Reading settings: what stands in the environment, over what stands in the file, before anything is decided.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use figment::Figment;
+use figment::providers::{Format, Toml};
+use serde::Deserialize;
+
+use super::{LaneLimits, OnAmbiguous};
+use crate::routes::RouteOverride;
+
+/// As it stands in the environment and the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) database_url: Option<String>,
+    pub(super) amqp_url: Option<String>,
+    pub(super) blobs: Option<String>,
+    pub(super) public_url: Option<String>,
+    pub(super) http: Option<String>,
+    pub(super) allow_hosts: Option<String>,
+    pub(super) namespace: Option<String>,
+    #[serde(default)]
+    pub(super) on_ambiguous: OnAmbiguous,
+    pub(super) intake_concurrency: Option<u16>,
+    pub(super) lease_seconds: Option<u64>,
+    pub(super) sweep_seconds: Option<u64>,
+    pub(super) patience_seconds: Option<u64>,
+    pub(super) grace_seconds: Option<u64>,
+    #[cfg(feature = "double")]
+    pub(super) double: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) lanes: BTreeMap<String, LaneLimits>,
+    #[serde(default)]
+    pub(super) routes: BTreeMap<String, RouteOverride>,
+}
+
+/// What a variable's text stands for. Nothing is guessed: the namespace `7` is a text.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Number,
+}
+
+/// The environment variables that are settings, and the setting each one is. The file has them by that name.
+const VARIABLES: &[(&str, &str, Kind)] = &[
+    ("DATABASE_URL", "database_url", Kind::Text),
+    ("AMQP_URL", "amqp_url", Kind::Text),
+    ("RETOUCH_BLOBS", "blobs", Kind::Text),
+    ("RETOUCH_PUBLIC_URL", "public_url", Kind::Text),
+    ("RETOUCH_HTTP", "http", Kind::Text),
+    ("RETOUCH_ALLOW_HOSTS", "allow_hosts", Kind::Text),
+    ("RETOUCH_NAMESPACE", "namespace", Kind::Text),
+    ("RETOUCH_ON_AMBIGUOUS", "on_ambiguous", Kind::Text),
+    ("RETOUCH_INTAKE_CONCURRENCY", "intake_concurrency", Kind::Number),
+    ("RETOUCH_LEASE_SECONDS", "lease_seconds", Kind::Number),
+    ("RETOUCH_SWEEP_SECONDS", "sweep_seconds", Kind::Number),
+    ("RETOUCH_PATIENCE_SECONDS", "patience_seconds", Kind::Number),
+    ("RETOUCH_GRACE_SECONDS", "grace_seconds", Kind::Number),
+    #[cfg(feature = "double")]
+    ("RETOUCH_DOUBLE", "double", Kind::Text),
+];
+/// Read by other parts: the file's place.
+const ELSEWHERE: &[&str] = &["RETOUCH_CONFIG"];
+
+impl Raw {
+    /// Reads the file, if there is one, and the environment over it.
+    ///
+    /// # Errors
+    /// One sentence that names the setting and the fix; never a secret.
+    pub(super) fn read() -> Result<Self> {
+        refuse_unknown_variables()?;
+        let mut settings = Figment::new();
+        if let Some(file) = config_file()? {
+            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            settings = settings.merge(Toml::string(&text));
+            // Read alone first, so that a mistake in it is said to be there.
+            Self::of(&settings).with_context(|| file.display().to_string())?;
+        }
+        for &(name, setting, kind) in VARIABLES {
+            let Some(value) = std::env::var_os(name) else { continue };
+            let value = value.into_string().map_err(|_| anyhow::anyhow!("{name} is not UTF-8"))?;
+            // An empty variable is an unset one, as compose files and shells leave them.
+            settings = match (value.trim(), kind) {
+                ("", _) => settings,
+                (text, Kind::Text) => settings.merge((setting, text)),
+                (text, Kind::Number) => {
+                    let number: Option<u64> = text.parse().ok();
+                    let wrong = || format!("{name} must be a whole number, not {text:?}");
+                    settings.merge((setting, number.with_context(wrong)?))
+                }
+            };
+        }
+        Self::of(&settings)
+    }
+
+    fn of(figment: &Figment) -> Result<Self> {
+        figment.extract().map_err(|error| {
+            let what = error.kind.to_string().lines().collect::<Vec<_>>().join(" ");
+            match error.path.join(".") {
+                path if path.is_empty() => anyhow::anyhow!(what),
+                path => anyhow::anyhow!("{path}: {what}"),
+            }
+        })
+    }
+}
+
+/// A misspelt setting would silently do nothing.
+fn refuse_unknown_variables() -> Result<()> {
+    for (name, _) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("RETOUCH_")) else { continue };
+        let known = VARIABLES.iter().any(|(variable, ..)| *variable == name) || ELSEWHERE.contains(&name);
+        let of_tests = name.starts_with("RETOUCH_TEST_");
+        ensure!(known || of_tests, "{name} is not a setting of retouch: see `retouch --help` for the list");
+    }
+    Ok(())
+}
+
+fn config_file() -> Result<Option<PathBuf>> {
+    if let Some(file) = std::env::var_os("RETOUCH_CONFIG").filter(|file| !file.is_empty()) {
+        let file = PathBuf::from(file);
+        ensure!(file.is_file(), "RETOUCH_CONFIG: there is no file {}", file.display());
+        return Ok(Some(file));
+    }
+    let file = Path::new("retouch.toml");
+    Ok(file.is_file().then(|| file.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_toml(text: &str) -> Result<Raw> {
+        Raw::of(&Figment::from(Toml::string(text)))
+    }
+
+    #[test]
+    fn a_file_sets_what_the_variables_set_and_lanes_and_routes() {
+        let raw = of_toml(
+            "http = 'off'\nlease_seconds = 7\non_ambiguous = 'hold'\n[lanes.local]\nconcurrency = 2\n\
+             [routes.blur]\neditor = 'local'\nprice = '0.14'\nparams = { sigma = 2.5 }\n",
+        );
+        let raw = raw.unwrap();
+        assert_eq!((raw.http.as_deref(), raw.lease_seconds), (Some("off"), Some(7)));
+        assert_eq!(raw.on_ambiguous, OnAmbiguous::Hold);
+        assert_eq!(raw.lanes["local"].concurrency, Some(2));
+        assert_eq!(raw.routes["blur"].params.canonical(), r#"{"sigma":2.5}"#);
+    }
+
+    #[test]
+    fn what_a_file_may_not_hold_is_refused_in_one_line_that_names_its_place() {
+        for (toml, says) in [
+            ("foo = 1", "foo: unknown field: found `foo`, expected `one of `database_url`"),
+            ("[lanes.local]\nspeed = 1", "lanes.local.speed: unknown field: found `speed`"),
+            ("[lanes.local]\nconcurrency = 'two'", "lanes.local.concurrency: invalid type: found string \"two\""),
+            ("[routes.blur]\nmodel = 'x'", "routes.blur: missing field `editor`"),
+            ("[routes.blur]\neditor = 'local'\nprice = 0.14", "routes.blur.price: invalid type: found float"),
+            ("on_ambiguous = 'what'", "on_ambiguous: unknown variant: found `what`"),
+            ("lease_seconds = -1", "lease_seconds: invalid value"),
+            ("http = 'off'\na = [", "TOML parse error at line 2"),
+            ("http = 'off'\nhttp = 'on'", "TOML parse error at line 2"),
+        ] {
+            let error = of_toml(toml).map(drop).unwrap_err().to_string();
+            assert!(error.starts_with(says) && !error.contains('\n'), "{toml}: {error}");
+        }
+    }
+}
