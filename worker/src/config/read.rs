@@ -159,7 +159,10 @@ mod tests {
             ("[lanes.local]\nspeed = 1", "lanes.local.speed: unknown field `speed`"),
             ("[lanes.local]\nconcurrency = 'two'", "lanes.local.concurrency: invalid type: string \"two\""),
             ("[routes.blur]\nmodel = 'x'", "routes.blur: missing field `editor`"),
-            ("[routes.blur]\neditor = 'local'\nprice = 0.14", "routes.blur.price: invalid type: floating point"),
+            (
+                "[routes.blur]\neditor = 'local'\nprice = 0.14",
+                "routes.blur.price: invalid type: floating point",
+            ),
             ("on_ambiguous = 'what'", "on_ambiguous: unknown variant `what`"),
             ("lease_seconds = -1", "lease_seconds: invalid value: integer `-1`"),
             ("http = 'off'\na = [", "line 2 is not valid TOML: "),
