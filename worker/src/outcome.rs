@@ -135,7 +135,7 @@ mod tests {
         let error = "é".repeat(1 << 20);
         for message in [
             delayed(Message::new("x"), error.clone()),
-            dead(&Queue::Tasks, Message::new("x"), "bad_message", error.clone()),
+            dead(&Queue::Tasks, Message::new("x"), "bad_message", error),
         ] {
             assert!(message.headers[ERROR].len() < 10_000);
         }

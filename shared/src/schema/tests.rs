@@ -123,7 +123,7 @@ fn what_a_schema_can_say_is_refused_by_schema_and_worker_alike() {
         with("mask", json!({})),
         with("mask", json!({"uri": "x"})),
         with("images", json!([])),
-        with("images", json!(vec![url.clone(); 65])),
+        with("images", json!(vec![url; 65])),
         with("images", json!({"url": "x"})),
         with("images", json!(["https://example.com/"])),
         with("images", json!([["https://example.com/", null, null]])),
