@@ -235,5 +235,15 @@ pub fn decimal(micros: i64) -> String {
     text.strip_suffix('.').unwrap_or(text).to_owned()
 }
 
+/// Millionths from a plain decimal number with at most six decimals; nothing is rounded.
+pub fn micros(decimal: &str) -> Option<i64> {
+    let (sign, digits) = decimal.strip_prefix('-').map_or((1, decimal), |rest| (-1, rest));
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    let are_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let fits = !whole.is_empty() && part.len() <= 6 && are_digits(whole) && are_digits(part);
+    let micros: i64 = fits.then(|| format!("{whole}{part:0<6}"))?.parse().ok()?;
+    Some(sign * micros)
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@
 
 pub mod broker;
 pub mod env;
+pub mod laptop;
 pub mod picture_server;
 pub mod pictures;
 pub mod process;

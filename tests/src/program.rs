@@ -51,6 +51,13 @@ impl Program {
         self
     }
 
+    /// Makes `folder` the home and the working folder.
+    #[must_use]
+    pub fn within(mut self, folder: &Path) -> Self {
+        self.command.env("HOME", folder).current_dir(folder);
+        self
+    }
+
     /// Removes a variable.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
@@ -255,7 +262,8 @@ impl Output {
 }
 
 /// The program that was built together with this test, in the folder above the test's own.
-fn binary() -> PathBuf {
+#[must_use]
+pub fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let built =
         test.ancestors().skip(1).take(2).map(|folder| folder.join("retouch")).find(|path| path.is_file());

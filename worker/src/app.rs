@@ -59,9 +59,7 @@ impl App {
         let broker = open_broker(&settings, &store).await?;
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
-        let editors = editors(&settings);
-        let kinds: Vec<&'static str> = editors.keys().copied().collect();
-        let routes = Routes::new(&settings.routes, &kinds)?;
+        let (editors, routes) = editors_and_routes(&settings)?;
         Ok(Arc::new(Self {
             sources: Sources::new(fetcher.clone(), blobs.clone()),
             fetcher,
@@ -132,19 +130,41 @@ pub fn resolve(base: &Url, reference: &str) -> String {
     blobs::resolve(base, reference)
 }
 
+/// The editors that the settings give, and the routes that lead to them.
+///
+/// # Errors
+/// One sentence that names the route and the fix.
+pub fn editors_and_routes(settings: &Settings) -> Result<(Editors, Routes)> {
+    let editors = editors(settings);
+    let kinds: Vec<&'static str> = editors.keys().copied().collect();
+    let routes = Routes::new(&settings.routes, &kinds)?;
+    Ok((editors, routes))
+}
+
+/// Opens the database, whatever its schema is.
+///
+/// # Errors
+/// Why it cannot be reached, and which setting says where it is.
+pub async fn connect_store(settings: &Settings) -> Result<Store> {
+    let store = Store::connect(&settings.database, 16).await;
+    let store = store.with_context(|| format!("DATABASE_URL ({})", settings.database))?;
+    Ok(store.with_patience(settings.rhythm.patience))
+}
+
 /// Opens the database and checks its schema.
 ///
 /// # Errors
 /// What is wrong and the command that mends it.
 pub async fn open_store(settings: &Settings) -> Result<Store> {
-    let store = Store::open(&settings.database, 16)?.with_patience(settings.rhythm.patience);
+    let store = connect_store(settings).await?;
     let state = match &settings.database {
-        DatabaseLocation::Sqlite(_) => store.migrate().await?,
-        DatabaseLocation::MySql(_) => store.schema_state().await?,
+        DatabaseLocation::Sqlite(_) => store.migrate().await,
+        DatabaseLocation::MySql(_) => store.schema_state().await,
     };
-    match state {
+    let place = || format!("DATABASE_URL ({})", settings.database);
+    match state.with_context(place)? {
         SchemaState::Current => Ok(store),
-        other => bail!("{other}"),
+        other => Err(anyhow::anyhow!("{other}").context(place())),
     }
 }
 

@@ -104,13 +104,23 @@ async fn publish(broker: &dyn Broker, to: &Destination, message: &Message) -> Re
 fn delayed(mut message: Message, error: String) -> Message {
     let attempt = attempt(&message) + 1;
     message.headers.insert(ATTEMPT.to_owned(), attempt.to_string());
-    message.headers.insert(ERROR.to_owned(), error);
+    message.headers.insert(ERROR.to_owned(), short(error));
     message
+}
+
+/// An error may quote a provider's whole answer; no header may be larger than a frame.
+fn short(mut error: String) -> String {
+    const MOST: usize = 4000;
+    if let Some((end, _)) = error.char_indices().nth(MOST) {
+        error.truncate(end);
+        error.push('…');
+    }
+    error
 }
 
 fn dead(queue: &Queue, mut message: Message, reason: &str, text: String) -> Message {
     message.headers.insert(REASON.to_owned(), reason.to_owned());
-    message.headers.insert(ERROR.to_owned(), text);
+    message.headers.insert(ERROR.to_owned(), short(text));
     message.headers.insert(ORIGIN.to_owned(), origin(queue));
     message
 }
@@ -127,6 +137,17 @@ pub(crate) fn origin(queue: &Queue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_fits_into_a_header_whatever_it_quotes() {
+        let error = "é".repeat(1 << 20);
+        for message in [
+            delayed(Message::new("x"), error.clone()),
+            dead(&Queue::Tasks, Message::new("x"), "bad_message", error),
+        ] {
+            assert!(message.headers[ERROR].len() < 10_000);
+        }
+    }
 
     #[test]
     fn held_work_climbs_the_ladder_and_stays_on_its_last_rung() {

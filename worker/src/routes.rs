@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
-use retouch_shared::event::ImageError;
+use anyhow::{Context, Result, ensure};
+use retouch_shared::event::{ImageError, micros};
 use retouch_shared::task::Params;
 use serde::Deserialize;
 
@@ -151,13 +151,12 @@ fn overridden(edit_type: &str, given: &RouteOverride, editors: &[&'static str]) 
     })
 }
 
-/// Millionths from a plain decimal number: prices are never floating-point numbers.
+/// Prices are never floating-point numbers.
 fn price_micros(edit_type: &str, price: &str) -> Result<i64> {
-    let (whole, part) = price.split_once('.').unwrap_or((price, ""));
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    let fits = !whole.is_empty() && whole.len() <= 9 && part.len() <= 6 && digits(whole) && digits(part);
-    ensure!(fits, "[routes.{edit_type}]: price must be a decimal number such as \"0.14\", not {price:?}");
-    Ok(format!("{whole}{part:0<6}").parse()?)
+    let micros = micros(price).filter(|micros| (0..1_000_000_000_000_000).contains(micros));
+    micros.with_context(|| {
+        format!("[routes.{edit_type}]: price must be a decimal number such as \"0.14\", not {price:?}")
+    })
 }
 
 #[cfg(test)]

@@ -45,6 +45,12 @@ fn money_is_written_as_a_plain_decimal_number() {
         (i64::MIN, "-9223372036854.775808"),
     ] {
         assert_eq!(decimal(micros), text);
+        if micros != i64::MIN {
+            assert_eq!(super::micros(text), Some(micros));
+        }
+    }
+    for text in ["", ".5", "-", "1e3", "0.1234567", "1,5", "+1", " 1", "٣", "9223372036854.775808"] {
+        assert_eq!(super::micros(text), None, "{text}");
     }
 }
 

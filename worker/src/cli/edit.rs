@@ -1,7 +1,7 @@
 //! `retouch edit`: the whole pipeline in one process, for a person with a folder of pictures.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,19 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use retouch_shared::key::Digest32;
+use retouch_shared::task::Task;
 use retouch_shared::wire::{ImageRef, TaskMessage};
 
-use super::inputs::{EditArgs, Input};
+use super::inputs::{EditArgs, Input, local_edit_types, local_edit_types_and_params};
+use super::output::OutputFolder;
 use super::report::{Report, ReportImage};
+use super::signals::Signals;
 use super::{Ending, Failure};
 use crate::app::App;
 use crate::broker::Message;
 use crate::config::{Settings, blobs_url};
-use crate::media::{self, Format};
+use crate::editor::{EditError, EditSpec};
+use crate::media;
 use crate::store::TaskRecord;
 use crate::worker::Worker;
 
@@ -26,12 +30,16 @@ use crate::worker::Worker;
 ///
 /// The whole pipeline runs in this process. With AMQP_URL set it takes part in that queue like any other worker.
 ///
+/// An edit type, model or parameter that cannot work for any of the pictures is a usage error (2): nothing is begun. A
+/// file that is no picture fails by itself (1), and the others are edited. Ctrl-C loses nothing: the same command goes on.
+///
 /// Example: retouch edit examples/photos --type sketch --out sketches
 #[derive(Debug, Args)]
+#[command(after_help = local_edit_types(), after_long_help = local_edit_types_and_params())]
 pub(super) struct Edit {
     #[command(flatten)]
     edit: EditArgs,
-    /// The folder for the results
+    /// The folder for the results; a picture that is there under the same name is kept
     #[arg(long, short = 'o', default_value = "retouched", value_name = "DIR")]
     out: PathBuf,
 }
@@ -42,121 +50,131 @@ const LOOK: Duration = Duration::from_millis(50);
 impl Edit {
     pub(super) async fn run(self, mut settings: Settings, json: bool) -> Result<Ending, Failure> {
         let began = Instant::now();
+        let task = self.edit.checked().map_err(Failure::Usage)?;
         let inputs = self.edit.inputs().map_err(Failure::Usage)?;
         let mask = self.edit.mask().map_err(Failure::Usage)?;
-        std::fs::create_dir_all(&self.out)
-            .with_context(|| format!("--out {}", self.out.display()))
-            .map_err(Failure::Usage)?;
         settings.http = None;
         if !settings.public_url_given {
             // No server runs here to answer for /blobs/.
             settings.public_url = blobs_url(&settings.blobs).map_err(Failure::Usage)?;
         }
+        let mut signals = Signals::new().map_err(Failure::unreachable)?;
         let app = App::open(settings).await.map_err(Failure::Unreachable)?;
-        let images = keep(&app, &inputs).await.map_err(Failure::Unreachable)?;
-        let mask = match mask {
-            Some(mask) => keep(&app, &[mask]).await.map_err(Failure::Unreachable)?.pop(),
-            None => None,
-        };
+        refuse_what_cannot_work(&app, &task, &inputs, mask.is_some())?;
+        let mut out = OutputFolder::open(&self.out).map_err(Failure::Usage)?;
+        let images = keep(&app, &inputs).await?;
+        let mask = keep(&app, mask.as_slice()).await?.pop();
         let tasks = self.edit.tasks(&images, mask.as_ref()).map_err(Failure::Usage)?;
         let worker = Worker::start(&app).await.map_err(Failure::Unreachable)?;
-        let ended = tokio::select! {
-            ended = carry_out(&app, &tasks) => Some(ended),
-            _ = tokio::signal::ctrl_c() => None,
+        let report = tokio::select! {
+            ended = carry_out(&app, &tasks) => match ended {
+                Ok(ended) => deliver(&app, &mut out, &ended, &inputs).await.map_err(Failure::Unreachable),
+                Err(error) => Err(Failure::Unreachable(error)),
+            },
+            _ = signals.next() => {
+                let why = "interrupted; nothing is lost: the same command goes on from here";
+                Err(Failure::Interrupted(anyhow::anyhow!(why)))
+            }
         };
-        let report = match ended {
-            Some(Ok(ended)) => self.deliver(&app, &ended, &inputs).await,
-            Some(Err(error)) => Err(error),
-            None => Err(anyhow::anyhow!("interrupted: nothing is lost; the same command goes on from here")),
-        };
-        worker.stop().await;
-        let report = report.map_err(Failure::Unreachable)?;
+        tokio::select! {
+            () = worker.stop() => {}
+            // Told twice: not even what is under way is waited for.
+            _ = signals.next() => {}
+        }
+        let report = report?;
         report.print(json, Some(began.elapsed()));
         Ok(report.ending())
     }
-
-    /// Writes the results beside each other into the output folder.
-    async fn deliver(&self, app: &App, ended: &[TaskRecord], inputs: &[Input]) -> Result<Report> {
-        let mut names = Names::default();
-        let mut reports = Vec::new();
-        let mut rest = inputs;
-        for task in ended {
-            let (these, others) = rest.split_at(task.images.len().min(rest.len()));
-            rest = others;
-            let shown: Vec<String> = these.iter().map(Input::name).collect();
-            let mut report = Report::of_record(task, &shown, |reference| app.resolve(reference));
-            for ((image, result), input) in report.images.iter_mut().zip(&task.images).zip(these) {
-                if let Some(reference) = &result.result_url {
-                    let name = names.unique(&format!("{}-{}", input.stem(), task.edit_type));
-                    self.write(app, image, reference, &name).await?;
-                }
-            }
-            reports.push(report);
-        }
-        let micros = |count: fn(&TaskRecord) -> i64| ended.iter().map(count).sum();
-        let currency = ended.first().map_or("", |task| task.currency.as_str());
-        let money = (micros(|task| task.paid_micros), micros(|task| task.saved_micros), currency);
-        Report::merged(reports, money).context("no task")
-    }
-
-    async fn write(&self, app: &App, image: &mut ReportImage, reference: &str, name: &str) -> Result<()> {
-        let digest = reference.rsplit('/').next().unwrap_or_default();
-        let hash: Digest32 =
-            digest.parse().with_context(|| format!("{reference} is not one of our blobs"))?;
-        let bytes = app.blobs.get(hash).await?;
-        let ending = media::inspect(&bytes).map_or("bin", |media| media.format.extension());
-        let output = self.out.join(format!("{name}.{ending}"));
-        write_whole(&output, &bytes).with_context(|| output.display().to_string())?;
-        image.output = Some(output.display().to_string());
-        Ok(())
-    }
 }
 
-/// Nobody ever finds half a picture under the final name.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    std::fs::write(&beside, bytes)?;
-    std::fs::rename(&beside, path)
-}
-
-/// Names that are given once.
-#[derive(Default)]
-struct Names(HashMap<String, u32>);
-
-impl Names {
-    fn unique(&mut self, name: &str) -> String {
-        let count = self.0.entry(name.to_owned()).or_default();
-        *count += 1;
-        match *count {
-            1 => name.to_owned(),
-            nth => {
-                let next = format!("{name}-{nth}");
-                self.unique(&next)
-            }
+/// What no picture can be edited with is for the person to correct; nothing of it is stored.
+fn refuse_what_cannot_work(app: &App, task: &Task, inputs: &[Input], has_mask: bool) -> Result<(), Failure> {
+    let usage = |error: String| Failure::Usage(anyhow::anyhow!(error));
+    let route = app.routes.resolve(&task.edit_type, task.model.as_deref());
+    let route = route.map_err(|error| usage(error.message))?;
+    let Some(editor) = app.editors.get(route.editor.as_str()) else { return Ok(()) };
+    let spec = EditSpec {
+        edit_type: task.edit_type.clone(),
+        prompt: task.prompt.clone(),
+        model: route.model,
+        params: task.params.clone().with_defaults(&route.params),
+        has_mask,
+    };
+    let mut refusal = None;
+    for input in inputs {
+        // What is behind a URL is not known yet.
+        let Input::File(path) = input else { return Ok(()) };
+        let bytes =
+            std::fs::read(path).with_context(|| path.display().to_string()).map_err(Failure::Usage)?;
+        // A file that is no picture says nothing about the others.
+        let Ok(media) = media::inspect(&bytes) else { continue };
+        match editor.check(&spec, &media) {
+            Ok(()) => return Ok(()),
+            Err(EditError::Rejected { message, .. }) => refusal = refusal.or(Some(message)),
+            Err(other) => refusal = refusal.or(Some(other.to_string())),
         }
     }
+    refusal.map_or(Ok(()), |message| Err(usage(message)))
+}
+
+/// Writes the results beside each other into the output folder.
+async fn deliver(
+    app: &App,
+    out: &mut OutputFolder,
+    ended: &[TaskRecord],
+    inputs: &[Input],
+) -> Result<Report> {
+    let mut reports = Vec::new();
+    let mut rest = inputs;
+    for task in ended {
+        let (these, others) = rest.split_at(task.images.len().min(rest.len()));
+        rest = others;
+        let shown: Vec<String> = these.iter().map(Input::name).collect();
+        let mut report = Report::of_record(task, &shown, |reference| app.resolve(reference));
+        for ((image, result), input) in report.images.iter_mut().zip(&task.images).zip(these) {
+            if let Some(reference) = &result.result_url {
+                let name = format!("{}-{}", input.stem(), task.edit_type);
+                write(app, out, image, reference, &name).await?;
+            }
+        }
+        reports.push(report);
+    }
+    Report::merged(reports).context("no task")
+}
+
+async fn write(
+    app: &App,
+    out: &mut OutputFolder,
+    image: &mut ReportImage,
+    reference: &str,
+    name: &str,
+) -> Result<()> {
+    let digest = reference.rsplit('/').next().unwrap_or_default();
+    let hash: Digest32 = digest.parse().with_context(|| format!("{reference} is not one of our blobs"))?;
+    let bytes = app.blobs.get(hash).await?;
+    let ending = media::inspect(&bytes).map_or("bin", |media| media.format.extension());
+    image.output = Some(out.write(name, ending, &bytes)?.display().to_string());
+    Ok(())
 }
 
 /// Files go into the blob store; a URL stays what it is.
-async fn keep(app: &App, inputs: &[Input]) -> Result<Vec<ImageRef>> {
+async fn keep(app: &App, inputs: &[Input]) -> Result<Vec<ImageRef>, Failure> {
     let mut images = Vec::with_capacity(inputs.len());
     for input in inputs {
         images.push(match input {
             Input::Url(url) => ImageRef::url(url.clone()),
             Input::File(path) => {
-                let bytes = tokio::fs::read(path).await.with_context(|| path.display().to_string())?;
+                let bytes = tokio::fs::read(path).await.with_context(|| path.display().to_string());
+                let bytes = bytes.map_err(Failure::Usage)?;
                 // Whether it is a picture is for intake to say, with its place in the report.
-                let content_type = media::inspect(&bytes).map_or("application/octet-stream", content_type);
-                ImageRef::blob(&app.blobs.put(Bytes::from(bytes), content_type).await?.hash.to_hex())
+                let content_type = media::inspect(&bytes)
+                    .map_or("application/octet-stream", |media| media.format.content_type());
+                let kept = app.blobs.put(Bytes::from(bytes), content_type).await;
+                ImageRef::blob(&kept.map_err(Failure::unreachable)?.hash.to_hex())
             }
         });
     }
     Ok(images)
-}
-
-fn content_type(media: media::Media) -> &'static str {
-    Format::content_type(media.format)
 }
 
 /// Publishes the tasks and waits for their end.

@@ -4,34 +4,57 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use retouch_shared::key::Digest32;
 use retouch_shared::task::{MAX_IMAGES, Params, Task};
 use retouch_shared::wire::{ImageRef, TaskMessage, VERSION};
 use serde_json::{Map, Value};
 
+use super::output;
+use crate::editor::local::{self, Operation};
+
 /// The edit.
 #[derive(Debug, Args)]
 pub(super) struct EditArgs {
-    /// Picture files, folders of pictures, or http(s) URLs
+    /// Picture files, folders of pictures (without their subfolders), or http(s) URLs
     #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
-    /// What to do, e.g. grayscale, blur, sketch; an unknown type is answered with the list
+    images: Vec<String>,
+    /// What to do, e.g. grayscale, blur, sketch
     #[arg(long = "type", short = 't', value_name = "EDIT_TYPE")]
-    pub edit_type: String,
+    pub(super) edit_type: String,
     /// What to do, in words
-    #[arg(long, short = 'p', default_value = "")]
-    pub prompt: String,
+    #[arg(long, short = 'p', default_value = "", hide_default_value = true)]
+    prompt: String,
     /// A parameter, e.g. sigma=3 (the value is JSON, or else text); repeatable
     #[arg(long = "param", value_name = "NAME=VALUE")]
-    pub params: Vec<String>,
+    params: Vec<String>,
     /// The model, where the edit type leaves a choice
     #[arg(long)]
-    pub model: Option<String>,
-    /// A mask: white where to edit, black where to keep
-    #[arg(long, value_name = "FILE")]
-    pub mask: Option<String>,
+    model: Option<String>,
+    /// A mask, as a file or URL: white where to edit, black where to keep
+    #[arg(long, value_name = "IMAGE")]
+    mask: Option<String>,
     /// Ask for another take on the same edit
     #[arg(long)]
-    pub variant: Option<String>,
+    variant: Option<String>,
+}
+
+/// What needs no provider, a line each, for the end of a command's `-h`.
+pub(super) fn local_edit_types() -> String {
+    let line = |operation: &Operation| format!("\n  {:<13} {}", operation.name, operation.description);
+    format!("Edit types that need no provider (--help has their parameters):{}", listed(line))
+}
+
+/// As [`local_edit_types`], with the parameters of each, for `--help`.
+pub(super) fn local_edit_types_and_params() -> String {
+    let lines = |operation: &Operation| {
+        let params: String = operation.params.iter().map(|param| format!("\n{:18}{param}", "")).collect();
+        format!("\n  {:<13} {}{params}", operation.name, operation.description)
+    };
+    format!("Edit types that need no provider, with their parameters:{}", listed(lines))
+}
+
+fn listed(line: impl Fn(&Operation) -> String) -> String {
+    local::operations().map(line).collect()
 }
 
 /// One picture as it was named.
@@ -52,13 +75,12 @@ impl Input {
         }
     }
 
-    /// The file name without its ending, for the name of the output.
+    /// What its result is called after.
     pub(super) fn stem(&self) -> String {
-        let path = match self {
-            Self::File(path) => path.clone(),
-            Self::Url(url) => PathBuf::from(url.split(['?', '#']).next().unwrap_or("image")),
-        };
-        path.file_stem().map_or_else(|| "image".to_owned(), |stem| stem.to_string_lossy().into_owned())
+        match self {
+            Self::File(path) => output::stem(path),
+            Self::Url(url) => output::stem(Path::new(url.split(['?', '#']).next().unwrap_or_default())),
+        }
     }
 }
 
@@ -75,8 +97,8 @@ impl EditArgs {
                 continue;
             }
             let path = Path::new(image);
-            ensure!(path.exists(), "{image}: no such file or folder");
-            if path.is_dir() {
+            let metadata = std::fs::metadata(path).with_context(|| image.clone())?;
+            if metadata.is_dir() {
                 let pictures = pictures_in(path)?;
                 ensure!(
                     !pictures.is_empty(),
@@ -99,8 +121,18 @@ impl EditArgs {
         if is_url(mask) {
             return Ok(Some(Input::Url(mask.clone())));
         }
-        ensure!(Path::new(mask).is_file(), "--mask {mask}: no such file");
+        std::fs::File::open(mask).with_context(|| format!("--mask {mask}"))?;
         Ok(Some(Input::File(PathBuf::from(mask))))
+    }
+
+    /// The edit as a task would have it, before anything was read or stored.
+    ///
+    /// # Errors
+    /// Names the argument that the contract refuses.
+    pub(super) fn checked(&self) -> Result<Task> {
+        let nothing = [ImageRef::blob(&Digest32::of(b"").to_hex())];
+        let message = self.tasks(&nothing, None)?.pop().context("no task")?;
+        Ok(Task::from_message(message)?)
     }
 
     /// Tasks of at most [`MAX_IMAGES`] images, valid by the contract.

@@ -1,11 +1,14 @@
 //! `retouch migrate`: brings the database to the schema that this program needs.
 
+use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use super::say::say;
 use super::{Ending, Failure};
+use crate::app::connect_store;
 use crate::config::Settings;
-use crate::store::{SchemaState, Store};
+use crate::store::SchemaState;
 
 /// Bring the database to the schema that this program needs
 ///
@@ -15,20 +18,21 @@ pub(super) struct Migrate {}
 
 impl Migrate {
     pub(super) async fn run(self, settings: &Settings, json: bool) -> Result<Ending, Failure> {
-        let store = Store::open(&settings.database, 2).map_err(Failure::unreachable)?;
-        let before = store.schema_state().await.map_err(Failure::unreachable)?;
-        let after = store.migrate().await.map_err(Failure::unreachable)?;
+        let store = connect_store(settings).await.map_err(Failure::Unreachable)?;
+        let place = || format!("DATABASE_URL ({})", settings.database);
+        let before = store.schema_state().await.with_context(place).map_err(Failure::Unreachable)?;
+        let after = store.migrate().await.with_context(place).map_err(Failure::Unreachable)?;
         store.close().await;
         if after != SchemaState::Current {
             return Err(Failure::Usage(anyhow::anyhow!("{after}")));
         }
         let changed = before != after;
         if json {
-            println!("{}", json!({"status": "current", "changed": changed}));
+            say(json!({"status": "current", "changed": changed}));
         } else if changed {
-            println!("migrated: {after}");
+            say(format!("migrated: {after}"));
         } else {
-            println!("nothing to do: {after}");
+            say(format!("nothing to do: {after}"));
         }
         Ok(Ending::Done)
     }

@@ -1,4 +1,4 @@
-//! The command line. Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs.
+//! The command line. Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs, 130 interrupted.
 
 // A command's output goes to the terminal: this is the one place that prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -7,14 +7,18 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::editors_and_routes;
 use crate::config::Settings;
 
 mod edit;
 mod inputs;
 mod logging;
 mod migrate;
+mod output;
 mod report;
+mod say;
 mod schema;
+mod signals;
 mod submit;
 mod task;
 mod worker;
@@ -42,9 +46,10 @@ enum Command {
 
 const SETTINGS: &str = "\
 Settings come from the environment, then from retouch.toml:
-  DATABASE_URL          sqlite:///file (default: in the user's data folder), mysql://user:password@host/database
+  DATABASE_URL          sqlite:///file (default: in the user's data folder) or
+                        mysql://user:password@host/database
   AMQP_URL              amqp://… or amqps://… (default: embedded in the SQLite file)
-  RETOUCH_BLOBS         file:///folder or s3://bucket/prefix (default: a folder beside the SQLite file)
+  RETOUCH_BLOBS         file:///folder or s3://bucket/prefix (default: beside the SQLite file)
   RETOUCH_PUBLIC_URL    what result URLs start with (default: the worker's own /blobs/)
   RETOUCH_HTTP          ADDRESS:PORT or off (default: 127.0.0.1:8080)
   RETOUCH_ALLOW_HOSTS   hosts and networks exempt from the private-address guard, comma-separated
@@ -55,8 +60,9 @@ Settings come from the environment, then from retouch.toml:
   RETOUCH_GRACE_SECONDS 16 tasks at a time, leases of 30 s, a sweep every 5 s, 30 s until it takes a
                         message for lost, 25 s to finish at shutdown
   RUST_LOG              what is logged, e.g. info or retouch_worker=debug
+In the file a setting is written in lower case without RETOUCH_, e.g. database_url = \"…\".
 
-Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs.";
+Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs, 130 interrupted.";
 
 /// Why a command did not do its work.
 #[derive(Debug)]
@@ -65,6 +71,8 @@ enum Failure {
     Usage(anyhow::Error),
     /// Something it needs cannot be reached or used: exit 3.
     Unreachable(anyhow::Error),
+    /// Told to stop: exit 130.
+    Interrupted(anyhow::Error),
 }
 
 impl Failure {
@@ -95,23 +103,20 @@ pub fn main() -> ExitCode {
     let ended = runtime.block_on(run(args));
     // A decode that is still running must not hold up the end.
     runtime.shutdown_background();
-    match ended {
-        Ok(Ending::Done) => ExitCode::SUCCESS,
-        Ok(Ending::SomeFailed) => ExitCode::from(1),
-        Err(Failure::Usage(error)) => {
-            eprintln!("retouch: {error:#}");
-            ExitCode::from(2)
-        }
-        Err(Failure::Unreachable(error)) => {
-            eprintln!("retouch: {error:#}");
-            ExitCode::from(3)
-        }
-    }
+    let (error, code) = match ended {
+        Ok(Ending::Done) => return ExitCode::SUCCESS,
+        Ok(Ending::SomeFailed) => return ExitCode::from(1),
+        Err(Failure::Usage(error)) => (error, 2),
+        Err(Failure::Unreachable(error)) => (error, 3),
+        Err(Failure::Interrupted(error)) => (error, 130),
+    };
+    eprintln!("retouch: {error:#}");
+    ExitCode::from(code)
 }
 
 async fn run(args: Args) -> Result<Ending, Failure> {
     crate::tls::init();
-    logging::init(matches!(args.command, Command::Worker(_)));
+    logging::init(matches!(args.command, Command::Worker(_))).map_err(Failure::Usage)?;
     let json = args.json;
     match args.command {
         Command::Edit(edit) => edit.run(settings()?, json).await,
@@ -124,5 +129,7 @@ async fn run(args: Args) -> Result<Ending, Failure> {
 }
 
 fn settings() -> Result<Settings, Failure> {
-    Settings::load().map_err(Failure::Usage)
+    let settings = Settings::load().map_err(Failure::Usage)?;
+    editors_and_routes(&settings).map_err(Failure::Usage)?;
+    Ok(settings)
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 use retouch_shared::event::{
-    AnswerSource, Cost, Event, ImageError, ImageResult, ImageStatus, TaskStatus, decimal,
+    AnswerSource, Cost, Event, ImageError, ImageResult, ImageStatus, TaskStatus, decimal, micros,
 };
 use retouch_shared::key::ImageHash;
 use serde::Serialize;
 
 use super::Ending;
+use super::say::say;
 use crate::store::TaskRecord;
 
 /// One task, or several that are one command's.
@@ -96,7 +97,7 @@ impl Report {
     }
 
     /// Several tasks of one command as one, their images in order.
-    pub(super) fn merged(mut reports: Vec<Self>, money: (i64, i64, &str)) -> Option<Self> {
+    pub(super) fn merged(mut reports: Vec<Self>) -> Option<Self> {
         if reports.len() == 1 {
             return reports.pop();
         }
@@ -109,13 +110,14 @@ impl Report {
         };
         let sum = |count: fn(&Self) -> u32| reports.iter().map(count).sum();
         let (hit, joined, paid) = (sum(|r| r.hit), sum(|r| r.joined), sum(|r| r.paid));
+        let cost = summed(reports.iter().filter_map(|report| report.cost.as_ref()));
         let task_ids: Vec<String> = reports.iter().map(|report| report.task_id.clone()).collect();
         let task_id = task_ids.first()?.clone();
         let mut images: Vec<ReportImage> = reports.into_iter().flat_map(|report| report.images).collect();
         for (position, image) in images.iter_mut().enumerate() {
             image.position = position;
         }
-        Some(Self { task_id, task_ids, status, images, hit, joined, paid, failed: all, cost: cost_of(money) })
+        Some(Self { task_id, task_ids, status, images, hit, joined, paid, failed: all, cost })
     }
 
     /// 1 where an image has no result.
@@ -127,18 +129,18 @@ impl Report {
     pub(super) fn print(&self, json: bool, took: Option<Duration>) {
         if json {
             // Plain data always serialises.
-            println!("{}", serde_json::to_string_pretty(self).unwrap_or_default());
+            say(serde_json::to_string_pretty(self).unwrap_or_default());
             return;
         }
         for image in &self.images {
-            match (&image.error, &image.output, &image.result_url) {
-                (Some(error), _, _) => println!("✗ {}: {} ({})", image.input, error.message, error.code),
-                (None, Some(output), _) => println!("✓ {} → {output}", image.input),
-                (None, None, Some(url)) => println!("✓ {} → {url}", image.input),
-                (None, None, None) => println!("… {}", image.input),
-            }
+            say(match (&image.error, &image.output, &image.result_url) {
+                (Some(error), _, _) => format!("✗ {}: {} ({})", image.input, error.message, error.code),
+                (None, Some(output), _) => format!("✓ {} → {output}", image.input),
+                (None, None, Some(url)) => format!("✓ {} → {url}", image.input),
+                (None, None, None) => format!("… {}", image.input),
+            });
         }
-        println!("{}", self.summary(took));
+        say(self.summary(took));
     }
 
     fn summary(&self, took: Option<Duration>) -> Table {
@@ -152,12 +154,16 @@ impl Report {
             names.push("time");
             values.push(format!("{:.2} s", took.as_secs_f64()));
         }
+        let money = |amount: fn(&Cost) -> &str| {
+            self.cost.as_ref().map(|cost| format!("{} {}", amount(cost), cost.currency))
+        };
+        // Most people at a laptop never see a price.
+        if let Some(cost) = money(|cost| &cost.paid) {
+            names.push("cost");
+            values.push(cost);
+        }
         names.push("saved");
-        values.push(
-            self.cost
-                .as_ref()
-                .map_or_else(|| "–".to_owned(), |cost| format!("{} {}", cost.saved, cost.currency)),
-        );
+        values.push(money(|cost| &cost.saved).unwrap_or_else(|| "–".to_owned()));
         table.set_header(names).add_row(values);
         for column in table.column_iter_mut() {
             column.set_cell_alignment(CellAlignment::Right);
@@ -169,4 +175,15 @@ impl Report {
 fn cost_of((paid, saved, currency): (i64, i64, &str)) -> Option<Cost> {
     let some = paid != 0 || saved != 0;
     some.then(|| Cost { paid: decimal(paid), saved: decimal(saved), currency: currency.to_owned() })
+}
+
+/// The sum of several tasks' costs, which one command has in one currency.
+fn summed<'a>(mut costs: impl Iterator<Item = &'a Cost>) -> Option<Cost> {
+    let mut sum = costs.next()?.clone();
+    for cost in costs {
+        for (total, more) in [(&mut sum.paid, &cost.paid), (&mut sum.saved, &cost.saved)] {
+            *total = decimal(micros(total).unwrap_or_default() + micros(more).unwrap_or_default());
+        }
+    }
+    Some(sum)
 }

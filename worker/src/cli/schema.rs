@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use retouch_shared::schema;
 
+use super::say::say;
 use super::{Ending, Failure};
 
 /// Print the JSON Schema of a task or an event
@@ -29,7 +30,7 @@ impl PrintSchema {
             Which::Task => schema::task(),
             Which::Event => schema::event(),
         };
-        println!("{}", serde_json::to_string_pretty(&schema).map_err(Failure::unreachable)?);
+        say(serde_json::to_string_pretty(&schema).map_err(Failure::unreachable)?);
         Ok(Ending::Done)
     }
 }

@@ -6,12 +6,14 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use retouch_shared::client::{Producer, Timeouts};
+use futures::future::try_join_all;
+use retouch_shared::client::{Producer, ProducerError, Timeouts};
 use retouch_shared::wire::{ImageRef, MAX_MESSAGE_BYTES, TaskMessage};
 use serde_json::json;
 
-use super::inputs::{EditArgs, Input};
+use super::inputs::{EditArgs, Input, local_edit_types, local_edit_types_and_params};
 use super::report::Report;
+use super::say::say;
 use super::{Ending, Failure};
 use crate::app::{open_store, resolve};
 use crate::broker::{Broker, Message, embedded::Embedded};
@@ -25,6 +27,7 @@ use crate::store::Store;
 ///
 /// Example: AMQP_URL=amqp://broker retouch submit photo.jpg --type blur --param sigma=3 --wait
 #[derive(Debug, Args)]
+#[command(after_help = local_edit_types(), after_long_help = local_edit_types_and_params())]
 pub(super) struct Submit {
     #[command(flatten)]
     edit: EditArgs,
@@ -38,6 +41,7 @@ pub(super) struct Submit {
 
 impl Submit {
     pub(super) async fn run(self, settings: Settings, json: bool) -> Result<Ending, Failure> {
+        self.edit.checked().map_err(Failure::Usage)?;
         let inputs = self.edit.inputs().map_err(Failure::Usage)?;
         let mask = self.edit.mask().map_err(Failure::Usage)?;
         let images = inputs.iter().map(packed).collect::<Result<Vec<_>>>().map_err(Failure::Usage)?;
@@ -47,25 +51,20 @@ impl Submit {
             check_size(task).map_err(Failure::Usage)?;
         }
         let names: Vec<String> = inputs.iter().map(Input::name).collect();
+        let began = Instant::now();
         let reports = match settings.broker.clone() {
             BrokerChoice::RabbitMq { url } => self.through_rabbitmq(&url, &settings, &tasks, &names).await,
             BrokerChoice::Embedded => self.through_the_file(&settings, &tasks, &names).await,
         };
-        let reports = reports.map_err(Failure::Unreachable)?;
-        if !self.wait {
+        let Some(report) = Report::merged(reports.map_err(Failure::Unreachable)?) else {
             published(&tasks, json);
             return Ok(Ending::Done);
-        }
-        let mut ending = Ending::Done;
-        for report in reports {
-            report.print(json, None);
-            if report.ending() != Ending::Done {
-                ending = report.ending();
-            }
-        }
-        Ok(ending)
+        };
+        report.print(json, Some(began.elapsed()));
+        Ok(report.ending())
     }
 
+    /// The reports are none where nobody waits.
     async fn through_rabbitmq(
         &self,
         url: &str,
@@ -73,19 +72,20 @@ impl Submit {
         tasks: &[TaskMessage],
         names: &[String],
     ) -> Result<Vec<Report>> {
-        let producer = Producer::connect(url, settings.topology.clone(), Timeouts::default())
-            .await
-            .context("AMQP_URL")?;
-        let mut reports = Vec::new();
-        for (task, names) in tasks.iter().zip(chunks(tasks, names)) {
-            if self.wait {
-                let event = producer.publish_and_wait(task, Duration::from_secs(self.timeout)).await?;
-                reports.push(Report::of_event(event, names));
-            } else {
-                producer.publish(task).await?;
-            }
+        let connected = Producer::connect(url, settings.topology.clone(), Timeouts::default()).await;
+        let producer = connected.context("AMQP_URL")?;
+        if !self.wait {
+            try_join_all(tasks.iter().map(|task| producer.publish(task))).await?;
+            return Ok(Vec::new());
         }
-        Ok(reports)
+        let timeout = Duration::from_secs(self.timeout);
+        let reports = tasks.iter().zip(chunks(tasks, names)).map(async |(task, names)| {
+            match producer.publish_and_wait(task, timeout).await {
+                Err(ProducerError::NoAnswer(_)) => Err(self.late(&task.task_id)),
+                answer => Ok(Report::of_event(answer?, names)),
+            }
+        });
+        try_join_all(reports).await
     }
 
     /// The embedded broker lives in the SQLite file, and so does the answer.
@@ -103,11 +103,14 @@ impl Submit {
             broker.publish(crate::intake::destination(), Message::new(serde_json::to_vec(task)?)).await?;
         }
         let mut reports = Vec::new();
-        for (task, names) in tasks.iter().zip(chunks(tasks, names)) {
-            if self.wait {
-                reports.push(self.await_task(&store, settings, &task.task_id, names).await?);
+        if self.wait {
+            let deadline = Instant::now() + Duration::from_secs(self.timeout);
+            for (task, names) in tasks.iter().zip(chunks(tasks, names)) {
+                reports.push(self.await_task(&store, settings, &task.task_id, names, deadline).await?);
             }
         }
+        broker.close().await;
+        store.close().await;
         Ok(reports)
     }
 
@@ -117,8 +120,8 @@ impl Submit {
         settings: &Settings,
         task_id: &str,
         names: &[String],
+        deadline: Instant,
     ) -> Result<Report> {
-        let deadline = Instant::now() + Duration::from_secs(self.timeout);
         loop {
             if let Some(task) = store.find_task(task_id).await?
                 && task.status.has_ended()
@@ -127,13 +130,17 @@ impl Submit {
                     resolve(&settings.public_url, reference)
                 }));
             }
-            ensure!(
-                Instant::now() < deadline,
-                "task {task_id} has not ended within {} s: is a `retouch worker` running? `retouch task {task_id}` shows it later",
-                self.timeout
-            );
+            ensure!(Instant::now() < deadline, self.late(task_id));
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    fn late(&self, task_id: &str) -> anyhow::Error {
+        anyhow::anyhow!(
+            "task {task_id} was published and has not ended within {} s: is a `retouch worker` running? \
+             `retouch task {task_id}` shows how it stands",
+            self.timeout
+        )
     }
 }
 
@@ -176,10 +183,10 @@ fn check_size(task: &TaskMessage) -> Result<()> {
 fn published(tasks: &[TaskMessage], json: bool) {
     let ids: Vec<&str> = tasks.iter().map(|task| task.task_id.as_str()).collect();
     if json {
-        println!("{}", json!({"task_id": ids.first(), "task_ids": ids, "status": "published"}));
+        say(json!({"task_id": ids.first(), "task_ids": ids, "status": "published"}));
         return;
     }
     for id in ids {
-        println!("published {id}: `retouch task {id}` shows how it stands");
+        say(format!("published {id}: `retouch task {id}` shows how it stands"));
     }
 }

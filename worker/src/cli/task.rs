@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::report::Report;
+use super::say::say;
 use super::{Ending, Failure};
 use crate::app::{open_store, resolve};
 use crate::config::Settings;
@@ -31,9 +32,16 @@ impl ShowTask {
         let resolve = |reference: &str| resolve(&settings.public_url, reference);
         let report = Report::of_record(&task, &task.inputs, resolve);
         if !json {
-            println!("{} {} {}", task.task_id, task.edit_type, task.status.as_str());
+            let answered = task.hit + task.joined + task.paid + task.failed;
+            let so_far = if task.status.has_ended() {
+                String::new()
+            } else {
+                format!(", {answered} of {} images answered", task.total)
+            };
+            say(format!("{}: {}, {}{so_far}", task.task_id, task.edit_type, task.status.as_str()));
         }
-        report.print(json, None);
+        let took = task.completed_at.and_then(|end| (end - task.received_at).to_std().ok());
+        report.print(json, took);
         Ok(report.ending())
     }
 }

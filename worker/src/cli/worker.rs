@@ -1,8 +1,8 @@
 //! `retouch worker`: the background worker, until it is told to stop.
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::signals::Signals;
 use super::{Ending, Failure};
 use crate::app::App;
 use crate::config::Settings;
@@ -30,23 +30,5 @@ impl RunWorker {
             name = signals.next() => tracing::warn!(signal = name, "stopping at once"),
         }
         Ok(Ending::Done)
-    }
-}
-
-struct Signals {
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
-        }
     }
 }

@@ -154,7 +154,10 @@ mod tests {
         for (toml, says) in [
             ("foo = 1", "foo: unknown field: found `foo`, expected `one of `database_url`"),
             ("[lanes.local]\nspeed = 1", "lanes.local.speed: unknown field: found `speed`"),
-            ("[lanes.local]\nconcurrency = 'two'", "lanes.local.concurrency: invalid type: found string \"two\""),
+            (
+                "[lanes.local]\nconcurrency = 'two'",
+                "lanes.local.concurrency: invalid type: found string \"two\"",
+            ),
             ("[routes.blur]\nmodel = 'x'", "routes.blur: missing field `editor`"),
             ("[routes.blur]\neditor = 'local'\nprice = 0.14", "routes.blur.price: invalid type: found float"),
             ("on_ambiguous = 'what'", "on_ambiguous: unknown variant: found `what`"),

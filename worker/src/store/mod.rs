@@ -129,6 +129,25 @@ pub enum DatabaseLocation {
     MySql(String),
 }
 
+impl std::fmt::Display for DatabaseLocation {
+    /// For people: never with a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::MySql(url) => match url::Url::parse(url) {
+                Ok(url) => write!(
+                    f,
+                    "{}:{}{}",
+                    url.host_str().unwrap_or("localhost"),
+                    url.port().unwrap_or(3306),
+                    url.path()
+                ),
+                Err(_) => f.write_str("a MySQL server"),
+            },
+        }
+    }
+}
+
 /// The store.
 #[derive(Clone)]
 pub struct Store {
@@ -154,6 +173,17 @@ impl Store {
                 Ok(Self { db, sqlite: None, patience: PATIENCE })
             }
         }
+    }
+
+    /// As [`Store::open`], and connects once: a pool would try for long, and forget why it could not.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn connect(location: &DatabaseLocation, connections: u32) -> Result<Self, StoreError> {
+        if let DatabaseLocation::MySql(url) = location {
+            mysql::reach(url).await?;
+        }
+        Self::open(location, connections)
     }
 
     fn open_sqlite(path: &Path) -> Result<Self, StoreError> {

@@ -4,10 +4,11 @@
 //! it waited for the call row's lock, which REPEATABLE READ's snapshot would hide.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::{Executor, MySql};
+use sqlx::{ConnectOptions, Connection, Executor, MySql};
 
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx, vals};
 use super::schema::{self, SchemaState};
@@ -197,19 +198,35 @@ pub(super) struct MySqlDb {
     pool: MySqlPool,
 }
 
+/// How long a server may take to answer.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Connects once and hangs up.
+///
+/// # Errors
+/// Why it cannot be done.
+pub(super) async fn reach(url: &str) -> Result<(), DbError> {
+    let connected = tokio::time::timeout(CONNECT, options(url)?.connect()).await;
+    let connected = connected.map_err(|_| DbError::Unavailable(format!("no answer within {CONNECT:?}")))?;
+    connected.map_err(error)?.close().await.map_err(error)
+}
+
+fn options(url: &str) -> Result<MySqlConnectOptions, DbError> {
+    MySqlConnectOptions::from_str(url).map_err(|error| DbError::Failed(error.to_string()))
+}
+
 impl MySqlDb {
     /// Opens a pool; connects when first used.
     ///
     /// # Errors
     /// [`DbError::Failed`] where the URL cannot be understood.
     pub(super) fn open(url: &str, connections: u32) -> Result<Self, DbError> {
-        let options =
-            MySqlConnectOptions::from_str(url).map_err(|error| DbError::Failed(error.to_string()))?;
+        let options = options(url)?;
         // One connection keeps every statement text of ours prepared.
         let options = options.charset("utf8mb4").collation("utf8mb4_bin").statement_cache_capacity(256);
         let pool = MySqlPoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(std::time::Duration::from_secs(10))
+            .acquire_timeout(CONNECT)
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;

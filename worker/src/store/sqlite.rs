@@ -9,10 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::Sqlite;
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
@@ -158,7 +155,6 @@ impl SqliteDb {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
             // A commit that was answered is on disk: the protocol acknowledges messages after it.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(20))
@@ -234,6 +230,12 @@ impl Db for SqliteDb {
     }
 
     async fn migrate(&self) -> Result<SchemaState, DbError> {
+        let state = self.schema_state().await?;
+        if !state.wants_migration() {
+            return Ok(state);
+        }
+        // Readers and the writer side by side. It stays with the file, and is only set once that is known to be ours.
+        sqlx::query("PRAGMA journal_mode = WAL").execute(&self.pool).await.map_err(error)?;
         // One transaction around it all: sqlx itself keeps no two programs apart here.
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(error)?;
         let state = SchemaState::read(&mut tx, SQL.our_tables, schema::SQLITE).await?;
