@@ -147,7 +147,7 @@ impl Producer {
             exchange: self.topology.exchange().into(),
             routing_key: TASKS_KEY.into(),
             mandatory: true,
-            payload: Box::new(payload),
+            payload: Arc::new(payload),
             properties: properties.with_delivery_mode(2).with_content_type("application/json".into()),
         };
         self.publisher.publish(outgoing).await.map_err(|error| match error {

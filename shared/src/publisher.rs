@@ -25,6 +25,7 @@ pub const NUMBER_HEADER: &str = "x-retouch-publish";
 const IN_FLIGHT: usize = 1024;
 
 /// One message to publish.
+#[derive(Clone)]
 pub struct Outgoing {
     /// The exchange; empty is the default exchange.
     pub exchange: ShortString,
@@ -33,7 +34,7 @@ pub struct Outgoing {
     /// Whether it is an error that no queue takes it.
     pub mandatory: bool,
     /// The body.
-    pub payload: Box<dyn AsRef<[u8]> + Send + Sync>,
+    pub payload: Arc<dyn AsRef<[u8]> + Send + Sync>,
     /// Its properties; for a durable message with `delivery_mode` 2.
     pub properties: BasicProperties,
 }
@@ -58,7 +59,15 @@ struct Line {
 
 struct Job {
     outgoing: Outgoing,
-    answer: oneshot::Sender<Result<(), AmqpError>>,
+    answer: oneshot::Sender<Result<(), Failed>>,
+}
+
+/// Why one attempt failed.
+enum Failed {
+    /// The broker or the clock has spoken.
+    Told(AmqpError),
+    /// The line ended first.
+    Lost(AmqpError),
 }
 
 impl Publisher {
@@ -77,14 +86,24 @@ impl Publisher {
 
     /// Publishes and returns when the broker has confirmed it.
     ///
+    /// What a connection takes with it when it ends is published once more over a new one, and may then be there twice.
+    ///
     /// # Errors
     /// [`AmqpError::NotFound`] when it was mandatory and no queue took it, or the exchange does not exist. On any other error
     /// it may or may not have been published.
     pub async fn publish(&self, outgoing: Outgoing) -> Result<(), AmqpError> {
-        let line = self.line().await?;
+        match self.attempt(outgoing.clone()).await {
+            Err(Failed::Lost(_)) => self.attempt(outgoing).await,
+            done => done,
+        }
+        .map_err(|(Failed::Told(error) | Failed::Lost(error))| error)
+    }
+
+    async fn attempt(&self, outgoing: Outgoing) -> Result<(), Failed> {
+        let line = self.line().await.map_err(Failed::Told)?;
         if line.connection.status().blocked() {
             let why = "the broker takes no messages: it is short of memory or disk".to_owned();
-            return Err(AmqpError::Unavailable(why));
+            return Err(Failed::Told(AmqpError::Unavailable(why)));
         }
         let (answer, answered) = oneshot::channel();
         let result = tokio::time::timeout(self.confirm_timeout, async {
@@ -94,15 +113,15 @@ impl Publisher {
             line.jobs.send(job).await.map_err(|_closed| ended())?;
             answered.await.map_err(|_dropped| ended())?
         });
-        let Ok(result) = result.await else {
+        let result = match result.await {
             // A line that answers nobody is left behind; those in flight on it may still be answered. Not where the
             // broker says that it is blocked: new lines would be too, and pile up.
-            if !line.connection.status().blocked() {
-                self.slot.take_if(|open| Arc::ptr_eq(open, &line)).await;
-            }
-            let why = format!("no confirm from the broker within {:?}", self.confirm_timeout);
-            return Err(AmqpError::Unavailable(why));
+            Err(_elapsed) if line.connection.status().blocked() => return Err(self.unconfirmed()),
+            Err(_elapsed) => Err(self.unconfirmed()),
+            Ok(Err(Failed::Lost(error))) => Err(Failed::Lost(error)),
+            Ok(told) => return told,
         };
+        self.slot.take_if(|open| Arc::ptr_eq(open, &line)).await;
         result
     }
 
@@ -117,6 +136,11 @@ impl Publisher {
         // The task ends when the last caller has its answer, and each has a timeout.
         while ended.changed().await.is_ok() {}
         let _closed = connection.close(200, "OK".into()).await;
+    }
+
+    fn unconfirmed(&self) -> Failed {
+        let why = format!("no confirm from the broker within {:?}", self.confirm_timeout);
+        Failed::Told(AmqpError::Unavailable(why))
     }
 
     async fn line(&self) -> Result<Arc<Line>, AmqpError> {
@@ -152,8 +176,8 @@ impl Line {
     }
 }
 
-fn ended() -> AmqpError {
-    AmqpError::Unavailable("the broker ended the connection".to_owned())
+fn ended() -> Failed {
+    Failed::Lost(AmqpError::Unavailable("the broker ended the connection".to_owned()))
 }
 
 /// A publish whose confirm has come.
@@ -161,7 +185,7 @@ struct Landed {
     number: u64,
     exchange: ShortString,
     result: Result<Confirmation, lapin::Error>,
-    answer: oneshot::Sender<Result<(), AmqpError>>,
+    answer: oneshot::Sender<Result<(), Failed>>,
 }
 
 /// Owns one channel's confirms until the last caller has gone: what is in flight then, nobody waits for.
@@ -221,7 +245,7 @@ fn decide(batch: Vec<Landed>, returned: &mut HashSet<u64>) {
     returned.extend(carried.iter().flatten());
     for (landed, carried) in batch.into_iter().zip(carried) {
         let outcome = if returned.remove(&landed.number) {
-            Err(AmqpError::NotFound("no queue took the message".to_owned()))
+            Err(Failed::Told(AmqpError::NotFound("no queue took the message".to_owned())))
         } else {
             outcome(&landed, carried)
         };
@@ -230,28 +254,28 @@ fn decide(batch: Vec<Landed>, returned: &mut HashSet<u64>) {
     }
 }
 
-fn outcome(landed: &Landed, carried: Option<u64>) -> Result<(), AmqpError> {
+fn outcome(landed: &Landed, carried: Option<u64>) -> Result<(), Failed> {
+    let unavailable = |why: &str| Err(Failed::Told(AmqpError::Unavailable(why.to_owned())));
     match &landed.result {
         // Returns are handed out in the order of their messages. One that is older than this message may stand before
         // this message's own, which is then still to come.
         Ok(Confirmation::Ack(_)) if carried.is_some_and(|other| other < landed.number) => {
-            Err(AmqpError::Unavailable("the broker's confirm was not clear".to_owned()))
+            unavailable("the broker's confirm was not clear")
         }
         Ok(Confirmation::Ack(_)) => Ok(()),
-        Ok(Confirmation::Nack(_)) => Err(AmqpError::Unavailable(
-            "the broker did not take the message: its queue is full or has no leader".to_owned(),
-        )),
-        Ok(Confirmation::NotRequested) => {
-            Err(AmqpError::Unavailable("the channel gives no confirms".to_owned()))
+        Ok(Confirmation::Nack(_)) => {
+            unavailable("the broker did not take the message: its queue is full or has no leader")
         }
+        Ok(Confirmation::NotRequested) => unavailable("the channel gives no confirms"),
         Err(error) => Err(match AmqpError::from_lapin(error) {
+            AmqpError::Unavailable(why) => Failed::Lost(AmqpError::Unavailable(why)),
             // A channel's error ends everything in flight on it; only what it names is to blame.
             AmqpError::NotFound(why) | AmqpError::Refused(why)
                 if !why.contains(&format!("'{}'", landed.exchange)) =>
             {
-                AmqpError::Unavailable(why)
+                Failed::Lost(AmqpError::Unavailable(why))
             }
-            error => error,
+            error => Failed::Told(error),
         }),
     }
 }

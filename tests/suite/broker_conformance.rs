@@ -133,7 +133,8 @@ async fn a_dropped_consumer_gives_back_what_was_sent_ahead_and_can_still_finish_
     drop(consumer);
     // This consumer sees everything that comes back.
     let mut consumer = broker.consume(Queue::Tasks, 2).await.unwrap();
-    assert_eq!(body(&next(&mut consumer).await), "two");
+    let two = next(&mut consumer).await;
+    assert_eq!(body(&two), "two");
     assert!(under_way.settler.ack().await);
     publish(&broker, Queue::Tasks, &["last"]).await;
     assert_eq!(body(&next(&mut consumer).await), "last");

@@ -1,5 +1,7 @@
 //! Between the port's messages and AMQP's: names, headers, properties, errors. No input or output here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::message::Delivery as Received;
@@ -88,7 +90,7 @@ pub(super) fn outgoing(
         exchange: short(&exchange)?,
         routing_key: short(&key)?,
         mandatory,
-        payload: Box::new(payload),
+        payload: Arc::new(payload),
         properties,
     })
 }

@@ -26,6 +26,9 @@ pub mod topology;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the broker to confirm one message: a quorum queue writes it to disk on a majority of its members.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
+/// A busy broker that does not get the members of a quorum queue together within 5 s answers INTERNAL_ERROR and closes the
+/// connection; what was declared before that stays.
+const DECLARE_ATTEMPTS: u32 = 5;
 
 /// RabbitMQ.
 pub struct RabbitMq {
@@ -89,8 +92,18 @@ impl RabbitMq {
 #[async_trait]
 impl Broker for RabbitMq {
     async fn declare(&self, lanes: &[String]) -> Result<(), BrokerError> {
-        let connection = self.connection().await.map_err(convert::error)?;
-        topology::declare(&connection, &topology::Plan::new(&self.topology, lanes)).await
+        let plan = topology::Plan::new(&self.topology, lanes);
+        let mut attempt = 1;
+        loop {
+            let connection = self.connection().await.map_err(convert::error)?;
+            match topology::declare(&connection, &plan).await {
+                Err(BrokerError::Unavailable(why)) if attempt < DECLARE_ATTEMPTS => {
+                    tracing::info!(why, attempt, "declaring again");
+                    attempt += 1;
+                }
+                done => return done,
+            }
+        }
     }
 
     async fn publish(&self, to: Destination, message: Message) -> Result<(), BrokerError> {
