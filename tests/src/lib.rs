@@ -12,6 +12,7 @@
 pub mod broker;
 pub mod env;
 pub mod laptop;
+pub mod node;
 pub mod picture_server;
 pub mod pictures;
 pub mod process;

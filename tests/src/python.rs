@@ -22,23 +22,32 @@ fn producers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/producers/python").canonicalize().unwrap()
 }
 
-/// Other versions of the requirements get another folder, and test processes wait for whoever is installing.
 fn interpreter() -> PathBuf {
     let requirements = producers().join("requirements.txt");
-    let version = Digest32::of(&fs::read(&requirements).unwrap()).to_hex();
-    let folder = target().join("test-python").join(&version[..12]);
-    fs::create_dir_all(&folder).unwrap();
-    let lock = File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let (venv, ready) = (folder.join("venv"), folder.join("ready"));
-    if !ready.exists() {
+    let folder = installed_once("test-python", &requirements, |folder| {
+        let venv = folder.join("venv");
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
         run(Command::new(venv.join("bin/pip"))
             .args(["install", "--quiet", "--requirement"])
             .arg(&requirements));
+    });
+    folder.join("venv/bin/python3")
+}
+
+/// A folder under the target folder into which `install` has put what `wanted` lists. Another list gets another folder,
+/// and test processes wait for whoever is installing.
+pub(crate) fn installed_once(name: &str, wanted: &Path, install: impl FnOnce(&Path)) -> PathBuf {
+    let version = Digest32::of(&fs::read(wanted).unwrap()).to_hex();
+    let folder = target().join(name).join(&version[..12]);
+    fs::create_dir_all(&folder).unwrap();
+    let lock = File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let ready = folder.join("ready");
+    if !ready.exists() {
+        install(&folder);
         File::create(&ready).unwrap();
     }
-    venv.join("bin/python3")
+    folder
 }
 
 fn target() -> PathBuf {
@@ -46,7 +55,7 @@ fn target() -> PathBuf {
     test.ancestors().nth(3).unwrap().to_owned()
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let done = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     assert!(done.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&done.stderr));
 }

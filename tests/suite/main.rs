@@ -41,4 +41,5 @@ mod flow_running;
 mod flow_scale;
 mod flow_shutdown;
 mod harness;
+mod producers;
 mod store_conformance;
