@@ -1,4 +1,4 @@
-//! Events: what a producer hears when its task has ended (DESIGN section 5).
+//! Events: what a producer hears when its task has ended (docs/contract.md).
 
 use chrono::{DateTime, Utc};
 use schemars::{JsonSchema, json_schema};

@@ -1,4 +1,4 @@
-//! The task message as it is on the wire (DESIGN section 5). These types only carry what was sent;
+//! The task message as it is on the wire (docs/contract.md). These types only carry what was sent;
 //! [`crate::task::Task`] is what may be worked on. The JSON Schema under `docs/` is generated from here.
 
 use std::fmt;

@@ -67,7 +67,7 @@ pub struct Rhythm {
     pub grace: Duration,
 }
 
-/// Everything that can be set (DESIGN section 10).
+/// Everything that can be set: README.md lists the settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `DATABASE_URL`.

@@ -179,7 +179,7 @@ impl Work<'_> {
         }
     }
 
-    /// A submit that was not accepted, by class (DESIGN section 7).
+    /// A submit that was not accepted, by class.
     async fn not_accepted(&self, error: EditError) -> Result<Outcome, Stop> {
         let text = error.to_string();
         match error {

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 pub use pixels::{Pixels, decode};
 
-/// Most pixels in a picture, in or out (DESIGN section 9).
+/// Most pixels in a picture, in or out.
 pub const MAX_PIXELS: u64 = 64_000_000;
 
 /// Most bytes that reading a header may allocate: colour profiles and text chunks can be bombs too.

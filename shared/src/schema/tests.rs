@@ -29,7 +29,7 @@ fn with(field: &str, value: Value) -> Value {
     message
 }
 
-/// The task of DESIGN section 5: every field, every kind of picture.
+/// A task with everything: every field, every kind of picture.
 fn full() -> Value {
     json!({
         "v": 1, "task_id": "0193-a", "edit_type": "remove_watermark", "prompt": "Remove it", "model": "wanx2.1-imageedit",

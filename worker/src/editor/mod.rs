@@ -86,7 +86,7 @@ pub enum Polled {
     Done(Output),
 }
 
-/// Why an editor could not answer, named by what the caller does next (DESIGN section 7).
+/// Why an editor could not answer, named by what the caller does next.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum EditError {
     /// Nothing reached the provider: try again, nothing can have been paid.

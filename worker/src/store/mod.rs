@@ -1,4 +1,4 @@
-//! The store: the truth. The protocol of DESIGN section 6 is written once, here; a dialect file only holds
+//! The store: the truth. The protocol of ARCHITECTURE.md ("A call's life") is written once, here; a dialect file only holds
 //! statements. Every public function is one committed step, named by what it does to a task or a call.
 //!
 //! What must stay true:

@@ -282,7 +282,7 @@ impl TaskRecord {
     }
 }
 
-/// Where a call is in its life (DESIGN section 6).
+/// Where a call is in its life (ARCHITECTURE.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallState {

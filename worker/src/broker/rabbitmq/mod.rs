@@ -1,4 +1,4 @@
-//! The broker port on RabbitMQ 3.10 to 4.x (DESIGN section 8).
+//! The broker port on RabbitMQ 3.10 to 4.x.
 //!
 //! Publishers and consumers have a connection each, because a broker that is short of memory or disk stops reading from
 //! connections that publish, and acknowledgements must still get through. Nothing recovers by itself: an error
