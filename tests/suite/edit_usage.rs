@@ -126,6 +126,7 @@ async fn a_setting_that_cannot_work_is_refused_in_one_sentence_that_names_it() {
             "RETOUCH_ON_AMBIGUOUS: on_ambiguous: unknown variant: found `pay`, expected ``retry` or `hold``",
         ),
         (&[("RETOUCH_LEASE_SECONDS", "30s")], "RETOUCH_LEASE_SECONDS must be a whole number, not \"30s\""),
+        (&[("RETOUCH_LEASE_SECONDS", "0")], "RETOUCH_LEASE_SECONDS must be 1 or more"),
         (&[("RETOUCH_CONFIG", "none.toml")], "RETOUCH_CONFIG: there is no file none.toml"),
         (&[("RUST_LOG", "retouch=loud")], "RUST_LOG: "),
     ] {
@@ -148,6 +149,7 @@ async fn a_file_of_settings_that_cannot_work_is_refused_with_the_place_in_it() {
             "retouch.toml: databse_url: unknown field: found `databse_url`, expected `one of `database_url`",
         ),
         ("[lanes.local]\nspeed = 1", "retouch.toml: lanes.local.speed: unknown field: found `speed`"),
+        ("[lanes.local]\nconcurrency = 0", "[lanes.local]: concurrency and max_in_flight must be 1 or more"),
         ("[lanes.'a b']\nconcurrency = 1", "[lanes.a b]: a lane's name is"),
         (
             "[routes.blur]\neditor = 'dashcope'\nmodel = 'x'",
@@ -170,6 +172,24 @@ async fn a_file_of_settings_that_cannot_work_is_refused_with_the_place_in_it() {
         assert!(complaint(&done).starts_with(says), "{toml}: {}", done.stderr);
         assert_eq!(done.status.code(), Some(2), "{toml}");
     }
+}
+
+#[tokio::test]
+async fn a_worker_on_a_shared_broker_does_not_start_with_a_database_of_its_own() {
+    let laptop = Laptop::new();
+    let done = laptop.retouch(&["worker"]).env("AMQP_URL", "amqp://127.0.0.1:1").run().await;
+    assert!(complaint(&done).starts_with("DATABASE_URL must be set when AMQP_URL is"), "{}", done.stderr);
+    assert_eq!(done.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn migrate_needs_nothing_but_the_database() {
+    let laptop = Laptop::new();
+    let migrate = laptop.retouch(&["migrate"]).env("DATABASE_URL", "mysql://u:hunter2@127.0.0.1:1/retouch");
+    let done = migrate.run().await;
+    assert!(complaint(&done).starts_with("DATABASE_URL (mysql://"), "{}", done.stderr);
+    assert_eq!(done.status.code(), Some(3));
+    assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
 }
 
 #[tokio::test]

@@ -145,10 +145,9 @@ pub fn editors_and_routes(settings: &Settings) -> Result<(Editors, Routes)> {
 ///
 /// # Errors
 /// Why it cannot be reached, and which setting says where it is.
-pub async fn connect_store(settings: &Settings) -> Result<Store> {
-    let store = Store::connect(&settings.database, 16).await;
-    let store = store.with_context(|| format!("DATABASE_URL ({})", settings.database))?;
-    Ok(store.with_patience(settings.rhythm.patience))
+pub async fn connect_store(database: &DatabaseLocation) -> Result<Store> {
+    let store = Store::connect(database, 16).await;
+    store.with_context(|| format!("DATABASE_URL ({database})"))
 }
 
 /// Opens the database and checks its schema.
@@ -156,7 +155,7 @@ pub async fn connect_store(settings: &Settings) -> Result<Store> {
 /// # Errors
 /// What is wrong and the command that mends it.
 pub async fn open_store(settings: &Settings) -> Result<Store> {
-    let store = connect_store(settings).await?;
+    let store = connect_store(&settings.database).await?.with_patience(settings.rhythm.patience);
     let state = match &settings.database {
         DatabaseLocation::Sqlite(_) => store.migrate().await,
         DatabaseLocation::MySql(_) => store.schema_state().await,

@@ -72,6 +72,8 @@ pub struct Rhythm {
 pub struct Settings {
     /// `DATABASE_URL`.
     pub database: DatabaseLocation,
+    /// Whether it was given, not the default file.
+    pub database_given: bool,
     /// `AMQP_URL`.
     pub broker: BrokerChoice,
     /// `RETOUCH_BLOBS`.
@@ -108,6 +110,14 @@ impl Settings {
         Self::decide(Raw::read()?)
     }
 
+    /// Only which database: all that some commands need.
+    ///
+    /// # Errors
+    /// As for [`Settings::load`].
+    pub fn load_database() -> Result<DatabaseLocation> {
+        database(Raw::read()?.database_url.as_deref())
+    }
+
     fn decide(raw: Raw) -> Result<Self> {
         let database = database(raw.database_url.as_deref())?;
         let broker = broker(raw.amqp_url, &database)?;
@@ -118,12 +128,16 @@ impl Settings {
         let allow_hosts: AllowHosts = allow_hosts.context("RETOUCH_ALLOW_HOSTS")?;
         let topology = Topology::new(raw.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))
             .context("RETOUCH_NAMESPACE")?;
-        for name in raw.lanes.keys() {
+        for (name, lane) in &raw.lanes {
             check_lane_name(name)?;
+            let some = lane.concurrency != Some(0) && lane.max_in_flight != Some(0);
+            ensure!(some, "[lanes.{name}]: concurrency and max_in_flight must be 1 or more");
         }
-        let seconds = |given: Option<u64>, default| Duration::from_secs(given.unwrap_or(default).max(1));
+        ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
+        let database_given = raw.database_url.is_some();
         Ok(Self {
             database,
+            database_given,
             broker,
             blobs,
             public_url,
@@ -135,16 +149,22 @@ impl Settings {
             lanes: raw.lanes,
             routes: raw.routes,
             rhythm: Rhythm {
-                intake: raw.intake_concurrency.unwrap_or(16).max(1),
-                lease: seconds(raw.lease_seconds, 30),
-                sweep: seconds(raw.sweep_seconds, 5),
-                patience: seconds(raw.patience_seconds, PATIENCE.as_secs()),
-                grace: seconds(raw.grace_seconds, 25),
+                intake: raw.intake_concurrency.unwrap_or(16),
+                lease: seconds("LEASE", raw.lease_seconds, 30)?,
+                sweep: seconds("SWEEP", raw.sweep_seconds, 5)?,
+                patience: seconds("PATIENCE", raw.patience_seconds, PATIENCE.as_secs())?,
+                grace: seconds("GRACE", raw.grace_seconds, 25)?,
             },
             #[cfg(feature = "double")]
             double: raw.double,
         })
     }
+}
+
+fn seconds(name: &str, given: Option<u64>, default: u64) -> Result<Duration> {
+    let seconds = given.unwrap_or(default);
+    ensure!(seconds > 0, "RETOUCH_{name}_SECONDS must be 1 or more");
+    Ok(Duration::from_secs(seconds))
 }
 
 fn database(url: Option<&str>) -> Result<DatabaseLocation> {

@@ -7,8 +7,7 @@ use serde_json::json;
 use super::say::say;
 use super::{Ending, Failure};
 use crate::app::connect_store;
-use crate::config::Settings;
-use crate::store::SchemaState;
+use crate::store::{DatabaseLocation, SchemaState};
 
 /// Bring the database to the schema that this program needs
 ///
@@ -17,9 +16,9 @@ use crate::store::SchemaState;
 pub(super) struct Migrate {}
 
 impl Migrate {
-    pub(super) async fn run(self, settings: &Settings, json: bool) -> Result<Ending, Failure> {
-        let store = connect_store(settings).await.map_err(Failure::Unreachable)?;
-        let place = || format!("DATABASE_URL ({})", settings.database);
+    pub(super) async fn run(self, database: &DatabaseLocation, json: bool) -> Result<Ending, Failure> {
+        let store = connect_store(database).await.map_err(Failure::Unreachable)?;
+        let place = || format!("DATABASE_URL ({database})");
         let before = store.schema_state().await.with_context(place).map_err(Failure::Unreachable)?;
         let after = store.migrate().await.with_context(place).map_err(Failure::Unreachable)?;
         store.close().await;

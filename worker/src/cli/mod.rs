@@ -123,7 +123,9 @@ async fn run(args: Args) -> Result<Ending, Failure> {
         Command::Worker(worker) => worker.run(settings()?).await,
         Command::Submit(submit) => submit.run(settings()?, json).await,
         Command::Task(task) => task.run(&settings()?, json).await,
-        Command::Migrate(migrate) => migrate.run(&settings()?, json).await,
+        Command::Migrate(migrate) => {
+            migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
+        }
         Command::Schema(schema) => schema.run(),
     }
 }

@@ -102,7 +102,13 @@ impl Raw {
 
     fn of(figment: &Figment) -> Result<Self> {
         figment.extract().map_err(|error| {
-            let what = error.kind.to_string().lines().collect::<Vec<_>>().join(" ");
+            // A parse error quotes the line, which may hold a password: its first line says where, its last one what.
+            let text = error.kind.to_string();
+            let mut lines = text.lines();
+            let what = match (lines.next(), lines.next_back()) {
+                (Some(place), Some(reason)) => format!("{place}: {reason}"),
+                (place, _) => place.unwrap_or_default().to_owned(),
+            };
             match error.path.join(".") {
                 path if path.is_empty() => anyhow::anyhow!(what),
                 path => anyhow::anyhow!("{path}: {what}"),
@@ -151,6 +157,12 @@ mod tests {
         assert_eq!(raw.on_ambiguous, OnAmbiguous::Hold);
         assert_eq!(raw.lanes["local"].concurrency, Some(2));
         assert_eq!(raw.routes["blur"].params.canonical(), r#"{"sigma":2.5}"#);
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_refused_without_quoting_what_stands_in_it() {
+        let error = of_toml("database_url = \"mysql://u:hunter2@h").map(drop).unwrap_err().to_string();
+        assert!(error.starts_with("TOML parse error at line 1") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
