@@ -84,7 +84,8 @@ impl Message {
     }
 }
 
-/// A delivered message. Dropping it without settling leaves it to redelivery.
+/// A delivered message. Dropped without being settled (a handler panicked or was aborted) it goes back at once, which counts
+/// as a return. It outlives its consumer: what is under way can be settled while the link holds.
 pub struct Delivery {
     /// The message.
     pub message: Message,
@@ -106,14 +107,14 @@ pub trait Settle: Send + Sync {
     async fn hand_back(self: Box<Self>) -> bool;
 }
 
-/// Deliveries of one consumer.
+/// Deliveries of one consumer. Dropping it stops the consumer and gives back what was sent ahead and not handed out.
 #[async_trait]
 pub trait Consumer: Send {
     /// The next delivery.
     ///
     /// # Errors
-    /// Any error means that this consumer is finished: what it delivered and was not acknowledged will be delivered
-    /// again, and `consume` must be called anew. There is no other end.
+    /// Any error means that this consumer is finished: what it delivered will be delivered again unless its
+    /// acknowledgement still succeeds, and `consume` must be called anew. There is no other end.
     async fn next(&mut self) -> Result<Delivery, BrokerError>;
 }
 
