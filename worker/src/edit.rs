@@ -156,7 +156,7 @@ impl Work<'_> {
             prompt: spec.prompt.clone(),
             model: spec.model.clone(),
             params: spec.params.clone(),
-            has_mask: mask.is_some(),
+            mask: mask.as_ref().map(Picture::measure),
         };
         Ok(EditRequest { spec, image, mask })
     }
@@ -189,12 +189,17 @@ impl Work<'_> {
             EditError::NotSent(_) | EditError::Unavailable(_) => {
                 Ok(self.again(true, &text, rung(self.call.attempts)).await)
             }
-            EditError::RateLimited { retry_after } => {
+            EditError::RateLimited { retry_after, .. } => {
                 let after = wished(retry_after.unwrap_or(Duration::from_secs(5)));
                 Ok(self.again(false, &text, after).await)
             }
             EditError::Ambiguous(_) => self.resolve(&text).await,
-            EditError::Rejected { code, message } => Ok(self.fail(&code, &message).await),
+            EditError::Unbilled { tries, .. } if self.call.attempts + 1 < tries => {
+                Ok(self.again(true, &text, rung(self.call.attempts)).await)
+            }
+            EditError::Unbilled { code, message, .. } | EditError::Rejected { code, message } => {
+                Ok(self.fail(&code, &message).await)
+            }
             EditError::Blocked { .. } => {
                 tracing::error!(lane = self.call.spec.lane, error = text, "the lane is blocked");
                 Ok(self.again(false, &text, Duration::from_secs(120)).await)
@@ -245,16 +250,17 @@ impl Work<'_> {
     async fn poll(&self, id: &str) -> Result<Outcome, Stop> {
         let mut backoff = Backoff::new(RETRY);
         loop {
-            let pause = match self.editor.poll(id).await {
+            let pause = match self.editor.poll(id, self.call.since_submit + self.began.elapsed()).await {
                 Ok(Polled::Done(output)) => return self.keep(output).await,
                 Ok(Polled::Pending { after }) => {
                     backoff.reset();
                     after
                 }
                 Err(EditError::Rejected { code, message }) => return Ok(self.fail(&code, &message).await),
-                Err(EditError::RateLimited { retry_after: Some(after) }) => wished(after),
+                Err(EditError::RateLimited { retry_after: Some(after), .. }) => wished(after),
                 Err(
-                    error @ (EditError::RateLimited { retry_after: None }
+                    error @ (EditError::RateLimited { retry_after: None, .. }
+                    | EditError::Unbilled { .. }
                     | EditError::NotSent(_)
                     | EditError::Unavailable(_)
                     | EditError::Ambiguous(_)
@@ -278,7 +284,7 @@ impl Work<'_> {
     async fn keep(&self, output: Output) -> Result<Outcome, Stop> {
         let bytes = match output {
             Output::Bytes(bytes) => bytes,
-            Output::Url(url) => self.fetch(&url).await?,
+            Output::Url { url, .. } => self.fetch(&url).await?,
         };
         let media = match media::inspect(&bytes) {
             Ok(media) => media,

@@ -221,9 +221,9 @@ impl Ready<'_> {
             prompt: self.task.prompt.clone(),
             model: self.route.model.clone(),
             params: self.params.clone(),
-            has_mask: self.mask.is_some(),
+            mask: self.mask.as_ref().map(Loaded::measure),
         };
-        if let Err(error) = self.editor.check(&spec, &loaded.media) {
+        if let Err(error) = self.editor.check(&spec, loaded.measure()) {
             let error = match error {
                 EditError::Rejected { code, message } => ImageError { code, message },
                 other => ImageError { code: "rejected".to_owned(), message: other.to_string() },

@@ -21,7 +21,7 @@ use super::{Ending, Failure};
 use crate::app::App;
 use crate::broker::Message;
 use crate::config::{Settings, blobs_url};
-use crate::editor::{EditError, EditSpec};
+use crate::editor::{EditError, EditSpec, Measure};
 use crate::media;
 use crate::store::TaskRecord;
 use crate::worker::Worker;
@@ -60,7 +60,7 @@ impl Edit {
         }
         let mut signals = Signals::new().map_err(Failure::unreachable)?;
         let app = App::open(settings).await.map_err(Failure::Unreachable)?;
-        refuse_what_cannot_work(&app, &task, &inputs, mask.is_some())?;
+        refuse_what_cannot_work(&app, &task, &inputs, mask.as_ref())?;
         let mut out = OutputFolder::open(&self.out).map_err(Failure::Usage)?;
         let images = keep(&app, &inputs).await?;
         let mask = keep(&app, mask.as_slice()).await?.pop();
@@ -88,7 +88,12 @@ impl Edit {
 }
 
 /// What no picture can be edited with is for the person to correct; nothing of it is stored.
-fn refuse_what_cannot_work(app: &App, task: &Task, inputs: &[Input], has_mask: bool) -> Result<(), Failure> {
+fn refuse_what_cannot_work(
+    app: &App,
+    task: &Task,
+    inputs: &[Input],
+    mask: Option<&Input>,
+) -> Result<(), Failure> {
     let usage = |error: String| Failure::Usage(anyhow::anyhow!(error));
     let route = app.routes.resolve(&task.edit_type, task.model.as_deref());
     let route = route.map_err(|error| usage(error.message))?;
@@ -98,23 +103,35 @@ fn refuse_what_cannot_work(app: &App, task: &Task, inputs: &[Input], has_mask: b
         prompt: task.prompt.clone(),
         model: route.model,
         params: task.params.clone().with_defaults(&route.params),
-        has_mask,
+        mask: match mask.map(measure) {
+            // What is behind a URL is not known yet; a mask that is no picture is for intake to refuse.
+            Some(Ok(None)) => return Ok(()),
+            Some(measured) => measured.map_err(Failure::Usage)?,
+            None => None,
+        },
     };
     let mut refusal = None;
     for input in inputs {
         // What is behind a URL is not known yet.
-        let Input::File(path) = input else { return Ok(()) };
-        let bytes =
-            std::fs::read(path).with_context(|| path.display().to_string()).map_err(Failure::Usage)?;
+        if matches!(input, Input::Url(_)) {
+            return Ok(());
+        }
         // A file that is no picture says nothing about the others.
-        let Ok(media) = media::inspect(&bytes) else { continue };
-        match editor.check(&spec, &media) {
+        let Some(image) = measure(input).map_err(Failure::Usage)? else { continue };
+        match editor.check(&spec, image) {
             Ok(()) => return Ok(()),
             Err(EditError::Rejected { message, .. }) => refusal = refusal.or(Some(message)),
             Err(other) => refusal = refusal.or(Some(other.to_string())),
         }
     }
     refusal.map_or(Ok(()), |message| Err(usage(message)))
+}
+
+/// What is known of a file before anything is stored; `None` behind a URL, and for what is no picture.
+fn measure(input: &Input) -> Result<Option<Measure>> {
+    let Input::File(path) = input else { return Ok(None) };
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    Ok(media::inspect(&bytes).ok().map(|media| Measure { media, bytes: bytes.len() }))
 }
 
 /// Writes the results beside each other into the output folder.

@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::{EditError, EditRequest, EditSpec, Editor, Output, Polled, Submitted};
-use crate::media::{Format, Media, MediaError, Pixels, inspect};
+use super::{EditError, EditRequest, EditSpec, Editor, Measure, Output, Polled, Submitted};
+use crate::media::{Format, MediaError, Pixels, inspect};
 
 /// A gate that nobody opens must end the test, not hang it.
 const GATE_LIMIT: Duration = Duration::from_secs(120);
@@ -174,7 +174,7 @@ impl Editor for Double {
         "double"
     }
 
-    fn check(&self, spec: &EditSpec, _: &Media) -> Result<(), EditError> {
+    fn check(&self, spec: &EditSpec, _: Measure) -> Result<(), EditError> {
         if !matches!(spec.edit_type.as_str(), "double" | "double_async") {
             return Err(EditError::rejected(
                 "unknown_edit_type",
@@ -218,7 +218,7 @@ impl Editor for Double {
         Ok(Submitted::Accepted { provider_task_id })
     }
 
-    async fn poll(&self, provider_task_id: &str) -> Result<Polled, EditError> {
+    async fn poll(&self, provider_task_id: &str, _: Duration) -> Result<Polled, EditError> {
         let id = provider_task_id.to_owned();
         let this = self.clone();
         let polled = blocking(move || {
@@ -286,7 +286,8 @@ impl Failure {
         match self {
             Self::NotSent => EditError::NotSent(words),
             Self::RateLimited => {
-                EditError::RateLimited { retry_after: script.retry_after_ms.map(Duration::from_millis) }
+                let retry_after = script.retry_after_ms.map(Duration::from_millis);
+                EditError::RateLimited { retry_after, message: words }
             }
             Self::Unavailable => EditError::Unavailable(words),
             Self::Ambiguous => EditError::Ambiguous(words),

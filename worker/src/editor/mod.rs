@@ -16,6 +16,7 @@ use crate::sources::guard::AllowHosts;
 
 #[cfg(feature = "double")]
 pub mod double;
+pub mod http;
 pub mod local;
 
 /// What is asked of a provider, without the pictures: enough to refuse a bad request before anything is paid.
@@ -29,8 +30,17 @@ pub struct EditSpec {
     pub model: String,
     /// Canonical parameters, the route's defaults already merged in.
     pub params: Params,
-    /// Whether a mask comes with it.
-    pub has_mask: bool,
+    /// The mask that comes with it, if one does.
+    pub mask: Option<Measure>,
+}
+
+/// What is known of a picture without its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measure {
+    /// What its header says.
+    pub media: Media,
+    /// The size of the encoded file.
+    pub bytes: usize,
 }
 
 /// A picture as it goes to a provider.
@@ -40,6 +50,13 @@ pub struct Picture {
     pub bytes: Bytes,
     /// What the header says it is: format, width, height.
     pub media: Media,
+}
+
+impl Picture {
+    /// Its measures.
+    pub fn measure(&self) -> Measure {
+        Measure { media: self.media, bytes: self.bytes.len() }
+    }
 }
 
 /// One edit, ready to be performed.
@@ -58,8 +75,13 @@ pub struct EditRequest {
 pub enum Output {
     /// The encoded picture itself.
     Bytes(Bytes),
-    /// A temporary URL of the provider's, to be fetched through the guard at once and never stored.
-    Url(String),
+    /// A temporary URL of the provider's, to be fetched through the guard at once; never in a cache row.
+    Url {
+        /// Where the picture is.
+        url: String,
+        /// How long after the submit it stays there.
+        lives: Duration,
+    },
 }
 
 /// The answer to a submit.
@@ -69,7 +91,8 @@ pub enum Submitted {
     Done(Output),
     /// The provider took it; ask for it by this id.
     Accepted {
-        /// The provider's id, committed before the first poll.
+        /// The provider's id, committed before the first poll. A synchronous provider that answers with a URL has the URL
+        /// here, so that a paid answer is safe before it is fetched: `poll` then gives it back.
         provider_task_id: String,
     },
 }
@@ -92,11 +115,23 @@ pub enum EditError {
     /// Nothing reached the provider: try again, nothing can have been paid.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// The provider asked us to slow down: wait; burns no attempt.
-    #[error("rate limited")]
+    /// The provider asked us to slow down and took nothing: wait; burns no attempt.
+    #[error("rate limited: {message}")]
     RateLimited {
         /// The provider's own wish, if it gave one.
         retry_after: Option<Duration>,
+        /// For people.
+        message: String,
+    },
+    /// The provider could not do it this time and charges nothing: a new submit may work.
+    #[error("{code}: {message}")]
+    Unbilled {
+        /// The provider's code.
+        code: String,
+        /// For people.
+        message: String,
+        /// So many submits in all are worth it; then it is refused with this code.
+        tries: u32,
     },
     /// A poll or a result could not be had now: ask again, never submit again.
     #[error("unavailable: {0}")]
@@ -104,7 +139,7 @@ pub enum EditError {
     /// Sent and not answered: it may have been paid.
     #[error("ambiguous: {0}")]
     Ambiguous(String),
-    /// The provider's final word on this edit: fail it with this code.
+    /// The provider's final word on this edit, not charged: fail it with this code.
     #[error("{code}: {message}")]
     Rejected {
         /// Ours or the provider's code.
@@ -129,6 +164,23 @@ impl EditError {
     }
 }
 
+/// A model that an adapter knows by itself. Configuration can name others, and change what is said here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownModel {
+    /// The provider's id.
+    pub id: &'static str,
+    /// The word for how it is spoken to; each adapter has its own.
+    pub style: &'static str,
+    /// Per picture, a decimal number as text.
+    pub price: &'static str,
+    /// ISO 4217.
+    pub currency: &'static str,
+    /// Submits that its account may make in a minute, over all replicas.
+    pub submits_per_minute: Option<u32>,
+    /// Calls that its account may have under way at once, over all replicas.
+    pub max_in_flight: Option<u32>,
+}
+
 /// One provider.
 #[async_trait]
 pub trait Editor: Send + Sync {
@@ -140,11 +192,11 @@ pub trait Editor: Send + Sync {
         AllowHosts::default()
     }
 
-    /// Refuses, before anything is paid, what the provider is known to refuse. `image` is what the header says.
+    /// Refuses, before anything is paid, what the provider is known to refuse.
     ///
     /// # Errors
-    /// [`EditError::Rejected`], naming the parameter or limit and the fix; no other variant.
-    fn check(&self, spec: &EditSpec, image: &Media) -> Result<(), EditError>;
+    /// [`EditError::Rejected`], naming the parameter or limit, the value and the fix; no other variant.
+    fn check(&self, spec: &EditSpec, image: Measure) -> Result<(), EditError>;
 
     /// Sends the edit. Called at most once for a call that may have been accepted.
     ///
@@ -152,9 +204,10 @@ pub trait Editor: Send + Sync {
     /// See [`EditError`]; each adapter maps its provider's answers exhaustively.
     async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError>;
 
-    /// Asks after an accepted edit. Costs nothing, may be repeated by any process.
+    /// Asks after an edit that was accepted `age` ago. Costs nothing, may be repeated by any process.
     ///
     /// # Errors
-    /// See [`EditError`]; never `NotSent` or `Ambiguous`, since nothing is paid here.
-    async fn poll(&self, provider_task_id: &str) -> Result<Polled, EditError>;
+    /// See [`EditError`]; never `NotSent`, since nothing is paid here. `Ambiguous` means that the provider knows the id no
+    /// more, and nobody can tell whether it was paid.
+    async fn poll(&self, provider_task_id: &str, age: Duration) -> Result<Polled, EditError>;
 }

@@ -17,6 +17,7 @@ use retouch_shared::key::ImageHash;
 use retouch_shared::task::Source;
 
 use crate::blobs::{self, BlobError, Blobs};
+use crate::editor::Measure;
 use crate::media::{self, Media, MediaError};
 
 use data_uri::DataUriError;
@@ -31,6 +32,13 @@ pub struct Loaded {
     pub hash: ImageHash,
     /// What its header says.
     pub media: Media,
+}
+
+impl Loaded {
+    /// Its measures.
+    pub fn measure(&self) -> Measure {
+        Measure { media: self.media, bytes: self.bytes.len() }
+    }
 }
 
 /// Why a picture is not at hand. Codes are for programs, messages for people; neither tells a path, a query

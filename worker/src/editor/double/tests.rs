@@ -67,7 +67,7 @@ fn request(edit_type: &str, params: &str) -> EditRequest {
         prompt: String::new(),
         model: "any".to_owned(),
         params: params.parse().unwrap(),
-        has_mask: false,
+        mask: None,
     };
     EditRequest { spec, image: Picture { bytes, media }, mask: None }
 }
@@ -144,7 +144,7 @@ async fn exactly_the_first_submits_fail_however_many_processes_submit() {
 async fn every_failure_can_be_asked_for() {
     let folder = Folder::new();
     let words = || "as the test asked".to_owned();
-    let after = |retry_after| EditError::RateLimited { retry_after };
+    let after = |retry_after| EditError::RateLimited { retry_after, message: words() };
     let table = [
         (r#"{"fail":"not_sent"}"#, EditError::NotSent(words())),
         (r#"{"fail":"rate_limited"}"#, after(None)),
@@ -179,10 +179,10 @@ async fn what_one_process_submitted_another_can_poll() {
     let request = request("double_async", r#"{"gate":"go"}"#);
     let id = accepted(folder.double().submit(request.clone()).await.unwrap());
     let other = folder.double();
-    assert!(matches!(other.poll(&id).await.unwrap(), Polled::Pending { .. }));
+    assert!(matches!(other.poll(&id, Duration::ZERO).await.unwrap(), Polled::Pending { .. }));
     folder.open("go");
     for _ in 0..2 {
-        let Polled::Done(Output::Bytes(bytes)) = other.poll(&id).await.unwrap() else {
+        let Polled::Done(Output::Bytes(bytes)) = other.poll(&id, Duration::ZERO).await.unwrap() else {
             panic!("the gate is open");
         };
         assert_eq!(bytes, expected(&request.image.bytes).unwrap());
@@ -200,7 +200,7 @@ async fn an_edit_takes_as_long_as_it_is_told_to() {
     let double = folder.double();
     let started = Instant::now();
     let id = accepted(double.submit(request("double_async", r#"{"delay_ms":150}"#)).await.unwrap());
-    while !matches!(double.poll(&id).await.unwrap(), Polled::Done(_)) {
+    while !matches!(double.poll(&id, Duration::ZERO).await.unwrap(), Polled::Done(_)) {
         assert!(started.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(POLL_AFTER).await;
     }
@@ -234,9 +234,9 @@ async fn the_first_polls_fail_if_asked_to() {
     let params = r#"{"poll_fail":"unavailable","poll_times":2}"#;
     let id = accepted(folder.double().submit(request("double_async", params)).await.unwrap());
     for _ in 0..2 {
-        assert!(matches!(folder.double().poll(&id).await, Err(EditError::Unavailable(_))));
+        assert!(matches!(folder.double().poll(&id, Duration::ZERO).await, Err(EditError::Unavailable(_))));
     }
-    assert!(matches!(folder.double().poll(&id).await, Ok(Polled::Done(_))));
+    assert!(matches!(folder.double().poll(&id, Duration::ZERO).await, Ok(Polled::Done(_))));
 }
 
 #[tokio::test]
@@ -244,7 +244,7 @@ async fn an_id_that_was_never_given_out_is_refused_and_reaches_no_other_file() {
     let folder = Folder::new();
     folder.open("secret.json");
     for id in ["unheard-of", "../secret", ""] {
-        let error = folder.double().poll(id).await.unwrap_err();
+        let error = folder.double().poll(id, Duration::ZERO).await.unwrap_err();
         assert!(matches!(error, EditError::Rejected { code, .. } if code == "unknown_task"));
     }
 }
@@ -254,7 +254,7 @@ fn a_script_that_makes_no_sense_is_refused() {
     let folder = Folder::new();
     let check = |edit_type: &str, params: &str| {
         let request = request(edit_type, params);
-        match folder.double().check(&request.spec, &request.image.media) {
+        match folder.double().check(&request.spec, request.image.measure()) {
             Err(EditError::Rejected { code, .. }) => Some(code),
             Err(other) => panic!("{other:?}"),
             Ok(()) => None,

@@ -12,6 +12,8 @@ mod operations;
 mod params;
 mod samples;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
@@ -19,8 +21,8 @@ use tokio::task::spawn_blocking;
 pub use operations::{Operation, operation, operations};
 pub use params::{Absent, Kind, Param};
 
-use super::{EditError, EditRequest, EditSpec, Editor, Output, Picture, Polled, Submitted};
-use crate::media::{Format, Media, MediaError, Pixels, check_pixels};
+use super::{EditError, EditRequest, EditSpec, Editor, Measure, Output, Picture, Polled, Submitted};
+use crate::media::{Format, MediaError, Pixels, check_pixels};
 use geometry::Size;
 use operations::Shape;
 use params::{Args, invalid};
@@ -46,8 +48,9 @@ impl Editor for LocalEditor {
         "local"
     }
 
-    fn check(&self, spec: &EditSpec, image: &Media) -> Result<(), EditError> {
+    fn check(&self, spec: &EditSpec, image: Measure) -> Result<(), EditError> {
         let (operation, args) = prepare(spec)?;
+        let image = image.media;
         let stored = (image.width, image.height);
         let upright = result_size(operation, &args, stored, image.format);
         // Whether EXIF turns the picture is not in `image`: refuse only what fits neither way.
@@ -67,7 +70,7 @@ impl Editor for LocalEditor {
         }
     }
 
-    async fn poll(&self, provider_task_id: &str) -> Result<Polled, EditError> {
+    async fn poll(&self, provider_task_id: &str, _: Duration) -> Result<Polled, EditError> {
         // Nothing is ever accepted here, so nobody can have this id from us.
         Err(EditError::rejected("unknown_task", format!("the local editor has no task {provider_task_id:?}")))
     }
@@ -102,7 +105,7 @@ fn prepare(spec: &EditSpec) -> Result<(&'static Operation, Args), EditError> {
         prompt: _, // changes nothing
         model,
         params,
-        has_mask,
+        mask,
     } = spec;
     let operation = operation(edit_type).ok_or_else(|| {
         let known: Vec<_> = operations().map(|operation| operation.name).collect();
@@ -119,7 +122,7 @@ fn prepare(spec: &EditSpec) -> Result<(&'static Operation, Args), EditError> {
             format!("the local editor has the model {MODEL:?}, not {model:?}"),
         ));
     }
-    if *has_mask && !operation.takes_mask() {
+    if mask.is_some() && !operation.takes_mask() {
         return Err(EditError::rejected(
             "mask_not_supported",
             format!("{edit_type} changes the size of the picture and takes no mask"),

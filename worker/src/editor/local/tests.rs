@@ -8,7 +8,7 @@ use retouch_shared::task::Params;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::media::{MAX_PIXELS, inspect};
+use crate::media::{MAX_PIXELS, Media, inspect};
 
 /// A picture through an operation, by way of PNG.
 pub(super) fn edited(edit_type: &str, params: &str, image: &DynamicImage) -> DynamicImage {
@@ -22,8 +22,13 @@ fn spec(edit_type: &str, params: &str, has_mask: bool) -> EditSpec {
         prompt: String::new(),
         model: MODEL.to_owned(),
         params: params.parse().unwrap(),
-        has_mask,
+        mask: has_mask.then(|| measure(Media { format: Format::Png, width: 1, height: 1 })),
     }
+}
+
+/// A file of this kind, whatever its size.
+fn measure(media: Media) -> Measure {
+    Measure { media, bytes: 1 }
 }
 
 fn request(edit_type: &str, params: &str, image: &DynamicImage, mask: Option<&DynamicImage>) -> EditRequest {
@@ -228,7 +233,7 @@ fn rejection(error: EditError) -> (String, String) {
 
 fn checked(spec: &EditSpec, width: u32, height: u32) -> Result<(), (String, String)> {
     let media = Media { format: Format::Png, width, height };
-    LocalEditor::new().check(spec, &media).map_err(rejection)
+    LocalEditor::new().check(spec, measure(media)).map_err(rejection)
 }
 
 #[test]
@@ -324,7 +329,7 @@ fn a_result_beyond_the_limits_is_refused_from_the_header_alone() {
     );
     let params = spec("resize", r#"{"width":20000,"height":10}"#, false);
     let webp = Media { format: Format::WebP, width: 100, height: 100 };
-    let (code, message) = rejection(LocalEditor::new().check(&params, &webp).unwrap_err());
+    let (code, message) = rejection(LocalEditor::new().check(&params, measure(webp)).unwrap_err());
     assert_eq!(code, "invalid_params");
     assert!(message.contains("a WebP can have at most 16383 on a side"), "{message}");
 }
@@ -353,7 +358,7 @@ async fn a_submit_answers_with_the_picture_and_a_broken_one_is_final() {
     let mut cut = whole;
     cut.image.bytes.truncate(cut.image.bytes.len() - 30);
     assert_eq!(rejection(editor.submit(cut).await.unwrap_err()).0, "undecodable");
-    assert_eq!(rejection(editor.poll("x").await.unwrap_err()).0, "unknown_task");
+    assert_eq!(rejection(editor.poll("x", Duration::ZERO).await.unwrap_err()).0, "unknown_task");
 }
 
 #[test]
