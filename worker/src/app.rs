@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio_util::sync::CancellationToken;
@@ -12,10 +13,11 @@ use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq}
 use crate::config::{BrokerChoice, Settings};
 use crate::delay::{Backoff, Pace};
 use crate::editor::{Editor, local::LocalEditor};
+use crate::lanes::Gates;
 use crate::routes::Routes;
 use crate::sources::Sources;
 use crate::sources::fetch::{FetchLimits, Fetcher};
-use crate::store::{DatabaseLocation, SchemaState, Store};
+use crate::store::{DatabaseLocation, LanePolicy, SchemaState, Store};
 
 /// The editors by provider kind.
 pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;
@@ -36,16 +38,26 @@ pub struct App {
     /// Pictures from outside.
     pub sources: Sources,
     /// Results from providers.
-    pub fetcher: Fetcher,
+    pub results: Fetcher,
     /// By kind.
     pub editors: Editors,
     /// By edit type.
     pub routes: Routes,
     /// Unique to this process: the owner of its leases.
     pub owner: String,
+    /// Where calls wait for their lanes.
+    pub(crate) gates: Gates,
     /// Cancelled when it is time to stop.
     pub shutdown: CancellationToken,
 }
+
+/// A provider's result may be larger and slower than what producers may send: it is paid for.
+const RESULT_LIMITS: FetchLimits = FetchLimits {
+    max_bytes: 64 * 1024 * 1024,
+    deadline: Duration::from_secs(90),
+    max_redirects: 5,
+    retries: 2,
+};
 
 impl App {
     /// Opens everything and checks the schema. A SQLite file is migrated here, since nobody else shares it; a
@@ -61,8 +73,9 @@ impl App {
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
         let (editors, routes) = editors_and_routes(&settings)?;
         Ok(Arc::new(Self {
-            sources: Sources::new(fetcher.clone(), blobs.clone()),
-            fetcher,
+            sources: Sources::new(fetcher, blobs.clone()),
+            results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,
+            gates: Gates::default(),
             store,
             broker,
             blobs,
@@ -83,7 +96,8 @@ impl App {
         self.declare_queues(&lanes).await?;
         for lane in &lanes {
             let limits = self.settings.lanes.get(lane).copied().unwrap_or_default();
-            self.store.declare_lane(lane, limits.max_in_flight).await?;
+            let policy = LanePolicy { max_in_flight: limits.max_in_flight, ..LanePolicy::default() };
+            self.store.declare_lane(lane, &policy).await?;
         }
         Ok(())
     }

@@ -95,7 +95,7 @@ async fn fail_call(app: &App, edit_key: EditKey, reason: &str, text: &str) -> an
         }
         Claim::Won(call) => {
             let error = ImageError { code: reason.to_owned(), message: text.to_owned() };
-            if let Finished::Ended(tasks) = app.store.fail_edit(call.lease, &error).await? {
+            if let Finished::Ended(tasks) = app.store.fail_edit(call.lease, &error, true).await? {
                 for task in tasks {
                     events::publish(app, &task).await;
                 }
@@ -104,6 +104,6 @@ async fn fail_call(app: &App, edit_key: EditKey, reason: &str, text: &str) -> an
         }
         Claim::Done => Ok(()),
         // Somebody works on it after all, or will: that decides.
-        Claim::Held { .. } | Claim::LaneFull => Ok(()),
+        Claim::Held { .. } => Ok(()),
     }
 }

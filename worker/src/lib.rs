@@ -12,6 +12,7 @@ pub mod editor;
 mod events;
 mod http;
 mod intake;
+mod lanes;
 mod lease;
 pub mod media;
 mod outcome;

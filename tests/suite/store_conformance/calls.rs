@@ -7,7 +7,8 @@ use retouch_shared::key::EditKey;
 use retouch_worker::store::{CallState, Claim, Finished, Lease, Store};
 
 use super::fixture::{
-    Fixture, LONG, cached, claim, edit, ended, error, finish, make, miss, register, result_of, task, url_of,
+    Fixture, LONG, begin, cached, claim, edit, ended, error, finish, make, miss, register, result_of, task,
+    url_of,
 };
 
 promises!(
@@ -85,7 +86,7 @@ async fn a_renewed_lease_keeps_others_out(db: Fixture) {
     assert!(matches!(store.claim_call(key, "other", LONG).await.unwrap(), Claim::Held { .. }));
     assert!(store.take_due_calls(10).await.unwrap().is_empty(), "nor does the sweep look after it");
     // An owner that renews goes on through every step.
-    assert!(store.begin_submit(lease).await.unwrap());
+    assert!(begin(&store, lease).await);
     assert!(store.renew_lease(lease, LONG).await.unwrap());
 }
 
@@ -96,12 +97,15 @@ async fn a_call_that_is_over_or_unknown_has_nothing_left_to_do(db: Fixture) {
     register(&store, &task("t", vec![miss(&good), miss(&bad)])).await;
     finish(&store, &good).await;
     let lease = claim(&store, bad.edit_key).await.lease;
-    ended(store.fail_edit(lease, &error("refused", "no")).await.unwrap());
+    ended(store.fail_edit(lease, &error("refused", "no"), true).await.unwrap());
     for key in [good.edit_key, bad.edit_key] {
         assert!(matches!(store.claim_call(key, "x", LONG).await.unwrap(), Claim::Done));
     }
     // A second finish of the same owner finds nothing to do either.
-    assert!(matches!(store.fail_edit(lease, &error("refused", "no")).await.unwrap(), Finished::LostLease));
+    assert!(matches!(
+        store.fail_edit(lease, &error("refused", "no"), true).await.unwrap(),
+        Finished::LostLease
+    ));
     db.is_settled().await;
 }
 
@@ -109,6 +113,7 @@ async fn a_call_that_is_over_or_unknown_has_nothing_left_to_do(db: Fixture) {
 const STEPS: &[&str] = &[
     "renew_lease",
     "begin_submit",
+    "retract_submit",
     "record_submitted",
     "record_stored",
     "requeue_call",
@@ -122,7 +127,8 @@ const STEPS: &[&str] = &[
 async fn step(store: &Store, name: &str, lease: Lease) -> bool {
     let done = match name {
         "renew_lease" => store.renew_lease(lease, LONG).await,
-        "begin_submit" => store.begin_submit(lease).await,
+        "begin_submit" => return begin(store, lease).await,
+        "retract_submit" => store.retract_submit(lease).await,
         "record_submitted" => store.record_submitted(lease, "provider-2").await,
         "record_stored" => store.record_stored(lease, &result_of(&edit("another"))).await,
         "requeue_call" => store.requeue_call(lease, true, "why", Duration::ZERO).await,
@@ -132,7 +138,7 @@ async fn step(store: &Store, name: &str, lease: Lease) -> bool {
             return matches!(store.finish_edit(lease, "url").await.unwrap(), Finished::Ended(_));
         }
         "fail_edit" => {
-            let finished = store.fail_edit(lease, &error("refused", "no")).await.unwrap();
+            let finished = store.fail_edit(lease, &error("refused", "no"), true).await.unwrap();
             return matches!(finished, Finished::Ended(_));
         }
         other => panic!("{other}"),
@@ -251,11 +257,12 @@ async fn a_step_is_taken_only_from_the_states_that_it_starts_from(db: Fixture) {
     let from: &[(&str, &[CallState])] = &[
         ("renew_lease", OWNED),
         ("begin_submit", &[Claimed]),
+        ("retract_submit", &[Submitting]),
         ("record_submitted", &[Submitting, Ambiguous]),
         ("record_stored", &[Submitting, Submitted]),
         ("requeue_call", OWNED),
         ("hand_over_call", &[Submitted, Ambiguous, Stored]),
-        ("count_ambiguous", &[Submitting, Ambiguous]),
+        ("count_ambiguous", &[Submitting, Submitted, Ambiguous]),
         ("finish_edit", &[Stored]),
         ("fail_edit", OWNED),
     ];
@@ -282,7 +289,7 @@ async fn an_owner_that_died_before_sending_is_followed_by_one_that_starts_over(d
     db.expire(key).await;
     let next = claim(&store, key).await;
     assert_eq!((next.state, next.attempts), (CallState::Claimed, 0));
-    assert!(store.begin_submit(next.lease).await.unwrap());
+    assert!(begin(&store, next.lease).await);
 }
 
 async fn an_owner_that_died_while_sending_leaves_an_ambiguous_call(db: Fixture) {
@@ -300,7 +307,7 @@ async fn an_owner_that_died_while_sending_leaves_an_ambiguous_call(db: Fixture) 
     assert_eq!((next.state, next.attempts), (CallState::Ambiguous, 0));
     let since = next.since_submit.as_secs();
     assert!((3600..3700).contains(&since), "{since}");
-    assert!(!store.begin_submit(next.lease).await.unwrap(), "never sent again blindly");
+    assert!(!begin(&store, next.lease).await, "never sent again blindly");
     // It stays so, whoever comes.
     db.expire(key).await;
     assert_eq!(claim(&store, key).await.state, CallState::Ambiguous);
@@ -315,7 +322,7 @@ async fn an_owner_that_died_after_submitting_is_followed_by_one_that_polls(db: F
     db.expire(key).await;
     let next = claim(&store, key).await;
     assert_eq!((next.state, next.provider_task_id), (CallState::Submitted, Some(long_id)));
-    assert!(!store.begin_submit(next.lease).await.unwrap(), "nothing is paid again");
+    assert!(!begin(&store, next.lease).await, "nothing is paid again");
     assert!(store.record_stored(next.lease, &result_of(&edit("picture"))).await.unwrap());
     assert_eq!(db.of_call("paid_calls", key).await, 1);
 }

@@ -75,7 +75,7 @@ async fn failing_an_edit_fails_every_image_that_waits_and_keeps_one_dead_letter(
     register(&store, &task("a", vec![miss(&bad), miss(&good)])).await;
     register(&store, &task("b", vec![miss(&bad), miss(&bad)])).await;
     let lease = claim(&store, bad.edit_key).await.lease;
-    let failed = store.fail_edit(lease, &error("content_refused", "not this picture")).await.unwrap();
+    let failed = store.fail_edit(lease, &error("content_refused", "not this picture"), true).await.unwrap();
     let failed = ended(failed);
     assert_eq!(failed.len(), 1, "the other one waits for its second image");
     assert_eq!((failed[0].status, counts(&failed[0])), (TaskStatus::Failed, [0, 0, 0, 2]));
@@ -103,7 +103,7 @@ async fn a_task_that_comes_after_a_failed_edit_starts_a_new_call(db: Fixture) {
         assert_eq!(wake, [call.edit_key], "{attempt}");
         let claimed = claim(&store, call.edit_key).await;
         assert_eq!(claimed.attempts, 0);
-        ended(store.fail_edit(claimed.lease, &error("refused", "no")).await.unwrap());
+        ended(store.fail_edit(claimed.lease, &error("refused", "no"), true).await.unwrap());
     }
     assert_eq!(db.number("SELECT COUNT(*) FROM dead_letters").await, 2, "one each");
     let (_, wake) = register(&store, &task("third", vec![miss(&call)])).await;

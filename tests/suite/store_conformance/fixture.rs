@@ -8,8 +8,8 @@ use retouch_shared::key::{Digest32, EditIdentity, EditKey};
 use retouch_shared::task::Params;
 use retouch_tests::env::Env;
 use retouch_worker::store::{
-    CachedResult, CallSpec, Claim, ClaimedCall, DatabaseLocation, DeadPayload, Finished, Lease, Money,
-    NewTask, Planned, Registered, Store, StoredResult, TaskRecord,
+    Admission, CachedResult, CallSpec, Claim, ClaimedCall, DatabaseLocation, DeadPayload, Finished, Lease,
+    Money, NewTask, Planned, Registered, Store, StoredResult, TaskRecord,
 };
 use sqlx::mysql::MySqlPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -211,7 +211,7 @@ pub(crate) fn edit(picture: &str) -> CallSpec {
         mask_hash: None,
         variant: None,
         lane: "lane".to_owned(),
-        price: Money { micros: PRICE, currency: "CNY".to_owned() },
+        price: price(),
     })
 }
 
@@ -301,6 +301,16 @@ pub(crate) async fn claim(store: &Store, key: EditKey) -> ClaimedCall {
     }
 }
 
+/// Begins to send a call; says whether its lane and its lease let it.
+pub(crate) async fn begin(store: &Store, lease: Lease) -> bool {
+    matches!(store.begin_submit(lease, &price()).await.unwrap(), Admission::Admitted(_))
+}
+
+/// What a call of [`edit`] costs.
+pub(crate) fn price() -> Money {
+    Money { micros: PRICE, currency: "CNY".to_owned() }
+}
+
 /// Takes a call as far as its result.
 pub(crate) async fn make(store: &Store, call: &CallSpec) -> Lease {
     make_as(store, call, &result_of(call)).await
@@ -309,7 +319,8 @@ pub(crate) async fn make(store: &Store, call: &CallSpec) -> Lease {
 /// Takes a call as far as this result.
 pub(crate) async fn make_as(store: &Store, call: &CallSpec, result: &StoredResult) -> Lease {
     let lease = claim(store, call.edit_key).await.lease;
-    assert!(store.begin_submit(lease).await.unwrap());
+    let admission = store.begin_submit(lease, &call.price).await.unwrap();
+    assert!(matches!(admission, Admission::Admitted(_)), "{admission:?}");
     assert!(store.record_submitted(lease, "provider-1").await.unwrap());
     assert!(store.record_stored(lease, result).await.unwrap());
     lease

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use retouch_shared::event::TaskStatus;
-use retouch_worker::store::{DatabaseLocation, DeadLetter, DeadPayload, Lease, Store, StoreError};
+use retouch_worker::store::{
+    ClosedBy, Closure, DatabaseLocation, DeadLetter, DeadPayload, LanePolicy, Lease, Store, StoreError,
+};
 
 use super::fixture::{LONG, edit, error, miss, result_of, task};
 
@@ -24,6 +26,12 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         edit_key: None,
     };
     let (new, result, refused) = (task("t", vec![miss(&call)]), result_of(&call), error("refused", "no"));
+    let closure = Closure {
+        by: ClosedBy::Submit,
+        code: "x".to_owned(),
+        message: String::new(),
+        probe_in: Some(Duration::ZERO),
+    };
     macro_rules! ask {
         ($($name:ident($($argument:expr),*);)*) => {{
             let answers = futures::join!($(async { store.$name($($argument),*).await.map(drop) }),*);
@@ -38,19 +46,26 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         redirect_reply("t", None, None);
         claim_call(key, "x", LONG);
         renew_lease(lease, LONG);
-        begin_submit(lease);
+        begin_submit(lease, &call.price);
+        retract_submit(lease);
         record_submitted(lease, "id");
         record_stored(lease, &result);
         requeue_call(lease, true, "why", Duration::ZERO);
         hand_over_call(lease, None, Duration::ZERO);
         count_ambiguous(lease, true, "why");
         finish_edit(lease, "url");
-        fail_edit(lease, &refused);
+        fail_edit(lease, &refused, true);
         event_sent("t", TaskStatus::Failed);
         take_due_calls(10);
         take_due_events(10);
         archive(&letter);
-        declare_lane("lane", None);
+        declare_lane("lane", &LanePolicy::default());
+        throttle_lane("lane", Duration::ZERO);
+        block_lane("lane", &closure);
+        reopen_lane("lane", false);
+        pause_lane("lane");
+        resume_lane("lane");
+        lanes();
         schema_state();
         migrate();
     }

@@ -8,7 +8,8 @@ use retouch_worker::store::{CallSpec, Claim, Finished, Registered, Store};
 use tokio::sync::Barrier;
 
 use super::fixture::{
-    Fixture, LONG, cached, counts, edit, finish, found, hit, make, miss, register, result_of, task, url_of,
+    Fixture, LONG, begin, cached, counts, edit, finish, found, hit, make, miss, register, result_of, task,
+    url_of,
 };
 
 promises!(
@@ -80,7 +81,7 @@ async fn a_register_that_races_a_failure_is_answered_or_starts_a_new_call(db: Fi
         let registrar = replicas[1].clone();
         let works: Vec<BoxFuture<'static, usize>> = vec![
             async move {
-                failer.fail_edit(lease, &super::fixture::error("refused", "no")).await.unwrap();
+                failer.fail_edit(lease, &super::fixture::error("refused", "no"), true).await.unwrap();
                 0
             }
             .boxed(),
@@ -192,7 +193,7 @@ async fn perform(store: Store, call: CallSpec) {
         panic!("a call that this task woke is somebody else's")
     };
     let result = result_of(&call);
-    assert!(store.begin_submit(claimed.lease).await.unwrap());
+    assert!(begin(&store, claimed.lease).await);
     assert!(store.record_stored(claimed.lease, &result).await.unwrap());
     let finished = store.finish_edit(claimed.lease, &url_of(&result)).await.unwrap();
     assert!(matches!(finished, Finished::Ended(_)));

@@ -139,7 +139,8 @@ async fn images_that_fail_make_a_task_partial_or_failed(db: Fixture) {
     register(&store, &task("partial", vec![miss(&bad), unreadable(), miss(&good)])).await;
     finish(&store, &good).await;
     let lease = super::fixture::claim(&store, bad.edit_key).await.lease;
-    let ended = ended(store.fail_edit(lease, &error("content_refused", "not this picture")).await.unwrap());
+    let ended =
+        ended(store.fail_edit(lease, &error("content_refused", "not this picture"), true).await.unwrap());
     assert_eq!((ended[0].status, counts(&ended[0])), (TaskStatus::Partial, [0, 0, 1, 2]));
     let codes: Vec<_> =
         ended[0].images.iter().map(|image| image.error.as_ref().map(|e| &e.code[..])).collect();

@@ -207,7 +207,7 @@ impl Editor for Double {
             .await?
             .map_err(|error| EditError::rejected(error.code(), error.to_string()))?;
         if !is_async {
-            return Ok(Submitted::Done(Output::Bytes(result.into())));
+            return Ok(Submitted::Done(result.into()));
         }
         let provider_task_id = format!("{identity}-{number}");
         let accepted = Accepted { result: BASE64.encode(result), submitted_unix_ms: now(), script };

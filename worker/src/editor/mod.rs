@@ -87,8 +87,8 @@ pub enum Output {
 /// The answer to a submit.
 #[derive(Debug, Clone)]
 pub enum Submitted {
-    /// Done within the call.
-    Done(Output),
+    /// Done within the call: the encoded picture.
+    Done(Bytes),
     /// The provider took it; ask for it by this id.
     Accepted {
         /// The provider's id, committed before the first poll. A synchronous provider that answers with a URL has the URL

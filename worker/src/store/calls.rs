@@ -65,9 +65,6 @@ impl Store {
             CallState::Submitting | CallState::Ambiguous => CallState::Ambiguous,
             state @ (CallState::Submitted | CallState::Stored | CallState::Done | CallState::Failed) => state,
         };
-        if call.state == CallState::Claimed && self.lane_is_full(&mut *tx, &call.spec.lane).await? {
-            return Ok(Claim::LaneFull);
-        }
         call.lease.fence += 1;
         let owner = ascii(owner, 64);
         let values = vals![
@@ -83,18 +80,6 @@ impl Store {
         Ok(Claim::Won(Box::new(call)))
     }
 
-    async fn lane_is_full(&self, tx: &mut dyn Tx, lane: &str) -> Result<bool, StepError> {
-        let Some(row) = tx.rows(self.db.sql().lock_lane, vals![lane]).await?.pop() else {
-            return Ok(false);
-        };
-        let Some(most) = row.opt_int(0)? else {
-            return Ok(false);
-        };
-        let rows = tx.rows(self.db.sql().lane_in_flight, vals![lane]).await?;
-        let in_flight = rows.first().map_or(Ok(0), |row| row.int(0))?;
-        Ok(in_flight >= most)
-    }
-
     /// Extends a lease. `false`: it is lost, stop working.
     ///
     /// # Errors
@@ -102,14 +87,6 @@ impl Store {
     pub async fn renew_lease(&self, lease: Lease, lease_for: Duration) -> Result<bool, StoreError> {
         let values = [millis(lease_for).into(), millis(lease_for + WAKE_GRACE).into()];
         self.step(self.db.sql().renew_lease, &values, lease).await
-    }
-
-    /// claimed → submitting: from here on, no answer means ambiguous. `false`: the lease is lost, do not send.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn begin_submit(&self, lease: Lease) -> Result<bool, StoreError> {
-        self.step(self.db.sql().begin_submit, &[], lease).await
     }
 
     /// submitting → submitted: the provider's id is safe; anyone may poll.
@@ -137,7 +114,8 @@ impl Store {
         self.step(self.db.sql().record_stored, &values, lease).await
     }
 
-    /// Back to queued, to be tried again after `delay`. `burns` says whether this try counts.
+    /// Back to queued, to be tried again after `delay`. `burns` says whether this try counts. What was sent and is not
+    /// ambiguous is given back because the provider does not charge for it.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -150,12 +128,17 @@ impl Store {
     ) -> Result<bool, StoreError> {
         // The sweep comes well after the message that is on its way.
         let wake = millis(delay + self.patience);
-        self.step(
-            self.db.sql().requeue_call,
-            &[i64::from(burns).into(), clip(error).into(), wake.into()],
-            lease,
-        )
-        .await
+        again!(async {
+            let mut tx = self.db.begin().await?;
+            let Some(call) = self.locked_call(&mut *tx, lease).await? else { return Ok(false) };
+            if matches!(call.state, CallState::Submitting | CallState::Submitted) {
+                self.refund(&mut *tx, &call).await?;
+            }
+            let values = vals![i64::from(burns), clip(error), wake, lease.edit_key.as_bytes(), lease.fence];
+            let changed = tx.run(self.db.sql().requeue_call, values).await?;
+            tx.commit().await?;
+            Ok(changed > 0)
+        })
     }
 
     /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is.
@@ -172,7 +155,7 @@ impl Store {
         self.step(self.db.sql().hand_over_call, &[error.map(clip).into(), wake.into()], lease).await
     }
 
-    /// submitting → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
+    /// submitting or submitted → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -235,20 +218,29 @@ impl Store {
         Ok(Finished::Ended(ended))
     }
 
-    /// → failed: every waiting image gets the error, the dead letter is written, in one transaction.
+    /// → failed: every waiting image gets the error, the dead letter is written, in one transaction. `charged` says whether the
+    /// provider may have taken money for it.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn fail_edit(&self, lease: Lease, error: &ImageError) -> Result<Finished, StoreError> {
-        again!(self.try_fail(lease, error))
+    pub async fn fail_edit(
+        &self,
+        lease: Lease,
+        error: &ImageError,
+        charged: bool,
+    ) -> Result<Finished, StoreError> {
+        again!(self.try_fail(lease, error, charged))
     }
 
-    async fn try_fail(&self, lease: Lease, error: &ImageError) -> Result<Finished, StepError> {
+    async fn try_fail(&self, lease: Lease, error: &ImageError, charged: bool) -> Result<Finished, StepError> {
         let mut tx = self.db.begin().await?;
         let Some(call) = self.locked_call(&mut *tx, lease).await? else {
             return Ok(Finished::LostLease);
         };
         let waits = self.waits_of(&mut *tx, lease.edit_key).await?;
+        if !charged && matches!(call.state, CallState::Submitting | CallState::Submitted) {
+            self.refund(&mut *tx, &call).await?;
+        }
         let fail = |task: &mut TaskRecord, wait: &Wait| fail(task, wait, error);
         let ended = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
         self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message)).await?;
@@ -258,7 +250,11 @@ impl Store {
     }
 
     /// The call, locked, if the lease still holds.
-    async fn locked_call(&self, tx: &mut dyn Tx, lease: Lease) -> Result<Option<ClaimedCall>, StepError> {
+    pub(super) async fn locked_call(
+        &self,
+        tx: &mut dyn Tx,
+        lease: Lease,
+    ) -> Result<Option<ClaimedCall>, StepError> {
         let rows = tx.rows(self.db.sql().lock_call, vals![lease.edit_key.as_bytes()]).await?;
         let call = rows.first().map(|row| claimed_call(lease.edit_key, row)).transpose()?;
         Ok(call.filter(|call| {

@@ -2,7 +2,7 @@
 //! statements. Every public function is one committed step, named by what it does to a task or a call.
 //!
 //! What must stay true:
-//! - Lock order: calls (by edit key), then tasks (by task id), then cache rows (by edit key).
+//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then cache rows (by edit key).
 //! - `register` holds the call row's lock before its last look at the cache; `finish_edit` takes the same lock first.
 //!   So either finish sees the wait, or register sees the cache row.
 //! - Every step of a call is guarded by its fence.
@@ -17,6 +17,7 @@ use thiserror::Error;
 mod calls;
 mod db;
 mod intake;
+mod lanes;
 mod mysql;
 mod schema;
 mod sqlite;
@@ -24,6 +25,7 @@ mod tasks;
 mod types;
 
 use db::{Db, DbError};
+pub use lanes::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 pub use schema::SchemaState;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,

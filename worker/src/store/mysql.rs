@@ -47,6 +47,17 @@ macro_rules! tasks_of_j {
     };
 }
 
+/// The columns that `lane_row` reads; times from now in milliseconds.
+macro_rules! lane_columns {
+    () => {
+        "l.max_in_flight, l.submit_interval_ms, l.budget_micros, l.currency, IF(l.spent_on = UTC_DATE(), l.spent_micros, 0), \
+        CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), l.next_submit_at) DIV 1000 AS SIGNED), l.throttles, \
+        l.blocked_by, l.blocked_code, l.blocked_message, \
+        CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), l.probe_at) DIV 1000 AS SIGNED), l.paused_at IS NOT NULL, \
+        CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), UTC_DATE() + INTERVAL 1 DAY) DIV 1000 AS SIGNED), l.probes"
+    };
+}
+
 static SQL: Statements = Statements {
     lookup: concat!(
         "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
@@ -103,19 +114,52 @@ static SQL: Statements = Statements {
             CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), lease_until) DIV 1000, 0) AS SIGNED), \
             CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED) \
         FROM image_edit_calls WHERE edit_key = ? FOR UPDATE",
-    lock_lane: "SELECT max_in_flight FROM lanes WHERE name = ? FOR UPDATE",
-    lane_in_flight: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('claimed', 'submitting', 'submitted') \
-        AND lease_until > UTC_TIMESTAMP(3)",
-    declare_lane: "INSERT INTO lanes (name, max_in_flight, updated_at) VALUES (?, ?, UTC_TIMESTAMP(3)) \
-        ON DUPLICATE KEY UPDATE max_in_flight = VALUES(max_in_flight), updated_at = UTC_TIMESTAMP(3)",
+    lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ? FOR UPDATE"),
+    // Whoever owns them, and if nobody does: they are under way at the provider.
+    lane_in_flight: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, updated_at) \
+        VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(3)) \
+        ON DUPLICATE KEY UPDATE max_in_flight = VALUES(max_in_flight), submit_interval_ms = VALUES(submit_interval_ms), \
+            budget_micros = VALUES(budget_micros), currency = COALESCE(VALUES(currency), lanes.currency), updated_at = UTC_TIMESTAMP(3)",
+    // `spent_micros` before `spent_on`: MySQL sees the columns that it has assigned already.
+    take_place: "UPDATE lanes SET spent_micros = IF(spent_on = UTC_DATE(), spent_micros, 0) + ?, currency = ?, spent_on = UTC_DATE(), \
+            next_submit_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
+            probe_at = IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, probe_at), \
+            blocked_by = IF(? = 1, NULL, blocked_by), updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
+    refund: "UPDATE lanes SET spent_micros = GREATEST(spent_micros - ?, 0) WHERE name = ? \
+        AND spent_on = (SELECT DATE(submitted_at) FROM image_edit_calls WHERE edit_key = ?)",
+    uncount_paid: "UPDATE image_edit_calls SET paid_calls = GREATEST(paid_calls - 1, 0) WHERE edit_key = ? AND fence = ?",
+    throttle_lane: "UPDATE lanes SET next_submit_at = GREATEST(COALESCE(next_submit_at, UTC_TIMESTAMP(3)), \
+            UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND), throttles = throttles + 1, updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
+    block_lane: "UPDATE lanes SET blocked_at = IF(blocked_by IS NULL, UTC_TIMESTAMP(3), blocked_at), blocked_by = ?, blocked_code = ?, \
+            blocked_message = ?, probe_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, probes = probes + 1, \
+            updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
+    reopen_lane: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
+            probe_at = NULL, throttles = 0, updated_at = UTC_TIMESTAMP(3) \
+        WHERE name = ? AND IF(? = 1, blocked_by = 'poll', blocked_by IN ('submit', 'poll') OR throttles > 0)",
+    pause_lane: "UPDATE lanes SET paused_at = COALESCE(paused_at, UTC_TIMESTAMP(3)), updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
+    resume_lane: "UPDATE lanes SET paused_at = NULL, probe_at = IF(blocked_by IN ('submit', 'poll'), UTC_TIMESTAMP(3), probe_at), \
+            updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
+    lanes: concat!(
+        "SELECT ",
+        lane_columns!(),
+        ", l.name, \
+            (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
+            (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
+            (SELECT CAST(TIMESTAMPDIFF(MICROSECOND, MIN(c.updated_at), UTC_TIMESTAMP(3)) DIV 1000 AS SIGNED) \
+                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')) \
+        FROM lanes l ORDER BY l.name"
+    ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
             lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
             updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ?",
     renew_lease: "UPDATE image_edit_calls SET lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', submitted_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3) \
-        WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', price_micros = ?, currency = ?, submitted_at = UTC_TIMESTAMP(3), \
+            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
+    retract_submit: "UPDATE image_edit_calls SET state = 'claimed', submitted_at = NULL, updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ? AND state = 'submitting'",
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
@@ -128,7 +172,7 @@ static SQL: Statements = Statements {
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
     count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + ?, last_error = ?, \
-            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
+            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
         SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \

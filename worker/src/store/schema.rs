@@ -17,12 +17,14 @@ pub(super) type Step = (i64, &'static str, &'static str);
 pub(super) const MYSQL: &[Step] = &[
     (1, "tables", include_str!("../../../migrations/mysql/0001_tables.sql")),
     (2, "embedded broker", include_str!("../../../migrations/mysql/0002_embedded_broker.sql")),
+    (3, "lanes", include_str!("../../../migrations/mysql/0003_lanes.sql")),
 ];
 
 /// For SQLite.
 pub(super) const SQLITE: &[Step] = &[
     (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
     (2, "embedded broker", include_str!("../../../migrations/sqlite/0002_embedded_broker.sql")),
+    (3, "lanes", include_str!("../../../migrations/sqlite/0003_lanes.sql")),
 ];
 
 /// What is in a database, compared with what this program needs.

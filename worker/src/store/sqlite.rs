@@ -24,6 +24,17 @@ macro_rules! task_columns {
     };
 }
 
+/// The columns that `lane_row` reads; times from now in milliseconds.
+macro_rules! lane_columns {
+    () => {
+        "l.max_in_flight, l.submit_interval_ms, l.budget_micros, l.currency, iif(l.spent_on = date('now'), l.spent_micros, 0), \
+        CAST((unixepoch(l.next_submit_at, 'subsec') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.throttles, \
+        l.blocked_by, l.blocked_code, l.blocked_message, \
+        CAST((unixepoch(l.probe_at, 'subsec') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.paused_at IS NOT NULL, \
+        CAST((unixepoch('now', 'start of day', '+1 day') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.probes"
+    };
+}
+
 static SQL: Statements = Statements {
     lookup: "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
         FROM json_each(?) j CROSS JOIN image_edit_cache c ON c.edit_key = unhex(j.value)",
@@ -62,11 +73,43 @@ static SQL: Statements = Statements {
             CAST(coalesce((unixepoch(lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0) AS INTEGER), \
             CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER) \
         FROM image_edit_calls WHERE edit_key = ?",
-    lock_lane: "SELECT max_in_flight FROM lanes WHERE name = ?",
-    lane_in_flight: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('claimed', 'submitting', 'submitted') \
-        AND lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now')",
-    declare_lane: "INSERT INTO lanes (name, max_in_flight, updated_at) VALUES (?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
-        ON CONFLICT (name) DO UPDATE SET max_in_flight = excluded.max_in_flight, updated_at = excluded.updated_at",
+    lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ?"),
+    // Whoever owns them, and if nobody does: they are under way at the provider.
+    lane_in_flight: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, updated_at) \
+        VALUES (?, ?, ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
+        ON CONFLICT (name) DO UPDATE SET max_in_flight = excluded.max_in_flight, submit_interval_ms = excluded.submit_interval_ms, \
+            budget_micros = excluded.budget_micros, currency = coalesce(excluded.currency, lanes.currency), updated_at = excluded.updated_at",
+    take_place: "UPDATE lanes SET spent_micros = iif(spent_on = date('now'), spent_micros, 0) + ?, currency = ?, spent_on = date('now'), \
+            next_submit_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
+            probe_at = iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), probe_at), \
+            blocked_by = iif(? = 1, NULL, blocked_by), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+    refund: "UPDATE lanes SET spent_micros = max(spent_micros - ?, 0) WHERE name = ? \
+        AND spent_on = (SELECT date(submitted_at) FROM image_edit_calls WHERE edit_key = ?)",
+    uncount_paid: "UPDATE image_edit_calls SET paid_calls = max(paid_calls - 1, 0) WHERE edit_key = ? AND fence = ?",
+    throttle_lane: "UPDATE lanes SET next_submit_at = max(coalesce(next_submit_at, ''), strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds')), \
+            throttles = throttles + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+    block_lane: "UPDATE lanes SET blocked_at = iif(blocked_by IS NULL, strftime('%Y-%m-%d %H:%M:%f', 'now'), blocked_at), blocked_by = ?, \
+            blocked_code = ?, blocked_message = ?, probe_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
+            probes = probes + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+    reopen_lane: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
+            probe_at = NULL, throttles = 0, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        WHERE name = ? AND iif(? = 1, blocked_by = 'poll', blocked_by IN ('submit', 'poll') OR throttles > 0)",
+    pause_lane: "UPDATE lanes SET paused_at = coalesce(paused_at, strftime('%Y-%m-%d %H:%M:%f', 'now')), \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+    resume_lane: "UPDATE lanes SET paused_at = NULL, \
+            probe_at = iif(blocked_by IN ('submit', 'poll'), strftime('%Y-%m-%d %H:%M:%f', 'now'), probe_at), \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+    lanes: concat!(
+        "SELECT ",
+        lane_columns!(),
+        ", l.name, \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
+            (SELECT CAST((unixepoch('now', 'subsec') - unixepoch(min(c.updated_at), 'subsec')) * 1000 AS INTEGER) \
+                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')) \
+        FROM lanes l ORDER BY l.name"
+    ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
             lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
@@ -74,8 +117,11 @@ static SQL: Statements = Statements {
     renew_lease: "UPDATE image_edit_calls SET lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', submitted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
-            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', price_micros = ?, currency = ?, \
+            submitted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
+    retract_submit: "UPDATE image_edit_calls SET state = 'claimed', submitted_at = NULL, \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state = 'submitting'",
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
@@ -89,7 +135,7 @@ static SQL: Statements = Statements {
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
     count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + ?, last_error = ?, \
-            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
         SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \

@@ -135,16 +135,4 @@ impl Store {
         tx.run(self.db.sql().insert_dead, &values).await?;
         Ok(())
     }
-
-    /// Makes a lane known, with its limit over all replicas.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn declare_lane(&self, name: &str, max_in_flight: Option<u32>) -> Result<(), StoreError> {
-        again!(async {
-            let mut connection = self.db.plain().await?;
-            connection.run(self.db.sql().declare_lane, vals![name, max_in_flight.map(i64::from)]).await?;
-            Ok(())
-        })
-    }
 }

@@ -373,8 +373,6 @@ pub enum Claim {
         /// What is left of the lease.
         remaining: std::time::Duration,
     },
-    /// The lane has as many calls in flight as it may; try later.
-    LaneFull,
     /// Nothing is left to do for this edit.
     Done,
 }

@@ -81,7 +81,7 @@ fn accepted(submitted: Submitted) -> String {
 
 fn done(submitted: Submitted) -> Bytes {
     match submitted {
-        Submitted::Done(Output::Bytes(bytes)) => bytes,
+        Submitted::Done(bytes) => bytes,
         other => panic!("{other:?}"),
     }
 }

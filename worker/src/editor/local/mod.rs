@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 pub use operations::{Operation, operation, operations};
 pub use params::{Absent, Kind, Param};
 
-use super::{EditError, EditRequest, EditSpec, Editor, Measure, Output, Picture, Polled, Submitted};
+use super::{EditError, EditRequest, EditSpec, Editor, Measure, Picture, Polled, Submitted};
 use crate::media::{Format, MediaError, Pixels, check_pixels};
 use geometry::Size;
 use operations::Shape;
@@ -30,6 +30,8 @@ use params::{Args, invalid};
 /// The model name in the edit key. Must change whenever an operation gives other pixels for the same
 /// parameters, a default's value included: the cache would go on to serve the old ones.
 pub const MODEL: &str = "local-1";
+/// The provider kind in the edit key.
+pub const KIND: &str = "local";
 
 /// The editor of kind `local`; see [`operations`] for what it can do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +47,7 @@ impl LocalEditor {
 #[async_trait]
 impl Editor for LocalEditor {
     fn kind(&self) -> &'static str {
-        "local"
+        KIND
     }
 
     fn check(&self, spec: &EditSpec, image: Measure) -> Result<(), EditError> {
@@ -60,7 +62,7 @@ impl Editor for LocalEditor {
 
     async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError> {
         match spawn_blocking(move || edit(&request)).await {
-            Ok(result) => result.map(|bytes| Submitted::Done(Output::Bytes(bytes))),
+            Ok(result) => result.map(Submitted::Done),
             // A decoder's bug, met by this picture every time.
             Err(error) if error.is_panic() => Err(EditError::rejected(
                 "undecodable",

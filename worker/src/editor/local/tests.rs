@@ -351,7 +351,7 @@ async fn a_submit_answers_with_the_picture_and_a_broken_one_is_final() {
     assert_eq!(editor.kind(), "local");
     let image = scene(8, 8, ColorType::Rgb8);
     let whole = request("invert", "{}", &image, None);
-    let Submitted::Done(Output::Bytes(bytes)) = editor.submit(whole.clone()).await.unwrap() else {
+    let Submitted::Done(bytes) = editor.submit(whole.clone()).await.unwrap() else {
         panic!("local edits are done at once");
     };
     assert_eq!(decoded(&bytes).get_pixel(3, 3).0[0], 255 - image.get_pixel(3, 3).0[0]);

@@ -1,0 +1,152 @@
+//! From a result to the end of the edit: fetched, verified, in our own blobs, stored, finished. What was paid for is tried
+//! again for as long as the provider keeps it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{FutureExt, TryFutureExt};
+
+use super::{Age, HOLD, Stop, Work, lost};
+use crate::blobs::reference;
+use crate::editor::{Output, local};
+use crate::media::{self, Media, Pixels};
+use crate::outcome::Outcome;
+use crate::sources::fetch::Purpose;
+use crate::store::StoredResult;
+
+/// What arrives and is no picture is asked for again for this long: a transfer can be cut, a page of errors can go away.
+const DOUBT: Duration = Duration::from_secs(60 * 60);
+
+impl Work<'_> {
+    /// What a poll answered.
+    pub(super) async fn keep(&self, output: Output, age: Age) -> Result<Outcome, Stop> {
+        match output {
+            Output::Bytes(bytes) => self.keep_bytes(bytes).await,
+            Output::Url { url, lives } => {
+                let (bytes, media) = self.fetch(&url, lives, age).await?;
+                self.store(bytes, media).await
+            }
+        }
+    }
+
+    /// A picture that came with the answer, and cannot be asked for again.
+    pub(super) async fn keep_bytes(&self, bytes: Bytes) -> Result<Outcome, Stop> {
+        match self.verified(&bytes).await {
+            Ok(media) => self.store(bytes, media).await,
+            Err(error) => {
+                let message = format!("the provider's result is unusable: {error}");
+                Ok(self.fail("bad_result", &message, true).await)
+            }
+        }
+    }
+
+    /// A picture of a kind and size that we know, whose every pixel can be had.
+    async fn verified(&self, bytes: &Bytes) -> Result<Media, String> {
+        let media = media::inspect(bytes).map_err(|error| error.to_string())?;
+        if self.editor.kind() == local::KIND {
+            // Encoded a moment ago, by us.
+            return Ok(media);
+        }
+        let bytes = bytes.clone();
+        let decoded = tokio::task::spawn_blocking(move || Pixels::decode(&bytes, &media).map(drop));
+        match decoded.await {
+            Ok(decoded) => decoded.map(|()| media).map_err(|error| error.to_string()),
+            Err(_) => Err("the decoder failed unexpectedly".to_owned()),
+        }
+    }
+
+    /// From the provider's temporary URL, past the guard. Never submits again: it is paid for.
+    async fn fetch(&self, url: &str, lives: Duration, age: Age) -> Result<(Bytes, Media), Stop> {
+        let hosts = self.editor.result_hosts();
+        loop {
+            let (error, give_up) =
+                match self.app.results.fetch(url, Purpose::ProviderResult { hosts: &hosts }).await {
+                    Err(error) => (error.to_string(), lives),
+                    Ok(bytes) => match self.verified(&bytes).await {
+                        Ok(media) => return Ok((bytes, media)),
+                        Err(error) => (error, lives.min(DOUBT)),
+                    },
+                };
+            let age = age.now();
+            if age >= give_up {
+                let message = format!("the provider's result cannot be had: {error}");
+                return Err(self.fail("result_lost", &message, true).await);
+            }
+            let pause = refetch(age);
+            tracing::warn!(
+                error,
+                ?pause,
+                "the result cannot be had yet; it is paid for, so it is asked for again"
+            );
+            if pause > Duration::from_secs(30) || self.began.elapsed() + pause > HOLD {
+                return Err(self.hand_over(Some(&error), pause).await);
+            }
+            tokio::select! {
+                () = self.app.shutdown.cancelled() => return Err(self.hand_over(Some(&error), Duration::ZERO).await),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// The result into our own blobs, then stored, then finished.
+    async fn store(&self, bytes: Bytes, media: Media) -> Result<Outcome, Stop> {
+        let content_type = media.format.content_type();
+        let (blobs, store, lease) = (&self.app.blobs, &self.app.store, self.call.lease);
+        let kept =
+            self.insist(|| blobs.put(bytes.clone(), content_type).map_err(|error| error.to_string()).boxed());
+        let kept = kept.await?;
+        let result = StoredResult {
+            hash: kept.hash,
+            content_type: content_type.to_owned(),
+            width: media.width,
+            height: media.height,
+            bytes: kept.bytes,
+        };
+        let stored =
+            self.insist(|| store.record_stored(lease, &result).map_err(|error| error.to_string()).boxed());
+        if !stored.await? {
+            return Ok(lost());
+        }
+        // The lane has a place again, whatever finishing takes.
+        self.gate.freed();
+        self.finish_as(&result).await
+    }
+
+    /// A call whose result somebody else stored.
+    pub(super) async fn finish(&self) -> Result<Outcome, Stop> {
+        match &self.call.result {
+            Some(result) => self.finish_as(result).await,
+            None => {
+                let message = "the call is stored, and its result is not in the store";
+                Ok(self.fail("no_result", message, true).await)
+            }
+        }
+    }
+
+    /// stored → done, and every task that ends by it is told.
+    async fn finish_as(&self, result: &StoredResult) -> Result<Outcome, Stop> {
+        self.keeper.stop();
+        let url = reference(result.hash);
+        let (store, lease) = (&self.app.store, self.call.lease);
+        let finished =
+            self.insist(|| store.finish_edit(lease, &url).map_err(|error| error.to_string()).boxed());
+        self.told(finished.await?).await
+    }
+}
+
+/// Soon at first, then less and less often: a tenth of its age, half a second at least and ten minutes at most.
+fn refetch(age: Duration) -> Duration {
+    (age / 10).clamp(Duration::from_millis(500), Duration::from_secs(600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_asked_for_soon_and_then_less_and_less_often() {
+        for (age, pause) in [(0, 500), (10_000, 1_000), (600_000, 60_000), (86_000_000, 600_000)] {
+            assert_eq!(refetch(Duration::from_millis(age)), Duration::from_millis(pause), "{age}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! From submitted to a result: ask until there is an answer. Nothing here is paid for, so nothing here ends but by the
+//! provider's word.
+
+use std::time::Duration;
+
+use super::{Age, HOLD, RETRY, Stop, Work};
+use crate::delay::Backoff;
+use crate::editor::{EditError, Polled};
+use crate::lanes::wished;
+use crate::outcome::{Outcome, rung};
+use crate::store::ClosedBy;
+
+/// A provider that refuses to be asked (a key that was revoked) is asked again after this, by whoever comes next.
+const REFUSED: Duration = Duration::from_secs(5);
+
+impl Work<'_> {
+    /// A call that somebody else submitted.
+    pub(super) async fn poll_on(&self) -> Result<Outcome, Stop> {
+        match &self.call.provider_task_id {
+            Some(id) => self.poll(id, Age::new(self.call.since_submit)).await,
+            None => {
+                let message = "the call was submitted, and its id is not in the store";
+                Ok(self.fail("no_provider_task_id", message, true).await)
+            }
+        }
+    }
+
+    pub(super) async fn poll(&self, id: &str, age: Age) -> Result<Outcome, Stop> {
+        let mut backoff = Backoff::new(RETRY);
+        loop {
+            let pause = match self.editor.poll(id, age.now()).await {
+                Ok(polled) => {
+                    if self.gate.was_closed() {
+                        self.reopen(true).await;
+                    }
+                    match polled {
+                        Polled::Done(output) => return self.keep(output, age).await,
+                        Polled::Pending { after } => {
+                            backoff.reset();
+                            after
+                        }
+                    }
+                }
+                Err(error) => match self.poll_failed(error, &mut backoff).await? {
+                    Ok(pause) => pause,
+                    Err(outcome) => return Ok(outcome),
+                },
+            };
+            if self.began.elapsed() + pause > HOLD {
+                return Ok(self.hand_over(None, Duration::from_secs(1)).await);
+            }
+            tokio::select! {
+                () = self.app.shutdown.cancelled() => return Ok(self.hand_over(None, Duration::ZERO).await),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How long to wait before the next poll, or how this delivery ends.
+    async fn poll_failed(
+        &self,
+        error: EditError,
+        backoff: &mut Backoff,
+    ) -> Result<Result<Duration, Outcome>, Stop> {
+        let text = error.to_string();
+        let attempts = self.call.attempts;
+        match error {
+            EditError::Unbilled { tries, .. } if attempts + 1 < tries => {
+                tracing::info!(error = text, "the provider gave up and charges nothing; submitting anew");
+                Ok(Err(self.again(true, &text, rung(attempts)).await))
+            }
+            EditError::Unbilled { code, message, .. } | EditError::Rejected { code, message } => {
+                Ok(Err(self.fail(&code, &message, false).await))
+            }
+            EditError::Ambiguous(_) => self.resolve(&text).await.map(Err),
+            EditError::Blocked { code, message } => {
+                self.block(ClosedBy::Poll, &code, &message, 0).await;
+                Ok(Err(self.hand_over(Some(&text), REFUSED).await))
+            }
+            EditError::RateLimited { retry_after: Some(after), .. } => Ok(Ok(wished(after))),
+            EditError::RateLimited { retry_after: None, .. }
+            | EditError::NotSent(_)
+            | EditError::Unavailable(_) => {
+                tracing::info!(error = text, "a poll failed; asking again");
+                Ok(Ok(backoff.next_delay()))
+            }
+        }
+    }
+}

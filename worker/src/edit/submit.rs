@@ -1,0 +1,249 @@
+//! From claimed to submitted: wait for the lane, send once, and sort what comes of it.
+
+use std::time::{Duration, Instant};
+
+use futures::future::{FutureExt, TryFutureExt};
+
+use super::{Age, Stop, Work, clipped, lost};
+use crate::blobs::BlobError;
+use crate::config::OnAmbiguous;
+use crate::delay::Backoff;
+use crate::editor::{EditError, EditRequest, EditSpec, Picture, Submitted};
+use crate::lanes::{FULL, probe_after, slow_down};
+use crate::media;
+use crate::outcome::{Outcome, rung};
+use crate::store::{Admission, ClosedBy, Closure, Money, Pass};
+
+/// Tries that fail without having been sent, before the call fails for good; the waits between them climb the ladder.
+const MAX_ATTEMPTS: u32 = 8;
+/// How long a delivery is held for its lane; then another one takes its place. With the longest call it stays well below
+/// the broker's half hour.
+const LANE_HOLD: Duration = Duration::from_secs(5 * 60);
+/// The first probe of a blocked lane.
+const PROBE: Duration = Duration::from_secs(30);
+
+/// What becomes of a call that was not accepted.
+enum Next {
+    /// It waits for its lane and is sent again, under the same lease.
+    SendAgain,
+    /// This delivery is done with it.
+    End(Outcome),
+}
+
+impl Work<'_> {
+    /// claimed → submitting → submitted or stored.
+    pub(super) async fn submit(&self) -> Result<Outcome, Stop> {
+        let request = self.request().await?;
+        loop {
+            let pass = self.admitted().await?;
+            let sent = Instant::now();
+            let lane = &self.call.spec.lane;
+            tracing::info!(attempt = self.call.attempts, lane, "calling");
+            match self.editor.submit(request.clone()).await {
+                Ok(Submitted::Done(bytes)) => {
+                    tracing::info!(took = ?sent.elapsed(), "answered");
+                    self.lane_works(pass).await;
+                    return self.keep_bytes(bytes).await;
+                }
+                Ok(Submitted::Accepted { provider_task_id }) => {
+                    tracing::info!(took = ?sent.elapsed(), "accepted");
+                    self.record_submitted(&provider_task_id).await?;
+                    self.lane_works(pass).await;
+                    return self.poll(&provider_task_id, Age::new(sent.elapsed())).await;
+                }
+                Err(error) => match self.not_accepted(error, pass).await? {
+                    Next::SendAgain => {}
+                    Next::End(outcome) => return Ok(outcome),
+                },
+            }
+        }
+    }
+
+    /// Waits until the lane lets the call be sent; then it is committed as `submitting`.
+    async fn admitted(&self) -> Result<Pass, Stop> {
+        let hold = LANE_HOLD.saturating_sub(self.began.elapsed());
+        tokio::select! {
+            pass = self.wait_for_lane() => pass,
+            () = self.app.shutdown.cancelled() => {
+                self.again(false, "the worker is stopping", Duration::from_secs(1)).await;
+                Err(Outcome::HandBack)
+            }
+            // Waiting is nobody's failure.
+            () = tokio::time::sleep(hold) => Err(self.again(false, "waiting for the lane", Duration::from_secs(1)).await),
+        }
+    }
+
+    async fn wait_for_lane(&self) -> Result<Pass, Stop> {
+        let (lane, lease, price) = (&self.call.spec.lane, self.call.lease, self.price());
+        let _turn = self.gate.turn.lock().await;
+        let mut full = Backoff::new(FULL);
+        loop {
+            match self.step(self.app.store.begin_submit(lease, &price)).await? {
+                Admission::Admitted(pass) => {
+                    self.gate.open(lane);
+                    return Ok(pass);
+                }
+                Admission::LostLease => return Err(lost()),
+                Admission::Full => self.gate.place(full.next_delay()).await,
+                Admission::NotBefore(after) => tokio::time::sleep(after).await,
+                Admission::Closed(closure) => {
+                    let look_again = self.gate.closed(lane, &closure);
+                    tokio::time::sleep(look_again).await;
+                }
+            }
+        }
+    }
+
+    /// What the call costs now.
+    fn price(&self) -> Money {
+        self.call.spec.price.clone()
+    }
+
+    /// The provider has judged a request: its account and model work.
+    async fn lane_works(&self, pass: Pass) {
+        if pass.probe || pass.throttles > 0 {
+            self.reopen(false).await;
+        }
+    }
+
+    /// Not worth failing a paid call for: the next one says so again.
+    pub(super) async fn reopen(&self, by_poll: bool) {
+        let lane = &self.call.spec.lane;
+        if let Err(error) = self.app.store.reopen_lane(lane, by_poll).await {
+            tracing::warn!(lane, %error, "cannot note that the lane works");
+        }
+    }
+
+    /// No replica sends on this lane until a probe works.
+    pub(super) async fn block(&self, by: ClosedBy, code: &str, message: &str, probes: u32) {
+        let lane = &self.call.spec.lane;
+        let closure = Closure {
+            by,
+            code: code.to_owned(),
+            message: clipped(message).to_owned(),
+            probe_in: Some(probe_after(PROBE, probes)),
+        };
+        self.gate.closed(lane, &closure);
+        if let Err(error) = self.app.store.block_lane(lane, &closure).await {
+            tracing::warn!(lane, %error, "cannot block the lane; the next call will");
+        }
+    }
+
+    /// Commits the provider's id, for as long as it takes: it is all that stands between us and paying again.
+    async fn record_submitted(&self, provider_task_id: &str) -> Result<(), Stop> {
+        let (store, lease) = (&self.app.store, self.call.lease);
+        let recorded = self.insist(|| {
+            store.record_submitted(lease, provider_task_id).map_err(|error| error.to_string()).boxed()
+        });
+        if recorded.await? { Ok(()) } else { Err(lost()) }
+    }
+
+    /// The input and the mask, from our own blobs.
+    async fn request(&self) -> Result<EditRequest, Stop> {
+        let spec = &self.call.spec;
+        let image = self.picture(spec.image_hash).await?;
+        let mask = match spec.mask_hash {
+            Some(hash) => Some(self.picture(hash).await?),
+            None => None,
+        };
+        let spec = EditSpec {
+            edit_type: spec.edit_type.clone(),
+            prompt: spec.prompt.clone(),
+            model: spec.model.clone(),
+            params: spec.params.clone(),
+            mask: mask.as_ref().map(Picture::measure),
+        };
+        Ok(EditRequest { spec, image, mask })
+    }
+
+    async fn picture(&self, hash: retouch_shared::key::Digest32) -> Result<Picture, Stop> {
+        let bytes = match self.app.blobs.get(hash).await {
+            Ok(bytes) => bytes,
+            Err(BlobError::Unavailable(error)) => {
+                return Err(self.again(false, &error, Duration::from_secs(5)).await);
+            }
+            Err(error @ (BlobError::Missing(_) | BlobError::Corrupt(_))) => {
+                let message =
+                    format!("the input {hash} is gone from the blob store ({error}); send the task again");
+                return Err(self.fail("input_missing", &message, false).await);
+            }
+        };
+        match media::inspect(&bytes) {
+            Ok(media) => Ok(Picture { bytes, media }),
+            Err(error) => Err(self.fail(error.code(), &error.to_string(), false).await),
+        }
+    }
+
+    /// A submit that was not accepted, by class.
+    async fn not_accepted(&self, error: EditError, pass: Pass) -> Result<Next, Stop> {
+        let text = error.to_string();
+        match error {
+            EditError::NotSent(_) | EditError::Unavailable(_) if self.call.attempts + 1 >= MAX_ATTEMPTS => {
+                let text = format!("given up after {MAX_ATTEMPTS} attempts: {text}");
+                Ok(Next::End(self.fail("unavailable", &text, false).await))
+            }
+            EditError::NotSent(_) | EditError::Unavailable(_) => {
+                Ok(Next::End(self.again(true, &text, rung(self.call.attempts)).await))
+            }
+            EditError::RateLimited { retry_after, .. } => {
+                let pause = slow_down(pass, retry_after);
+                tracing::info!(lane = self.call.spec.lane, ?pause, error = text, "slowing the lane down");
+                self.retract().await?;
+                self.step(self.app.store.throttle_lane(&self.call.spec.lane, pause)).await?;
+                Ok(Next::SendAgain)
+            }
+            EditError::Blocked { code, message } => {
+                // The lane first: freed, the call would be sent by the next replica all the same.
+                self.block(ClosedBy::Submit, &code, &message, pass.probes).await;
+                self.retract().await?;
+                Ok(Next::SendAgain)
+            }
+            EditError::Ambiguous(_) => self.resolve(&text).await.map(Next::End),
+            EditError::Unbilled { tries, .. } if self.call.attempts + 1 < tries => {
+                self.lane_works(pass).await;
+                Ok(Next::End(self.again(true, &text, rung(self.call.attempts)).await))
+            }
+            EditError::Unbilled { code, message, .. } | EditError::Rejected { code, message } => {
+                self.lane_works(pass).await;
+                Ok(Next::End(self.fail(&code, &message, false).await))
+            }
+        }
+    }
+
+    /// submitting → claimed: it was certainly not accepted.
+    async fn retract(&self) -> Result<(), Stop> {
+        let (store, lease) = (&self.app.store, self.call.lease);
+        let retracted =
+            self.insist(|| store.retract_submit(lease).map_err(|error| error.to_string()).boxed());
+        if retracted.await? { Ok(()) } else { Err(lost()) }
+    }
+
+    /// Sent, and nobody knows whether it was accepted: never blindly again.
+    pub(super) async fn resolve(&self, why: &str) -> Result<Outcome, Stop> {
+        let why = clipped(why);
+        let (store, lease) = (&self.app.store, self.call.lease);
+        let free = self.call.spec.price.micros == 0;
+        let policy = self.app.settings.on_ambiguous;
+        tracing::warn!(why, free, ?policy, "ambiguous");
+        match policy {
+            OnAmbiguous::Hold if !free => {
+                self.step(store.count_ambiguous(lease, false, why)).await?;
+                let message = format!(
+                    "it may have been paid: {why}; look at the provider's account, then retry or discard it"
+                );
+                Ok(self.fail("ambiguous", &message, true).await)
+            }
+            OnAmbiguous::Hold | OnAmbiguous::Retry => {
+                if self.call.attempts + 1 >= MAX_ATTEMPTS {
+                    let text = format!("given up after {MAX_ATTEMPTS} attempts: {why}");
+                    return Ok(self.fail("ambiguous", &text, true).await);
+                }
+                // What costs nothing cannot be paid twice.
+                if !self.step(store.count_ambiguous(lease, !free, why)).await? {
+                    return Ok(lost());
+                }
+                Ok(self.again(true, why, Duration::from_secs(1)).await)
+            }
+        }
+    }
+}
