@@ -389,6 +389,11 @@ async fn a_paused_lane_takes_no_calls_until_it_is_resumed(db: Fixture) {
     assert!(store.resume_lane(LANE).await.unwrap());
     let Admission::Admitted(pass) = ask(&store, leases[1]).await else { panic!("not admitted") };
     assert!(pass.probe);
+    // Nor one who starts a worker with another key.
+    assert!(store.retract_submit(leases[1]).await.unwrap());
+    store.block_lane(LANE, &bad_key(ClosedBy::Submit, LONG)).await.unwrap();
+    store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
+    assert!(begin(&store, leases[1]).await);
     assert!(!store.pause_lane("nowhere").await.unwrap());
     assert!(!store.resume_lane("nowhere").await.unwrap());
 }

@@ -12,6 +12,7 @@ use crate::config::Settings;
 
 mod edit;
 mod inputs;
+mod lanes;
 mod logging;
 mod migrate;
 mod output;
@@ -40,6 +41,7 @@ enum Command {
     Worker(worker::RunWorker),
     Submit(submit::Submit),
     Task(task::ShowTask),
+    Lanes(lanes::Lanes),
     Migrate(migrate::Migrate),
     Schema(schema::PrintSchema),
 }
@@ -123,6 +125,7 @@ async fn run(args: Args) -> Result<Ending, Failure> {
         Command::Worker(worker) => worker.run(settings()?).await,
         Command::Submit(submit) => submit.run(settings()?, json).await,
         Command::Task(task) => task.run(&settings()?, json).await,
+        Command::Lanes(lanes) => lanes.run(&settings()?, json).await,
         Command::Migrate(migrate) => {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
         }

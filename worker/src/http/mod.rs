@@ -69,6 +69,12 @@ async fn readyz(State(served): State<Served>) -> Response {
         parts.insert(format!("queue {}", consumed.queue), part(state));
     }
     let ready = parts.values().all(|part| part == "ok");
+    // A lane that takes no calls is no fault of this replica, which can still do everything else; people see why here.
+    for lane in served.app.store.lanes().await.unwrap_or_default() {
+        let state =
+            lane.closed.map(|closure| format!("takes no calls: {}: {}", closure.code, closure.message));
+        parts.insert(format!("lane {}", lane.name), part(state.map_or(Ok(()), Err)));
+    }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Value::Object(parts))).into_response()
 }

@@ -55,6 +55,15 @@ impl AllowHosts {
         }
     }
 
+    /// What either lists.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.names.extend(other.names);
+        self.suffixes.extend(other.suffixes);
+        self.networks.extend(other.networks);
+        self
+    }
+
     fn lists_name(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let under = |suffix: &String| name.len() > suffix.len() && name.ends_with(suffix);
@@ -272,6 +281,15 @@ mod tests {
         ] {
             assert_eq!(allow.lists(&Host::Domain(name)), listed, "{name}");
         }
+    }
+
+    #[test]
+    fn two_lists_together_list_what_either_does() {
+        let both = allow("a.example, 10.0.0.1").and(allow("*.b.example"));
+        for (name, listed) in [("a.example", true), ("x.b.example", true), ("b.example", false)] {
+            assert_eq!(both.lists(&Host::Domain(name)), listed, "{name}");
+        }
+        assert!(both.lists(&Host::Ipv4([10, 0, 0, 1].into())));
     }
 
     #[test]

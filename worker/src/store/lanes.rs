@@ -195,7 +195,8 @@ fn budget_spent(lane: &LaneRow, price: &Money) -> Option<Closure> {
 }
 
 impl Store {
-    /// Makes a lane known, with its limits over all replicas; the last word counts.
+    /// Makes a lane known, with its limits over all replicas; the last word counts. A blocked one may be tried at once: whoever
+    /// starts a worker has perhaps mended the key.
     ///
     /// # Errors
     /// See [`StoreError`].

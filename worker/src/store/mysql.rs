@@ -120,7 +120,8 @@ static SQL: Statements = Statements {
     declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, updated_at) \
         VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(3)) \
         ON DUPLICATE KEY UPDATE max_in_flight = VALUES(max_in_flight), submit_interval_ms = VALUES(submit_interval_ms), \
-            budget_micros = VALUES(budget_micros), currency = COALESCE(VALUES(currency), lanes.currency), updated_at = UTC_TIMESTAMP(3)",
+            budget_micros = VALUES(budget_micros), currency = COALESCE(VALUES(currency), lanes.currency), \
+            probe_at = IF(lanes.blocked_by IN ('submit', 'poll'), UTC_TIMESTAMP(3), lanes.probe_at), updated_at = UTC_TIMESTAMP(3)",
     // `spent_micros` before `spent_on`: MySQL sees the columns that it has assigned already.
     take_place: "UPDATE lanes SET spent_micros = IF(spent_on = UTC_DATE(), spent_micros, 0) + ?, currency = ?, spent_on = UTC_DATE(), \
             next_submit_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \

@@ -79,7 +79,8 @@ static SQL: Statements = Statements {
     declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, updated_at) \
         VALUES (?, ?, ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
         ON CONFLICT (name) DO UPDATE SET max_in_flight = excluded.max_in_flight, submit_interval_ms = excluded.submit_interval_ms, \
-            budget_micros = excluded.budget_micros, currency = coalesce(excluded.currency, lanes.currency), updated_at = excluded.updated_at",
+            budget_micros = excluded.budget_micros, currency = coalesce(excluded.currency, lanes.currency), \
+            probe_at = iif(lanes.blocked_by IN ('submit', 'poll'), strftime('%Y-%m-%d %H:%M:%f', 'now'), lanes.probe_at), updated_at = excluded.updated_at",
     take_place: "UPDATE lanes SET spent_micros = iif(spent_on = date('now'), spent_micros, 0) + ?, currency = ?, spent_on = date('now'), \
             next_submit_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             probe_at = iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), probe_at), \

@@ -1,0 +1,218 @@
+//! `retouch lanes`: what each provider account and model may do, what it is doing, and why it is not.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use retouch_shared::event::decimal;
+use serde::Serialize;
+
+use super::say::say;
+use super::{Ending, Failure};
+use crate::app::open_store;
+use crate::config::Settings;
+use crate::store::{ClosedBy, LaneView, Store};
+
+/// Show the lanes, or stop and start one
+///
+/// A lane is one provider account and model, with its limits over all replicas. A lane that is blocked keeps its edits
+/// queued, tries again now and then, and goes on by itself; `resume` lets it try at once.
+///
+/// Example: retouch lanes pause dashscope.wanx2.1-imageedit
+#[derive(Debug, Args)]
+pub(super) struct Lanes {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Show them (the default)
+    List,
+    /// Stop a lane: no replica sends a call on it until it is resumed; what is under way is finished
+    Pause {
+        /// The lane's name
+        name: String,
+    },
+    /// End a pause, and let a blocked lane try again at once
+    Resume {
+        /// The lane's name
+        name: String,
+    },
+}
+
+/// A lane in `--json`. Money is decimal text, times are in milliseconds.
+#[derive(Debug, Serialize)]
+struct Shown {
+    name: String,
+    state: &'static str,
+    code: Option<String>,
+    message: Option<String>,
+    probe_in_ms: Option<u64>,
+    throttled_for_ms: Option<u64>,
+    queued: u64,
+    in_flight: u64,
+    oldest_ms: Option<u64>,
+    max_in_flight: Option<u32>,
+    submit_interval_ms: Option<u64>,
+    daily_budget: Option<String>,
+    spent_today: String,
+    currency: Option<String>,
+}
+
+impl Lanes {
+    pub(super) async fn run(self, settings: &Settings, json: bool) -> Result<Ending, Failure> {
+        let store = open_store(settings).await.map_err(Failure::Unreachable)?;
+        let done = self.act(&store).await;
+        let lanes = store.lanes().await.map_err(Failure::unreachable);
+        store.close().await;
+        done?;
+        print(&lanes?, json);
+        Ok(Ending::Done)
+    }
+
+    async fn act(&self, store: &Store) -> Result<(), Failure> {
+        let (found, name) = match &self.what {
+            None | Some(What::List) => return Ok(()),
+            Some(What::Pause { name }) => (store.pause_lane(name).await, name),
+            Some(What::Resume { name }) => (store.resume_lane(name).await, name),
+        };
+        if found.map_err(Failure::unreachable)? {
+            return Ok(());
+        }
+        let lanes = store.lanes().await.map_err(Failure::unreachable)?;
+        let known: Vec<_> = lanes.into_iter().map(|lane| lane.name).collect();
+        let known = if known.is_empty() {
+            "there is none yet: a worker makes its lanes known when it starts".to_owned()
+        } else {
+            format!("there are {}", known.join(", "))
+        };
+        Err(Failure::Usage(anyhow!("no lane {name:?}; {known}")))
+    }
+}
+
+fn print(lanes: &[LaneView], json: bool) {
+    let shown: Vec<Shown> = lanes.iter().map(Shown::of).collect();
+    if json {
+        // Plain data always serialises.
+        say(serde_json::to_string_pretty(&shown).unwrap_or_default());
+        return;
+    }
+    if shown.is_empty() {
+        say("no lanes yet: a worker makes its lanes known when it starts");
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "lane",
+        "state",
+        "queued",
+        "in flight",
+        "at most",
+        "submits",
+        "spent today",
+        "daily budget",
+    ]);
+    for lane in &shown {
+        table.add_row(lane.cells());
+    }
+    say(table);
+    for lane in &shown {
+        if let Some(message) = &lane.message {
+            say(format!("{} is {}: {message}{}", lane.name, lane.state, lane.next_try()));
+        }
+    }
+}
+
+impl Shown {
+    fn of(lane: &LaneView) -> Self {
+        let LaneView {
+            name,
+            policy,
+            closed,
+            throttled_for,
+            spent_micros,
+            currency,
+            queued,
+            in_flight,
+            oldest,
+        } = lane.clone();
+        let state = match closed.as_ref().map(|closure| closure.by) {
+            None if throttled_for.is_some() => "slowed down",
+            None => "open",
+            Some(ClosedBy::Submit | ClosedBy::Poll) => "blocked",
+            Some(ClosedBy::Budget) => "budget spent",
+            Some(ClosedBy::Pause) => "paused",
+        };
+        Self {
+            name,
+            state,
+            code: closed.as_ref().map(|closure| closure.code.clone()),
+            message: closed.as_ref().map(|closure| match closure.by {
+                ClosedBy::Submit | ClosedBy::Poll => format!("{}: {}", closure.code, closure.message),
+                ClosedBy::Budget | ClosedBy::Pause => closure.message.clone(),
+            }),
+            probe_in_ms: closed.and_then(|closure| closure.probe_in).map(millis),
+            throttled_for_ms: throttled_for.map(millis),
+            queued,
+            in_flight,
+            oldest_ms: oldest.map(millis),
+            max_in_flight: policy.max_in_flight,
+            submit_interval_ms: policy.submit_interval.map(millis),
+            daily_budget: policy.daily_budget.map(|budget| decimal(budget.micros)),
+            spent_today: decimal(spent_micros),
+            currency,
+        }
+    }
+
+    fn cells(&self) -> [String; 8] {
+        let none = || "–".to_owned();
+        let money = |amount: &str| match &self.currency {
+            Some(currency) => format!("{amount} {currency}"),
+            None => amount.to_owned(),
+        };
+        [
+            self.name.clone(),
+            self.state.to_owned(),
+            self.queued.to_string(),
+            self.in_flight.to_string(),
+            self.max_in_flight.map_or_else(none, |most| most.to_string()),
+            self.submit_interval_ms.map_or_else(none, pace),
+            money(&self.spent_today),
+            self.daily_budget.as_deref().map_or_else(none, money),
+        ]
+    }
+
+    fn next_try(&self) -> String {
+        self.probe_in_ms
+            .map_or_else(String::new, |millis| format!(" (next try in {} s)", millis.div_ceil(1000)))
+    }
+}
+
+/// Submits as people speak of them: so many a second or a minute.
+fn pace(interval_ms: u64) -> String {
+    // Only for the eye; limits are counted in whole milliseconds.
+    #[expect(clippy::cast_precision_loss, reason = "an interval is far below 2^52 milliseconds")]
+    let per_second = 1000.0 / interval_ms.max(1) as f64;
+    let (count, of) = if per_second >= 1.0 { (per_second, "s") } else { (per_second * 60.0, "min") };
+    format!("{}/{of}", (count * 100.0).round() / 100.0)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_reads_as_people_say_it() {
+        for (interval, text) in [(500, "2/s"), (200, "5/s"), (30_000, "2/min"), (1000, "1/s"), (333, "3/s")] {
+            assert_eq!(pace(interval), text);
+        }
+    }
+}
