@@ -21,5 +21,6 @@ pub mod proxy;
 pub mod python;
 pub mod services;
 pub mod site;
+pub mod stand_in;
 pub mod tasks;
 pub mod wait;

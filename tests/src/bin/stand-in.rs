@@ -1,0 +1,30 @@
+//! `stand-in [--port PORT]` serves the provider stand-in until it is stopped, for a person who wants to try the worker or a
+//! client without paying. It prints its base URLs; `/stand-in/` has the ledger, the settings and the faults.
+
+// The messages are what this program is for.
+#![allow(clippy::print_stdout)]
+
+use anyhow::{Context, Result, bail};
+use retouch_tests::stand_in::StandIn;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let port = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => 0,
+        ["--port", port] => port.parse().context("--port")?,
+        _ => bail!("usage: stand-in [--port PORT]"),
+    };
+    let mut stopped = signal(SignalKind::terminate())?;
+    let provider = StandIn::start_on(port).await;
+    println!("export DASHSCOPE_BASE_URL={}", provider.dashscope_url());
+    println!("export OPENAI_BASE_URL={}", provider.openai_url());
+    println!("export DASHSCOPE_API_KEY={key} OPENAI_API_KEY={key}", key = StandIn::KEY);
+    println!("# the books: curl -s http://{}/stand-in/ledger", provider.address());
+    tokio::select! {
+        _ = stopped.recv() => {}
+        done = tokio::signal::ctrl_c() => done?,
+    }
+    Ok(())
+}
