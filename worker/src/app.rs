@@ -1,4 +1,4 @@
-//! What every stage works with: the ports, the routes, and who we are.
+//! What every stage works with: the ports, the settings, and who we are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +9,9 @@ use url::Url;
 
 use crate::blobs::{self, Blobs};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
-use crate::config::{BrokerChoice, Settings};
+use crate::config::{BrokerChoice, EditorSettings, LaneLimits, Settings};
 use crate::delay::{Backoff, Pace};
 use crate::editor::{Editor, local::LocalEditor};
-use crate::routes::Routes;
 use crate::sources::Sources;
 use crate::sources::fetch::{FetchLimits, Fetcher};
 use crate::store::{DatabaseLocation, SchemaState, Store};
@@ -39,8 +38,6 @@ pub struct App {
     pub fetcher: Fetcher,
     /// By kind.
     pub editors: Editors,
-    /// By edit type.
-    pub routes: Routes,
     /// Unique to this process: the owner of its leases.
     pub owner: String,
     /// Cancelled when it is time to stop.
@@ -59,7 +56,7 @@ impl App {
         let broker = open_broker(&settings, &store).await?;
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
-        let (editors, routes) = editors_and_routes(&settings)?;
+        let editors = editors(&settings.offer.editors)?;
         Ok(Arc::new(Self {
             sources: Sources::new(fetcher.clone(), blobs.clone()),
             fetcher,
@@ -67,7 +64,6 @@ impl App {
             broker,
             blobs,
             editors,
-            routes,
             owner: format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple()),
             shutdown: CancellationToken::new(),
             settings,
@@ -82,8 +78,7 @@ impl App {
         let lanes = self.lanes();
         self.declare_queues(&lanes).await?;
         for lane in &lanes {
-            let limits = self.settings.lanes.get(lane).copied().unwrap_or_default();
-            self.store.declare_lane(lane, limits.max_in_flight).await?;
+            self.store.declare_lane(lane, self.lane_limits(lane).max_in_flight).await?;
         }
         Ok(())
     }
@@ -102,21 +97,28 @@ impl App {
         self.broker.declare(lanes).await
     }
 
-    /// The lanes that routes lead to.
+    /// The lanes that this worker serves, by name.
     pub fn lanes(&self) -> Vec<String> {
-        let mut lanes: Vec<String> = self.routes.iter().map(|route| route.lane.clone()).collect();
-        lanes.sort();
-        lanes.dedup();
-        lanes
+        self.settings.offer.served_lanes()
+    }
+
+    /// A lane's limits, as decided.
+    pub fn lane_limits(&self, lane: &str) -> LaneLimits {
+        self.settings.offer.lanes.limits(lane)
     }
 
     /// Calls at a time on a lane in this process; also the prefetch of its queue.
     pub fn lane_concurrency(&self, lane: &str) -> u16 {
-        let given = self.settings.lanes.get(lane).and_then(|limits| limits.concurrency);
-        let cores =
-            std::thread::available_parallelism().map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(2));
+        let limits = self.lane_limits(lane);
+        if let Some(given) = limits.concurrency {
+            return given.max(1);
+        }
         // Local edits need a core each; a paid call mostly waits.
-        given.unwrap_or(if lane == "local" { cores } else { 16 }).max(1)
+        if lane == "local" {
+            let cores = std::thread::available_parallelism();
+            return cores.map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+        }
+        limits.max_in_flight.map_or(16, |most| u16::try_from(most).unwrap_or(u16::MAX)).max(1)
     }
 
     /// A result reference as a URL for people and producers.
@@ -128,17 +130,6 @@ impl App {
 /// A result reference against a public base.
 pub fn resolve(base: &Url, reference: &str) -> String {
     blobs::resolve(base, reference)
-}
-
-/// The editors that the settings give, and the routes that lead to them.
-///
-/// # Errors
-/// One sentence that names the route and the fix.
-pub fn editors_and_routes(settings: &Settings) -> Result<(Editors, Routes)> {
-    let editors = editors(settings);
-    let kinds: Vec<&'static str> = editors.keys().copied().collect();
-    let routes = Routes::new(&settings.routes, &kinds)?;
-    Ok((editors, routes))
 }
 
 /// Opens the database, whatever its schema is.
@@ -177,7 +168,7 @@ async fn open_broker(settings: &Settings, store: &Store) -> Result<Arc<dyn Broke
     }
 }
 
-fn editors(settings: &Settings) -> Editors {
+fn editors(settings: &EditorSettings) -> Result<Editors> {
     let mut editors: Vec<Arc<dyn Editor>> = vec![Arc::new(LocalEditor)];
     #[cfg(feature = "double")]
     if let Some(folder) = &settings.double {
@@ -185,5 +176,5 @@ fn editors(settings: &Settings) -> Editors {
     }
     #[cfg(not(feature = "double"))]
     let _ = settings;
-    editors.drain(..).map(|editor| (editor.kind(), editor)).collect()
+    Ok(editors.drain(..).map(|editor| (editor.kind(), editor)).collect())
 }

@@ -14,6 +14,7 @@ mod http;
 mod intake;
 mod lease;
 pub mod media;
+pub mod models;
 mod outcome;
 pub mod routes;
 pub mod sources;

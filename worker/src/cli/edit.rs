@@ -95,12 +95,13 @@ fn refuse_what_cannot_work(
     mask: Option<&Input>,
 ) -> Result<(), Failure> {
     let usage = |error: String| Failure::Usage(anyhow::anyhow!(error));
-    let route = app.routes.resolve(&task.edit_type, task.model.as_deref());
+    let route = app.settings.offer.resolve(&task.edit_type, task.model.as_deref());
     let route = route.map_err(|error| usage(error.message))?;
-    let Some(editor) = app.editors.get(route.editor.as_str()) else { return Ok(()) };
+    let prompt = route.effective_prompt(&task.prompt).map_err(|error| usage(error.message))?;
+    let Some(editor) = app.editors.get(route.editor.name) else { return Ok(()) };
     let spec = EditSpec {
         edit_type: task.edit_type.clone(),
-        prompt: task.prompt.clone(),
+        prompt,
         model: route.model,
         params: task.params.clone().with_defaults(&route.params),
         mask: match mask.map(measure) {
