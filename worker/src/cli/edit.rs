@@ -13,7 +13,7 @@ use retouch_shared::key::Digest32;
 use retouch_shared::task::Task;
 use retouch_shared::wire::{ImageRef, TaskMessage};
 
-use super::inputs::{EditArgs, Input, local_edit_types, local_edit_types_and_params};
+use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params};
 use super::output::OutputFolder;
 use super::report::{Report, ReportImage};
 use super::signals::Signals;
@@ -35,7 +35,7 @@ use crate::worker::Worker;
 ///
 /// Example: retouch edit examples/photos --type sketch --out sketches
 #[derive(Debug, Args)]
-#[command(after_help = local_edit_types(), after_long_help = local_edit_types_and_params())]
+#[command(after_help = edit_types(), after_long_help = edit_types_and_params())]
 pub(super) struct Edit {
     #[command(flatten)]
     edit: EditArgs,

@@ -1,7 +1,7 @@
 //! `retouch routes`: what each edit type does, costs and waits for, and who said so.
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, Width};
 use retouch_shared::event::decimal;
 use retouch_shared::task::Params;
 use serde::Serialize;
@@ -329,7 +329,8 @@ fn named(values: &[(&str, Origin)]) -> String {
 
 fn table<const N: usize>(names: [&str; N], rows: impl Iterator<Item = [String; N]>) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    // Sixty rows with a line after each would be read by nobody.
+    table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(names).add_rows(rows);
     for column in table.column_iter_mut() {

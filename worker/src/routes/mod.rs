@@ -108,22 +108,22 @@ impl Route {
     /// The prompt that goes to the provider and into the edit key, normalised, for a task's normalised one.
     ///
     /// # Errors
-    /// `prompt_required`, or `invalid_prompt` where the whole is too long.
+    /// `invalid_prompt`: it needs one, or the whole is too long.
     pub fn effective_prompt(&self, given: &str) -> Result<String, ImageError> {
-        let refused = |code: &str, message| ImageError { code: code.to_owned(), message };
+        let refused = |message| ImageError { code: "invalid_prompt".to_owned(), message };
         if !self.prompt.contains(PLACE) {
             return Ok(if given.is_empty() { self.prompt.clone() } else { given.to_owned() });
         }
         if given.is_empty() {
             let message = format!("prompt: {} needs one: say in words what is wanted", self.edit_type);
-            return Err(refused("prompt_required", message));
+            return Err(refused(message));
         }
         let prompt = normalise_prompt(&self.prompt.replace(PLACE, given));
         let chars = prompt.chars().count();
         if chars > MAX_PROMPT_CHARS {
             let message =
                 format!("prompt: has {chars} characters with the route's own; at most {MAX_PROMPT_CHARS}");
-            return Err(refused("invalid_prompt", message));
+            return Err(refused(message));
         }
         Ok(prompt)
     }
