@@ -9,12 +9,14 @@ use url::Url;
 
 use crate::blobs::{self, Blobs};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
-use crate::config::{BrokerChoice, EditorSettings, LaneLimits, Settings};
+use crate::config::{BrokerChoice, LaneLimits, Settings};
 use crate::delay::{Backoff, Pace};
-use crate::editor::{Editor, local::LocalEditor};
+use crate::editor::Editor;
 use crate::sources::Sources;
 use crate::sources::fetch::{FetchLimits, Fetcher};
 use crate::store::{DatabaseLocation, SchemaState, Store};
+
+mod editors;
 
 /// The editors by provider kind.
 pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;
@@ -56,7 +58,7 @@ impl App {
         let broker = open_broker(&settings, &store).await?;
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
-        let editors = editors(&settings.offer.editors)?;
+        let editors = editors::open(&settings)?;
         Ok(Arc::new(Self {
             sources: Sources::new(fetcher.clone(), blobs.clone()),
             fetcher,
@@ -166,15 +168,4 @@ async fn open_broker(settings: &Settings, store: &Store) -> Result<Arc<dyn Broke
         (BrokerChoice::Embedded, Some(pool)) => Ok(Arc::new(Embedded::beside(&pool).await?)),
         (BrokerChoice::Embedded, None) => bail!("AMQP_URL must be set when DATABASE_URL is not SQLite"),
     }
-}
-
-fn editors(settings: &EditorSettings) -> Result<Editors> {
-    let mut editors: Vec<Arc<dyn Editor>> = vec![Arc::new(LocalEditor)];
-    #[cfg(feature = "double")]
-    if let Some(folder) = &settings.double {
-        editors.push(Arc::new(crate::editor::double::Double::new(folder.clone())));
-    }
-    #[cfg(not(feature = "double"))]
-    let _ = settings;
-    Ok(editors.drain(..).map(|editor| (editor.kind(), editor)).collect())
 }

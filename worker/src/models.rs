@@ -12,7 +12,7 @@ use retouch_shared::event::micros;
 use retouch_shared::key::Digest32;
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{KnownModel, local};
+use crate::editor::{KnownModel, local, openai};
 use crate::store::Money;
 
 /// The currency of what costs nothing.
@@ -86,10 +86,6 @@ fn dashscope_models() -> &'static [KnownModel] {
     ]
 }
 
-const fn openai_models() -> &'static [KnownModel] {
-    &[]
-}
-
 /// Every provider kind that this program knows, whether it has a key here or not.
 pub const EDITORS: &[EditorKind] = &[
     EditorKind {
@@ -109,12 +105,12 @@ pub const EDITORS: &[EditorKind] = &[
         known: || &[LOCAL],
     },
     EditorKind {
-        name: "openai",
+        name: openai::KIND,
         needs: Some("OPENAI_API_KEY"),
         paid: true,
         currency: "USD",
         styles: &["edits"],
-        known: openai_models,
+        known: openai::known_models,
     },
     #[cfg(feature = "double")]
     EditorKind {

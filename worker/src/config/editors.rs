@@ -38,7 +38,7 @@ struct RawDashscope {
     input: PictureInput,
     poll_seconds: Option<f64>,
     timeout_seconds: Option<f64>,
-    result_hosts: Option<Vec<String>>,
+    result_hosts: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -46,7 +46,7 @@ struct RawDashscope {
 struct RawOpenai {
     base_url: Option<String>,
     timeout_seconds: Option<f64>,
-    result_hosts: Option<Vec<String>>,
+    result_hosts: Vec<String>,
 }
 
 /// How a picture gets to DashScope.
@@ -77,8 +77,8 @@ pub struct DashscopeSettings {
     pub poll: Option<Duration>,
     /// For one exchange.
     pub timeout: Option<Duration>,
-    /// The hosts that results may be on.
-    pub result_hosts: Option<AllowHosts>,
+    /// More hosts that results may be on.
+    pub result_hosts: Vec<String>,
 }
 
 /// `[editors.openai]`; what is `None` is the adapter's to choose.
@@ -90,8 +90,8 @@ pub struct OpenaiSettings {
     pub base_url: Option<Url>,
     /// For one exchange.
     pub timeout: Option<Duration>,
-    /// The hosts that results may be on, for a gateway that answers with URLs.
-    pub result_hosts: Option<AllowHosts>,
+    /// More hosts that results may be on, for a gateway that answers with URLs.
+    pub result_hosts: Vec<String>,
 }
 
 /// What is set for the providers.
@@ -224,11 +224,10 @@ fn seconds(place: &str, field: &str, given: Option<f64>) -> Result<Option<Durati
     Ok(Some(Duration::from_secs_f64(seconds)))
 }
 
-fn hosts(place: &str, given: Option<Vec<String>>) -> Result<Option<AllowHosts>> {
-    let Some(hosts) = given else { return Ok(None) };
-    ensure!(!hosts.is_empty(), "{place}: result_hosts must name a host; leave it out for the provider's own");
-    let hosts = hosts.join(",").parse::<AllowHosts>();
-    hosts.map(Some).with_context(|| format!("{place}: result_hosts"))
+/// Beside the provider's own, which the adapter knows.
+fn hosts(place: &str, given: Vec<String>) -> Result<Vec<String>> {
+    given.join(",").parse::<AllowHosts>().with_context(|| format!("{place}: result_hosts"))?;
+    Ok(given)
 }
 
 #[cfg(test)]
