@@ -149,7 +149,7 @@ async fn a_file_of_settings_that_cannot_work_is_refused_with_the_place_in_it() {
             "retouch.toml: databse_url: unknown field: found `databse_url`, expected `one of `database_url`",
         ),
         ("[lanes.local]\nspeed = 1", "retouch.toml: lanes.local.speed: unknown field: found `speed`"),
-        ("[lanes.local]\nconcurrency = 0", "[lanes.local]: concurrency and max_in_flight must be 1 or more"),
+        ("[lanes.local]\nconcurrency = 0", "[lanes.local]: concurrency must be 1 or more"),
         ("[lanes.'a b']\nconcurrency = 1", "[lanes.a b]: a lane's name is"),
         (
             "[routes.blur]\neditor = 'dashcope'\nmodel = 'x'",

@@ -42,4 +42,5 @@ mod flow_scale;
 mod flow_shutdown;
 mod harness;
 mod producers;
+mod routes;
 mod store_conformance;

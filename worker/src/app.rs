@@ -1,4 +1,4 @@
-//! What every stage works with: the ports, the routes, and who we are.
+//! What every stage works with: the ports, the settings, and who we are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +10,15 @@ use url::Url;
 
 use crate::blobs::{self, Blobs};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
-use crate::config::{BrokerChoice, Settings};
+use crate::config::{BrokerChoice, LaneLimits, Settings};
 use crate::delay::{Backoff, Pace};
-use crate::editor::{Editor, local::LocalEditor};
+use crate::editor::Editor;
 use crate::lanes::Gates;
-use crate::routes::Routes;
 use crate::sources::Sources;
 use crate::sources::fetch::{FetchLimits, Fetcher};
 use crate::store::{DatabaseLocation, LanePolicy, SchemaState, Store};
+
+mod editors;
 
 /// The editors by provider kind.
 pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;
@@ -41,8 +42,6 @@ pub struct App {
     pub results: Fetcher,
     /// By kind.
     pub editors: Editors,
-    /// By edit type.
-    pub routes: Routes,
     /// Unique to this process: the owner of its leases.
     pub owner: String,
     /// Where calls wait for their lanes.
@@ -71,7 +70,7 @@ impl App {
         let broker = open_broker(&settings, &store).await?;
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
-        let (editors, routes) = editors_and_routes(&settings)?;
+        let editors = editors::open(&settings)?;
         Ok(Arc::new(Self {
             sources: Sources::new(fetcher, blobs.clone()),
             results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,
@@ -80,7 +79,6 @@ impl App {
             broker,
             blobs,
             editors,
-            routes,
             owner: format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple()),
             shutdown: CancellationToken::new(),
             settings,
@@ -95,9 +93,7 @@ impl App {
         let lanes = self.lanes();
         self.declare_queues(&lanes).await?;
         for lane in &lanes {
-            let limits = self.settings.lanes.get(lane).copied().unwrap_or_default();
-            let policy = LanePolicy { max_in_flight: limits.max_in_flight, ..LanePolicy::default() };
-            self.store.declare_lane(lane, &policy).await?;
+            self.store.declare_lane(lane, &policy(self.lane_limits(lane))).await?;
         }
         Ok(())
     }
@@ -116,21 +112,28 @@ impl App {
         self.broker.declare(lanes).await
     }
 
-    /// The lanes that routes lead to.
+    /// The lanes that this worker serves, by name.
     pub fn lanes(&self) -> Vec<String> {
-        let mut lanes: Vec<String> = self.routes.iter().map(|route| route.lane.clone()).collect();
-        lanes.sort();
-        lanes.dedup();
-        lanes
+        self.settings.offer.served_lanes()
+    }
+
+    /// A lane's limits, as decided.
+    pub fn lane_limits(&self, lane: &str) -> LaneLimits {
+        self.settings.offer.lanes.limits(lane)
     }
 
     /// Calls at a time on a lane in this process; also the prefetch of its queue.
     pub fn lane_concurrency(&self, lane: &str) -> u16 {
-        let given = self.settings.lanes.get(lane).and_then(|limits| limits.concurrency);
-        let cores =
-            std::thread::available_parallelism().map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(2));
+        let limits = self.lane_limits(lane);
+        if let Some(given) = limits.concurrency {
+            return given.max(1);
+        }
         // Local edits need a core each; a paid call mostly waits.
-        given.unwrap_or(if lane == "local" { cores } else { 16 }).max(1)
+        if lane == "local" {
+            let cores = std::thread::available_parallelism();
+            return cores.map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+        }
+        limits.max_in_flight.map_or(16, |most| u16::try_from(most).unwrap_or(u16::MAX)).max(1)
     }
 
     /// A result reference as a URL for people and producers.
@@ -139,20 +142,15 @@ impl App {
     }
 }
 
+/// What the store holds a lane to; `concurrency` is this process's own affair.
+fn policy(limits: LaneLimits) -> LanePolicy {
+    let LaneLimits { concurrency: _, max_in_flight, submit_interval, daily_budget } = limits;
+    LanePolicy { max_in_flight, submit_interval, daily_budget }
+}
+
 /// A result reference against a public base.
 pub fn resolve(base: &Url, reference: &str) -> String {
     blobs::resolve(base, reference)
-}
-
-/// The editors that the settings give, and the routes that lead to them.
-///
-/// # Errors
-/// One sentence that names the route and the fix.
-pub fn editors_and_routes(settings: &Settings) -> Result<(Editors, Routes)> {
-    let editors = editors(settings);
-    let kinds: Vec<&'static str> = editors.keys().copied().collect();
-    let routes = Routes::new(&settings.routes, &kinds)?;
-    Ok((editors, routes))
 }
 
 /// Opens the database, whatever its schema is.
@@ -189,15 +187,4 @@ async fn open_broker(settings: &Settings, store: &Store) -> Result<Arc<dyn Broke
         (BrokerChoice::Embedded, Some(pool)) => Ok(Arc::new(Embedded::beside(&pool).await?)),
         (BrokerChoice::Embedded, None) => bail!("AMQP_URL must be set when DATABASE_URL is not SQLite"),
     }
-}
-
-fn editors(settings: &Settings) -> Editors {
-    let mut editors: Vec<Arc<dyn Editor>> = vec![Arc::new(LocalEditor)];
-    #[cfg(feature = "double")]
-    if let Some(folder) = &settings.double {
-        editors.push(Arc::new(crate::editor::double::Double::new(folder.clone())));
-    }
-    #[cfg(not(feature = "double"))]
-    let _ = settings;
-    editors.drain(..).map(|editor| (editor.kind(), editor)).collect()
 }

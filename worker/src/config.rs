@@ -1,7 +1,6 @@
 //! Settings: from the environment, then `retouch.toml`, then defaults. A choice of backend is an enum that carries
 //! its own fields, so that a mix that cannot work is refused here, in one sentence, and nowhere else.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,12 +10,18 @@ use retouch_shared::topology::{DEFAULT_NAMESPACE, Topology};
 use serde::Deserialize;
 use url::Url;
 
-use self::read::Raw;
+pub use self::editors::{DashscopeSettings, EditorSettings, OpenaiSettings, PictureInput};
+use self::editors::{Keys, keys};
+pub use self::lanes::{Lane, LaneLimits, Lanes};
+pub use self::offer::Offer;
+use self::read::{Raw, variable};
 use crate::blobs::BlobsLocation;
-use crate::routes::RouteOverride;
 use crate::sources::guard::AllowHosts;
 use crate::store::{DatabaseLocation, PATIENCE};
 
+mod editors;
+mod lanes;
+mod offer;
 mod read;
 
 /// Which broker.
@@ -40,16 +45,6 @@ pub enum OnAmbiguous {
     Retry,
     /// Dead letter `ambiguous`: a person decides.
     Hold,
-}
-
-/// One lane's limits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LaneLimits {
-    /// Calls at a time in one process; also the prefetch.
-    pub concurrency: Option<u16>,
-    /// Calls at a time over all replicas.
-    pub max_in_flight: Option<u32>,
 }
 
 /// The worker's own rhythm.
@@ -90,15 +85,10 @@ pub struct Settings {
     pub topology: Topology,
     /// `RETOUCH_ON_AMBIGUOUS`.
     pub on_ambiguous: OnAmbiguous,
-    /// `[lanes.NAME]` in `retouch.toml`.
-    pub lanes: BTreeMap<String, LaneLimits>,
-    /// `[routes.EDIT_TYPE]` in `retouch.toml`.
-    pub routes: BTreeMap<String, RouteOverride>,
+    /// What can be asked of which provider.
+    pub offer: Offer,
     /// Rhythm.
     pub rhythm: Rhythm,
-    /// The folder of the test double, where it is switched on.
-    #[cfg(feature = "double")]
-    pub double: Option<PathBuf>,
 }
 
 impl Settings {
@@ -107,7 +97,7 @@ impl Settings {
     /// # Errors
     /// One sentence that names the setting and the fix; never a secret.
     pub fn load() -> Result<Self> {
-        Self::decide(Raw::read()?)
+        Self::decide(Raw::read()?, keys(variable)?)
     }
 
     /// Only which database: all that some commands need.
@@ -118,7 +108,16 @@ impl Settings {
         database(Raw::read()?.database_url.as_deref())
     }
 
-    fn decide(raw: Raw) -> Result<Self> {
+    /// Only what can be asked of which provider.
+    ///
+    /// # Errors
+    /// As for [`Settings::load`].
+    pub fn load_offer() -> Result<Offer> {
+        Offer::decide(&mut Raw::read()?, keys(variable)?)
+    }
+
+    fn decide(mut raw: Raw, keys: Keys) -> Result<Self> {
+        let offer = Offer::decide(&mut raw, keys)?;
         let database = database(raw.database_url.as_deref())?;
         let broker = broker(raw.amqp_url, &database)?;
         let blobs = blobs(raw.blobs.as_deref(), &database)?;
@@ -128,11 +127,6 @@ impl Settings {
         let allow_hosts: AllowHosts = allow_hosts.context("RETOUCH_ALLOW_HOSTS")?;
         let topology = Topology::new(raw.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))
             .context("RETOUCH_NAMESPACE")?;
-        for (name, lane) in &raw.lanes {
-            check_lane_name(name)?;
-            let some = lane.concurrency != Some(0) && lane.max_in_flight != Some(0);
-            ensure!(some, "[lanes.{name}]: concurrency and max_in_flight must be 1 or more");
-        }
         ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
         let database_given = raw.database_url.is_some();
         Ok(Self {
@@ -146,8 +140,7 @@ impl Settings {
             allow_hosts,
             topology,
             on_ambiguous: raw.on_ambiguous,
-            lanes: raw.lanes,
-            routes: raw.routes,
+            offer,
             rhythm: Rhythm {
                 intake: raw.intake_concurrency.unwrap_or(16),
                 lease: seconds("LEASE", raw.lease_seconds, 30)?,
@@ -155,8 +148,6 @@ impl Settings {
                 patience: seconds("PATIENCE", raw.patience_seconds, PATIENCE.as_secs())?,
                 grace: seconds("GRACE", raw.grace_seconds, 25)?,
             },
-            #[cfg(feature = "double")]
-            double: raw.double,
         })
     }
 }
@@ -278,12 +269,4 @@ pub fn blobs_url(blobs: &BlobsLocation) -> Result<Url> {
         BlobsLocation::S3 { bucket, prefix } => Ok(Url::parse(&format!("s3://{bucket}/{prefix}"))?),
         BlobsLocation::Memory => Ok(Url::parse("memory:///")?),
     }
-}
-
-/// A lane's name is part of a queue's name.
-fn check_lane_name(name: &str) -> Result<()> {
-    let fits = (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    ensure!(fits, "[lanes.{name}]: a lane's name is 1-64 of [A-Za-z0-9._-]");
-    Ok(())
 }

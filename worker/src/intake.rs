@@ -117,6 +117,8 @@ struct Ready<'a> {
     task: &'a Task,
     route: Route,
     editor: &'a Arc<dyn Editor>,
+    /// The task's with the route's: what the provider is told, and the edit key holds.
+    prompt: String,
     params: Params,
     mask: Option<Loaded>,
 }
@@ -129,13 +131,17 @@ struct Plan {
 }
 
 async fn plan(app: &App, message: &Message, task: &Task) -> Result<Plan, Stop> {
-    let route = match app.routes.resolve(&task.edit_type, task.model.as_deref()) {
+    let route = match app.settings.offer.resolve(&task.edit_type, task.model.as_deref()) {
         Ok(route) => route,
         Err(error) => return Ok(all_failed(task, None, task.params.clone(), &error)),
     };
     let params = task.params.clone().with_defaults(&route.params);
-    let Some(editor) = app.editors.get(route.editor.as_str()) else {
-        let message = format!("the editor {} is not configured on this worker", route.editor);
+    let prompt = match route.effective_prompt(&task.prompt) {
+        Ok(prompt) => prompt,
+        Err(error) => return Ok(all_failed(task, Some(route), params, &error)),
+    };
+    let Some(editor) = app.editors.get(route.editor.name) else {
+        let message = format!("there is no editor {} on this worker", route.editor.name);
         let error = ImageError { code: "no_editor".to_owned(), message };
         return Ok(all_failed(task, Some(route), params, &error));
     };
@@ -151,7 +157,7 @@ async fn plan(app: &App, message: &Message, task: &Task) -> Result<Plan, Stop> {
     };
     let loads: Vec<_> = task.images.iter().map(|source| load(app, message, source).boxed()).collect();
     let pictures: Vec<Picture> = stream::iter(loads).buffered(LOADS).try_collect().await?;
-    let ready = Ready { task, route, editor, params, mask };
+    let ready = Ready { task, route, editor, prompt, params, mask };
     let images = ready.look_up(app, message, pictures).await?;
     Ok(Plan { route: Some(ready.route), params: ready.params, images })
 }
@@ -218,7 +224,7 @@ impl Ready<'_> {
         let loaded = picture.map_err(|error| Box::new(Planned::Failed { image_hash: None, error }))?;
         let spec = EditSpec {
             edit_type: self.task.edit_type.clone(),
-            prompt: self.task.prompt.clone(),
+            prompt: self.prompt.clone(),
             model: self.route.model.clone(),
             params: self.params.clone(),
             mask: self.mask.as_ref().map(Loaded::measure),
@@ -235,12 +241,12 @@ impl Ready<'_> {
     }
 
     fn call(&self, loaded: &Loaded) -> CallSpec {
-        let Self { task, route, params, mask, editor } = self;
+        let Self { task, route, prompt, params, mask, editor } = self;
         let mask_hash = mask.as_ref().map(|mask| mask.hash);
         let identity = EditIdentity {
             image_hash: loaded.hash,
             edit_type: &task.edit_type,
-            prompt: &task.prompt,
+            prompt,
             provider: editor.kind(),
             model: &route.model,
             params,
@@ -251,7 +257,7 @@ impl Ready<'_> {
             edit_key: identity.key(),
             image_hash: loaded.hash,
             edit_type: task.edit_type.clone(),
-            prompt: task.prompt.clone(),
+            prompt: prompt.clone(),
             provider: editor.kind().to_owned(),
             model: route.model.clone(),
             params: params.clone(),
@@ -301,7 +307,7 @@ async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Resu
     };
     let (model, currency) = match plan.route {
         Some(route) => (route.model, route.price.currency),
-        None => (task.model.clone().unwrap_or_default(), crate::routes::NO_CURRENCY.to_owned()),
+        None => (task.model.clone().unwrap_or_default(), crate::models::NO_CURRENCY.to_owned()),
     };
     Ok(NewTask {
         task_id: task.task_id.clone(),

@@ -15,6 +15,7 @@ mod intake;
 mod lanes;
 mod lease;
 pub mod media;
+pub mod models;
 mod outcome;
 pub mod routes;
 pub mod sources;

@@ -13,7 +13,7 @@ use retouch_shared::key::Digest32;
 use retouch_shared::task::Task;
 use retouch_shared::wire::{ImageRef, TaskMessage};
 
-use super::inputs::{EditArgs, Input, local_edit_types, local_edit_types_and_params};
+use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params};
 use super::output::OutputFolder;
 use super::report::{Report, ReportImage};
 use super::signals::Signals;
@@ -35,7 +35,7 @@ use crate::worker::Worker;
 ///
 /// Example: retouch edit examples/photos --type sketch --out sketches
 #[derive(Debug, Args)]
-#[command(after_help = local_edit_types(), after_long_help = local_edit_types_and_params())]
+#[command(after_help = edit_types(), after_long_help = edit_types_and_params())]
 pub(super) struct Edit {
     #[command(flatten)]
     edit: EditArgs,
@@ -95,12 +95,13 @@ fn refuse_what_cannot_work(
     mask: Option<&Input>,
 ) -> Result<(), Failure> {
     let usage = |error: String| Failure::Usage(anyhow::anyhow!(error));
-    let route = app.routes.resolve(&task.edit_type, task.model.as_deref());
+    let route = app.settings.offer.resolve(&task.edit_type, task.model.as_deref());
     let route = route.map_err(|error| usage(error.message))?;
-    let Some(editor) = app.editors.get(route.editor.as_str()) else { return Ok(()) };
+    let prompt = route.effective_prompt(&task.prompt).map_err(|error| usage(error.message))?;
+    let Some(editor) = app.editors.get(route.editor.name) else { return Ok(()) };
     let spec = EditSpec {
         edit_type: task.edit_type.clone(),
-        prompt: task.prompt.clone(),
+        prompt,
         model: route.model,
         params: task.params.clone().with_defaults(&route.params),
         mask: match mask.map(measure) {

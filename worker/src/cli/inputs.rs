@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::output;
 use crate::editor::local::{self, Operation};
+use crate::routes::built_in::provider_edit_types;
 
 /// The edit.
 #[derive(Debug, Args)]
@@ -18,7 +19,7 @@ pub(super) struct EditArgs {
     /// Picture files, folders of pictures (without their subfolders), or http(s) URLs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// What to do, e.g. grayscale, blur, sketch
+    /// What to do, e.g. grayscale, sketch, remove_watermark; `retouch routes` has them all
     #[arg(long = "type", short = 't', value_name = "EDIT_TYPE")]
     pub(super) edit_type: String,
     /// What to do, in words
@@ -38,19 +39,28 @@ pub(super) struct EditArgs {
     variant: Option<String>,
 }
 
-/// What needs no provider, a line each, for the end of a command's `-h`.
-pub(super) fn local_edit_types() -> String {
+/// The edit types, a line each, for the end of a command's `-h`.
+pub(super) fn edit_types() -> String {
     let line = |operation: &Operation| format!("\n  {:<13} {}", operation.name, operation.description);
-    format!("Edit types that need no provider (--help has their parameters):{}", listed(line))
+    let local = listed(line);
+    format!("Edit types that need no provider (--help has their parameters):{local}\n\n{}", of_providers())
 }
 
-/// As [`local_edit_types`], with the parameters of each, for `--help`.
-pub(super) fn local_edit_types_and_params() -> String {
+/// As [`edit_types`], with the parameters of the local ones, for `--help`.
+pub(super) fn edit_types_and_params() -> String {
     let lines = |operation: &Operation| {
         let params: String = operation.params.iter().map(|param| format!("\n{:18}{param}", "")).collect();
         format!("\n  {:<13} {}{params}", operation.name, operation.description)
     };
-    format!("Edit types that need no provider, with their parameters:{}", listed(lines))
+    let local = listed(lines);
+    format!("Edit types that need no provider, with their parameters:{local}\n\n{}", of_providers())
+}
+
+/// Those that a provider does and that are built in.
+fn of_providers() -> String {
+    let line = |(name, description)| format!("\n  {name:<26} {description}");
+    let lines: String = provider_edit_types().map(line).collect();
+    format!("With DASHSCOPE_API_KEY (`retouch routes` has models, prices and what retouch.toml adds):{lines}")
 }
 
 fn listed(line: impl Fn(&Operation) -> String) -> String {

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::app::editors_and_routes;
 use crate::config::Settings;
 
 mod edit;
@@ -17,6 +16,7 @@ mod logging;
 mod migrate;
 mod output;
 mod report;
+mod routes;
 mod say;
 mod schema;
 mod signals;
@@ -42,6 +42,7 @@ enum Command {
     Submit(submit::Submit),
     Task(task::ShowTask),
     Lanes(lanes::Lanes),
+    Routes(routes::ShowRoutes),
     Migrate(migrate::Migrate),
     Schema(schema::PrintSchema),
 }
@@ -57,12 +58,19 @@ Settings come from the environment, then from retouch.toml:
   RETOUCH_ALLOW_HOSTS   hosts and networks exempt from the private-address guard, comma-separated
   RETOUCH_NAMESPACE     prefix of queue and exchange names (default: retouch)
   RETOUCH_ON_AMBIGUOUS  retry (default) or hold: a call that may or may not have been accepted
+  DASHSCOPE_API_KEY, OPENAI_API_KEY (or …_FILE, a file that holds it)
+                        an editor exists when its key does; the local one always does
+  DASHSCOPE_BASE_URL, OPENAI_BASE_URL
+                        another region, a workspace host, a compatible gateway
+  DASHSCOPE_WORKSPACE   the workspace that calls are made in
   RETOUCH_CONFIG        another file than retouch.toml
   RETOUCH_INTAKE_CONCURRENCY, RETOUCH_LEASE_SECONDS, RETOUCH_SWEEP_SECONDS, RETOUCH_PATIENCE_SECONDS,
   RETOUCH_GRACE_SECONDS 16 tasks at a time, leases of 30 s, a sweep every 5 s, 30 s until it takes a
                         message for lost, 25 s to finish at shutdown
   RUST_LOG              what is logged, e.g. info or retouch_worker=debug
-In the file a setting is written in lower case without RETOUCH_, e.g. database_url = \"…\".
+In the file a setting is written in lower case without RETOUCH_, e.g. database_url = \"…\". It also
+says what edit types, models and lanes there are, and the rest about editors; `retouch routes` shows
+them. A key never stands in it.
 
 Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs, 130 interrupted.";
 
@@ -129,12 +137,11 @@ async fn run(args: Args) -> Result<Ending, Failure> {
         Command::Migrate(migrate) => {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
         }
+        Command::Routes(routes) => routes.run(json),
         Command::Schema(schema) => schema.run(),
     }
 }
 
 fn settings() -> Result<Settings, Failure> {
-    let settings = Settings::load().map_err(Failure::Usage)?;
-    editors_and_routes(&settings).map_err(Failure::Usage)?;
-    Ok(settings)
+    Settings::load().map_err(Failure::Usage)
 }

@@ -11,7 +11,7 @@ use retouch_shared::client::{Producer, ProducerError, Timeouts};
 use retouch_shared::wire::{ImageRef, MAX_MESSAGE_BYTES, TaskMessage};
 use serde_json::json;
 
-use super::inputs::{EditArgs, Input, local_edit_types, local_edit_types_and_params};
+use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params};
 use super::report::Report;
 use super::say::say;
 use super::{Ending, Failure};
@@ -27,7 +27,7 @@ use crate::store::Store;
 ///
 /// Example: AMQP_URL=amqp://broker retouch submit photo.jpg --type blur --param sigma=3 --wait
 #[derive(Debug, Args)]
-#[command(after_help = local_edit_types(), after_long_help = local_edit_types_and_params())]
+#[command(after_help = edit_types(), after_long_help = edit_types_and_params())]
 pub(super) struct Submit {
     #[command(flatten)]
     edit: EditArgs,

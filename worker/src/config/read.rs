@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use figment::Figment;
 use figment::providers::{Format, Toml};
+use figment::{Figment, Provider};
 use serde::Deserialize;
 
-use super::{LaneLimits, OnAmbiguous};
+use super::OnAmbiguous;
+use super::editors::{self, RawEditors};
+use super::lanes::RawLane;
+use crate::models::ModelOverride;
 use crate::routes::RouteOverride;
 
 /// As it stands in the environment and the file.
@@ -32,7 +35,11 @@ pub(super) struct Raw {
     #[cfg(feature = "double")]
     pub(super) double: Option<PathBuf>,
     #[serde(default)]
-    pub(super) lanes: BTreeMap<String, LaneLimits>,
+    pub(super) editors: RawEditors,
+    #[serde(default)]
+    pub(super) models: BTreeMap<String, ModelOverride>,
+    #[serde(default)]
+    pub(super) lanes: BTreeMap<String, RawLane>,
     #[serde(default)]
     pub(super) routes: BTreeMap<String, RouteOverride>,
 }
@@ -59,6 +66,9 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("RETOUCH_SWEEP_SECONDS", "sweep_seconds", Kind::Number),
     ("RETOUCH_PATIENCE_SECONDS", "patience_seconds", Kind::Number),
     ("RETOUCH_GRACE_SECONDS", "grace_seconds", Kind::Number),
+    ("DASHSCOPE_BASE_URL", "editors.dashscope.base_url", Kind::Text),
+    ("DASHSCOPE_WORKSPACE", "editors.dashscope.workspace", Kind::Text),
+    ("OPENAI_BASE_URL", "editors.openai.base_url", Kind::Text),
     #[cfg(feature = "double")]
     ("RETOUCH_DOUBLE", "double", Kind::Text),
 ];
@@ -76,21 +86,19 @@ impl Raw {
         if let Some(file) = config_file()? {
             let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             settings = settings.merge(Toml::string(&text));
+            refuse_keys(&settings).with_context(|| file.display().to_string())?;
             // Read alone first, so that a mistake in it is said to be there.
             Self::of(&settings).with_context(|| file.display().to_string())?;
         }
         for &(name, setting, kind) in VARIABLES {
-            let Some(value) = std::env::var_os(name) else { continue };
-            let value = value.into_string().map_err(|_| anyhow::anyhow!("{name} is not UTF-8"))?;
-            // An empty variable is an unset one, as compose files and shells leave them.
-            settings = match (value.trim(), kind) {
-                ("", _) => settings,
-                (text, Kind::Text) => {
-                    let settings = settings.merge((setting, text));
+            let Some(text) = variable(name)? else { continue };
+            settings = match kind {
+                Kind::Text => {
+                    let settings = settings.merge((setting, &text));
                     Self::of(&settings).with_context(|| name)?;
                     settings
                 }
-                (text, Kind::Number) => {
+                Kind::Number => {
                     let number: Option<u64> = text.parse().ok();
                     let wrong = || format!("{name} must be a whole number, not {text:?}");
                     settings.merge((setting, number.with_context(wrong)?))
@@ -115,6 +123,20 @@ impl Raw {
             }
         })
     }
+}
+
+/// A variable's text. An empty variable is an unset one, as compose files and shells leave them.
+pub(super) fn variable(name: &str) -> Result<Option<String>> {
+    let Some(value) = std::env::var_os(name) else { return Ok(None) };
+    let value = value.into_string().map_err(|_| anyhow::anyhow!("{name} is not UTF-8"))?;
+    let text = value.trim();
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// A file that is no TOML is refused elsewhere.
+fn refuse_keys(file: &Figment) -> Result<()> {
+    let Ok(profiles) = file.data() else { return Ok(()) };
+    profiles.values().try_for_each(|file| editors::refuse_keys("", file))
 }
 
 /// A misspelt setting would silently do nothing.
@@ -174,7 +196,6 @@ mod tests {
                 "[lanes.local]\nconcurrency = 'two'",
                 "lanes.local.concurrency: invalid type: found string \"two\"",
             ),
-            ("[routes.blur]\nmodel = 'x'", "routes.blur: missing field `editor`"),
             ("[routes.blur]\neditor = 'local'\nprice = 0.14", "routes.blur.price: invalid type: found float"),
             ("on_ambiguous = 'what'", "on_ambiguous: unknown variant: found `what`"),
             ("lease_seconds = -1", "lease_seconds: invalid value"),

@@ -94,9 +94,12 @@ impl Work<'_> {
         }
     }
 
-    /// What the call costs now.
+    /// What the call costs now, which may be more or less than when it was queued.
     fn price(&self) -> Money {
-        self.call.spec.price.clone()
+        let spec = &self.call.spec;
+        let route = self.app.settings.offer.resolve(&spec.edit_type, Some(&spec.model));
+        let route = route.ok().filter(|route| route.editor.name == spec.provider);
+        route.map_or_else(|| spec.price.clone(), |route| route.price)
     }
 
     /// The provider has judged a request: its account and model work.

@@ -18,6 +18,7 @@ use crate::sources::guard::AllowHosts;
 pub mod double;
 pub mod http;
 pub mod local;
+pub mod openai;
 
 /// What is asked of a provider, without the pictures: enough to refuse a bad request before anything is paid.
 #[derive(Debug, Clone, PartialEq, Eq)]

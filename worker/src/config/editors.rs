@@ -1,0 +1,234 @@
+//! Providers: their keys, from the environment only, and `[editors.NAME]`, which a file that several machines share may
+//! hold whether they have the key or not.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use figment::value::{Dict, Value};
+use serde::Deserialize;
+use url::Url;
+
+use crate::editor::http::ApiKey;
+use crate::models::{EDITORS, EditorKind};
+use crate::sources::guard::AllowHosts;
+
+/// What must not stand in a file is named like this.
+const KEY_NAME: &str = "api_key";
+/// Longer than any wait that a provider is worth.
+const MOST_SECONDS: f64 = 3600.0;
+
+/// The key of each editor that has one, by provider kind.
+pub(super) type Keys = BTreeMap<&'static str, ApiKey>;
+
+/// `[editors]` in `retouch.toml`, with `DASHSCOPE_BASE_URL` and its like over it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawEditors {
+    dashscope: RawDashscope,
+    openai: RawOpenai,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawDashscope {
+    base_url: Option<String>,
+    workspace: Option<String>,
+    input: PictureInput,
+    poll_seconds: Option<f64>,
+    timeout_seconds: Option<f64>,
+    result_hosts: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawOpenai {
+    base_url: Option<String>,
+    timeout_seconds: Option<f64>,
+    result_hosts: Vec<String>,
+}
+
+/// How a picture gets to DashScope.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PictureInput {
+    /// In the request, as a `data:` URI.
+    #[default]
+    Data,
+    /// By our public URL.
+    Url,
+    /// Through the provider's own temporary store.
+    Oss,
+}
+
+/// `[editors.dashscope]`; what is `None` is the adapter's to choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DashscopeSettings {
+    /// None where there is none here: the editor does not exist.
+    pub key: Option<ApiKey>,
+    /// Another region, a workspace host.
+    pub base_url: Option<Url>,
+    /// A header of each request.
+    pub workspace: Option<String>,
+    /// How pictures get there.
+    pub input: PictureInput,
+    /// Between two polls.
+    pub poll: Option<Duration>,
+    /// For one exchange.
+    pub timeout: Option<Duration>,
+    /// More hosts that results may be on.
+    pub result_hosts: Vec<String>,
+}
+
+/// `[editors.openai]`; what is `None` is the adapter's to choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenaiSettings {
+    /// None where there is none here: the editor does not exist.
+    pub key: Option<ApiKey>,
+    /// A compatible gateway.
+    pub base_url: Option<Url>,
+    /// For one exchange.
+    pub timeout: Option<Duration>,
+    /// More hosts that results may be on, for a gateway that answers with URLs.
+    pub result_hosts: Vec<String>,
+}
+
+/// What is set for the providers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EditorSettings {
+    /// Of `dashscope`.
+    pub dashscope: DashscopeSettings,
+    /// Of `openai`.
+    pub openai: OpenaiSettings,
+    /// The folder of the test double, where it is switched on.
+    #[cfg(feature = "double")]
+    pub double: Option<PathBuf>,
+}
+
+impl EditorSettings {
+    /// # Errors
+    /// One sentence that names the setting and the fix; never a secret.
+    pub(super) fn decide(
+        raw: RawEditors,
+        mut keys: Keys,
+        #[cfg(feature = "double")] double: Option<PathBuf>,
+    ) -> Result<Self> {
+        let RawDashscope { base_url, workspace, input, poll_seconds, timeout_seconds, result_hosts } =
+            raw.dashscope;
+        if let Some(workspace) = &workspace {
+            let fits = !workspace.is_empty() && workspace.bytes().all(|b| b.is_ascii_graphic());
+            ensure!(fits, "DASHSCOPE_WORKSPACE must be the id of a workspace, without spaces");
+        }
+        let place = "[editors.dashscope]";
+        let dashscope = DashscopeSettings {
+            key: keys.remove("dashscope"),
+            base_url: base_url.map(|url| self::base_url("DASHSCOPE_BASE_URL", &url)).transpose()?,
+            workspace,
+            input,
+            poll: seconds(place, "poll_seconds", poll_seconds)?,
+            timeout: seconds(place, "timeout_seconds", timeout_seconds)?,
+            result_hosts: hosts(place, result_hosts)?,
+        };
+        let RawOpenai { base_url, timeout_seconds, result_hosts } = raw.openai;
+        let place = "[editors.openai]";
+        let openai = OpenaiSettings {
+            key: keys.remove("openai"),
+            base_url: base_url.map(|url| self::base_url("OPENAI_BASE_URL", &url)).transpose()?,
+            timeout: seconds(place, "timeout_seconds", timeout_seconds)?,
+            result_hosts: hosts(place, result_hosts)?,
+        };
+        Ok(Self {
+            dashscope,
+            openai,
+            #[cfg(feature = "double")]
+            double,
+        })
+    }
+
+    /// Whether there is an editor of this kind here.
+    pub fn exists(&self, editor: &EditorKind) -> bool {
+        match editor.name {
+            "local" => true,
+            "dashscope" => self.dashscope.key.is_some(),
+            "openai" => self.openai.key.is_some(),
+            #[cfg(feature = "double")]
+            "double" => self.double.is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// Reads the keys through `variable`, which gives a variable's text; none for an empty one.
+///
+/// # Errors
+/// One sentence that names the variable and the fix; never a key.
+pub(super) fn keys(variable: impl Fn(&str) -> Result<Option<String>>) -> Result<Keys> {
+    let mut keys = Keys::new();
+    for editor in EDITORS {
+        let Some(name) = editor.needs.filter(|_| editor.paid) else { continue };
+        let file = format!("{name}_FILE");
+        let (place, key) = match (variable(name)?, variable(&file)?) {
+            (None, None) => continue,
+            (Some(_), Some(_)) => bail!("{name} and {file} are both set; set one of them"),
+            (Some(key), None) => (name, ApiKey::Text(key)),
+            (None, Some(path)) => (file.as_str(), ApiKey::File(PathBuf::from(path))),
+        };
+        key.read().map_err(|error| anyhow::anyhow!("{place}: {error}"))?;
+        keys.insert(editor.name, key);
+    }
+    Ok(keys)
+}
+
+/// A file of settings is copied, committed and shown; a key is not for that.
+///
+/// # Errors
+/// The place of the key, and what to set instead.
+pub(super) fn refuse_keys(path: &str, file: &Dict) -> Result<()> {
+    for (name, value) in file {
+        let is_key = name.to_ascii_lowercase().contains(KEY_NAME);
+        ensure!(
+            !is_key,
+            "{path}{name}: a key must not stand in this file; set {} in the environment",
+            key_variables()
+        );
+        if let Value::Dict(_, inner) = value {
+            refuse_keys(&format!("{path}{name}."), inner)?;
+        }
+    }
+    Ok(())
+}
+
+fn key_variables() -> String {
+    let names = EDITORS.iter().filter(|editor| editor.paid).filter_map(|editor| editor.needs);
+    names.map(|name| format!("{name} or {name}_FILE")).collect::<Vec<_>>().join(", ")
+}
+
+/// The text is never quoted: it may hold a password.
+fn base_url(name: &str, text: &str) -> Result<Url> {
+    let wrong = || format!("{name} must be a URL such as https://provider.example/api/v1");
+    let url = Url::parse(text).ok().with_context(wrong)?;
+    ensure!(matches!(url.scheme(), "http" | "https"), "{name} must start with https:// or http://");
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    ensure!(!has_user, "{name} must not hold a user or a password; the key is a setting of its own");
+    let ends = url.query().is_none() && url.fragment().is_none();
+    ensure!(ends, "{name} must end with its path, without ? and #");
+    let base = url.as_str().trim_end_matches('/');
+    Url::parse(base).ok().with_context(wrong)
+}
+
+fn seconds(place: &str, field: &str, given: Option<f64>) -> Result<Option<Duration>> {
+    let Some(seconds) = given else { return Ok(None) };
+    let fits = seconds > 0.0 && seconds <= MOST_SECONDS;
+    ensure!(fits, "{place}: {field} must be more than 0 and at most {MOST_SECONDS}, not {seconds}");
+    Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+/// Beside the provider's own, which the adapter knows.
+fn hosts(place: &str, given: Vec<String>) -> Result<Vec<String>> {
+    given.join(",").parse::<AllowHosts>().with_context(|| format!("{place}: result_hosts"))?;
+    Ok(given)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Our mask as OpenAI wants it: ours says where to edit by white, theirs by transparency.
+//!
+//! What must stay true: the same mask always gives the same bytes, and what ours keeps is opaque to the bit.
+
+use bytes::Bytes;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder, LumaA};
+
+use super::check::{MAX_FILE_BYTES, invalid_mask, mask_size};
+use crate::editor::{EditError, Picture};
+use crate::media;
+
+/// An RGBA PNG of `size` that is transparent where the mask is white and opaque where it is black or itself transparent;
+/// grey is between. Takes as long as decoding does: not for an async thread.
+pub(super) fn transparent(mask: &Picture, size: (u32, u32)) -> Result<Bytes, EditError> {
+    let pixels = media::decode(&mask.bytes, &mask.media)
+        .map_err(|error| EditError::rejected(error.code(), format!("mask: {error}")))?
+        .into_luma_alpha8();
+    // Once more: EXIF may have turned it.
+    mask_size((pixels.width(), pixels.height()), size)?;
+    let (width, height) = pixels.dimensions();
+    let rgba: Vec<u8> = pixels.pixels().flat_map(|pixel| [0, 0, 0, u8::MAX - weight(*pixel)]).collect();
+    let mut out = Vec::new();
+    PngEncoder::new(&mut out)
+        .write_image(&rgba, width, height, ExtendedColorType::Rgba8)
+        .map_err(|error| EditError::rejected("unencodable", format!("mask: {error}")))?;
+    if out.len() >= MAX_FILE_BYTES {
+        return Err(invalid_mask(format!(
+            "the mask with its transparency has {} bytes; the provider takes less than {MAX_FILE_BYTES}: use \
+             fewer shades of grey",
+            out.len()
+        )));
+    }
+    Ok(out.into())
+}
+
+/// How much is edited: brightness, and nothing where the mask lets through, as everywhere in this program.
+fn weight(LumaA([luma, alpha]): LumaA<u8>) -> u8 {
+    let product = (u16::from(luma) * u16::from(alpha) + 127) / 255;
+    u8::try_from(product).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageFormat, Luma, RgbaImage};
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn picture(image: &DynamicImage) -> Picture {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        let bytes = Bytes::from(bytes.into_inner());
+        let media = media::inspect(&bytes).unwrap();
+        Picture { bytes, media }
+    }
+
+    fn alphas(mask: &DynamicImage) -> Vec<u8> {
+        let size = (mask.width(), mask.height());
+        let png = transparent(&picture(mask), size).unwrap();
+        let rgba = image::load_from_memory_with_format(&png, ImageFormat::Png).unwrap();
+        assert_eq!(rgba.color(), image::ColorType::Rgba8);
+        rgba.into_rgba8().pixels().map(|pixel| pixel[3]).collect()
+    }
+
+    #[test]
+    fn white_becomes_transparent_black_opaque_and_grey_what_is_between() {
+        let mut mask = GrayImage::new(4, 1);
+        for (x, value) in [0, 255, 64, 254].into_iter().enumerate() {
+            mask.put_pixel(u32::try_from(x).unwrap(), 0, Luma([value]));
+        }
+        assert_eq!(alphas(&mask.into()), [255, 0, 191, 1]);
+    }
+
+    #[test]
+    fn where_the_mask_is_transparent_it_counts_as_black() {
+        let mut mask = GrayAlphaImage::new(3, 1);
+        for (x, alpha) in [0, 128, 255].into_iter().enumerate() {
+            mask.put_pixel(u32::try_from(x).unwrap(), 0, LumaA([255, alpha]));
+        }
+        assert_eq!(alphas(&mask.into()), [255, 127, 0]);
+    }
+
+    #[test]
+    fn white_is_white_in_every_kind_of_png() {
+        let white = DynamicImage::from(RgbaImage::from_pixel(2, 2, image::Rgba([255; 4])));
+        for mask in [
+            white.clone().into_rgb8().into(),
+            white.clone().into_rgb16().into(),
+            white.clone().into_rgba16().into(),
+            white.clone().into_luma8().into(),
+            white.clone().into_luma16().into(),
+            DynamicImage::from(white.into_luma_alpha16()),
+        ] {
+            assert_eq!(alphas(&mask), [0; 4], "{:?}", mask.color());
+        }
+    }
+
+    #[test]
+    fn the_same_mask_gives_the_same_bytes_and_another_size_is_refused() {
+        let mask = picture(&GrayImage::from_fn(9, 5, |x, y| Luma([u8::try_from(x * y * 7).unwrap()])).into());
+        assert_eq!(transparent(&mask, (9, 5)), transparent(&mask, (9, 5)));
+        let refused = transparent(&mask, (5, 9)).unwrap_err().to_string();
+        assert!(refused.contains("invalid_mask") && refused.contains("9 by 5"), "{refused}");
+    }
+
+    #[test]
+    fn a_mask_that_is_cut_short_is_refused_before_anything_is_sent() {
+        let mut mask = picture(&GrayImage::new(64, 64).into());
+        mask.bytes = mask.bytes.slice(..mask.bytes.len() - 20);
+        let refused = transparent(&mask, (64, 64)).unwrap_err().to_string();
+        assert!(refused.starts_with("undecodable: mask:"), "{refused}");
+    }
+}

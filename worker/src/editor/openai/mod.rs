@@ -1,0 +1,196 @@
+//! The OpenAI-compatible editor: `POST {base}/images/edits`, multipart, answered within the call. OpenAI itself and the
+//! gateways that speak like it.
+//!
+//! What must stay true: a request is sent once; an answer that may have been paid for is never called anything but
+//! ambiguous; a picture that comes as a URL is accepted first, so that its address is committed before it is fetched; no
+//! error holds the key.
+//! <https://platform.openai.com/docs/api-reference/images/createEdit>
+
+mod answer;
+mod check;
+mod errors;
+mod mask;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::multipart::{Form, Part};
+use reqwest::{Body, Client};
+use tokio::task::{JoinError, spawn_blocking};
+use url::Url;
+
+use super::http::{self, Answer, ApiKey, SendError};
+use super::{
+    EditError, EditRequest, EditSpec, Editor, KnownModel, Measure, Output, Picture, Polled, Submitted,
+};
+use crate::media::Format;
+use crate::sources::guard::AllowHosts;
+use answer::Found;
+
+/// The provider kind that enters the edit key.
+pub const KIND: &str = "openai";
+/// OpenAI itself.
+pub const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
+/// A whole call. Large pictures at high quality take minutes, and an answer that is not waited for may be paid all the same.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8 * 60);
+
+/// Where OpenAI keeps results that it answers with a URL. This one account, not all of `*.blob.core.windows.net`, where
+/// anybody can rent a name.
+const RESULT_HOST: &str = "oaidalleapiprodscus.blob.core.windows.net";
+/// How long such a URL works.
+const URL_LIVES: Duration = Duration::from_secs(60 * 60);
+/// What an id of ours begins with; the rest is the URL.
+const URL_ID: &str = "url:";
+
+/// None: OpenAI bills by tokens, so what a picture costs depends on its size and quality. A model is configured with its
+/// price, or it would be counted as free.
+pub fn known_models() -> &'static [KnownModel] {
+    &[]
+}
+
+/// What the editor needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Sent as `Authorization: Bearer`.
+    pub key: ApiKey,
+    /// Up to and without `/images/edits`; a query is kept.
+    pub base_url: Url,
+    /// For a whole call; see [`DEFAULT_TIMEOUT`].
+    pub timeout: Duration,
+    /// Hosts that results may be on, besides the base URL's own and OpenAI's.
+    pub result_hosts: AllowHosts,
+}
+
+/// The editor of kind `openai`.
+#[derive(Debug, Clone)]
+pub struct OpenAi {
+    client: Client,
+    key: ApiKey,
+    endpoint: Url,
+    result_hosts: AllowHosts,
+}
+
+impl OpenAi {
+    /// Asks nothing of the network.
+    ///
+    /// # Errors
+    /// The base URL or the hosts cannot work, or TLS cannot be set up.
+    pub fn new(settings: Settings) -> anyhow::Result<Self> {
+        let Settings { key, base_url, timeout, result_hosts } = settings;
+        let endpoint = endpoint(&base_url)?;
+        let host = base_url.host_str().context("the base URL has no host")?;
+        let own: AllowHosts = format!("{host},{RESULT_HOST}").parse()?;
+        let result_hosts = own.and(result_hosts);
+        Ok(Self { client: http::client(timeout)?, key, endpoint, result_hosts })
+    }
+
+    async fn send(&self, key: &str, form: Form) -> Result<Answer, EditError> {
+        let request = self.client.post(self.endpoint.clone()).bearer_auth(key).multipart(form);
+        http::send(request).await.map_err(|error| match error {
+            SendError::NotSent(why) => EditError::NotSent(why),
+            SendError::NoAnswer(why) => EditError::Ambiguous(why),
+        })
+    }
+}
+
+#[async_trait]
+impl Editor for OpenAi {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn result_hosts(&self) -> AllowHosts {
+        self.result_hosts.clone()
+    }
+
+    fn check(&self, spec: &EditSpec, image: Measure) -> Result<(), EditError> {
+        check::fields(spec, image).map(drop)
+    }
+
+    async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError> {
+        let EditRequest { spec, image, mask } = request;
+        let fields = check::fields(&spec, image.measure())?;
+        let key = self.key.read().map_err(no_key)?;
+        let mut form = fields.into_iter().fold(Form::new(), |form, (name, value)| form.text(name, value));
+        let mask = match mask {
+            Some(mask) => Some(transparent(mask, &image).await?),
+            None => None,
+        };
+        form = form.part("image", file(image.bytes, "image", image.media.format)?);
+        if let Some(mask) = mask {
+            form = form.part("mask", file(mask, "mask", Format::Png)?);
+        }
+        let answer = self.send(&key, form).await?;
+        if !answer.is_success() {
+            return Err(errors::refused(&answer, &key));
+        }
+        // Some 30 MB of JSON and base64: not on the thread that answers everybody else.
+        let found = spawn_blocking(move || answer::picture(&answer, &key)).await;
+        found
+            .map_err(|error| EditError::Ambiguous(format!("the answer could not be read: {error}")))?
+            .map(taken)
+    }
+
+    async fn poll(&self, provider_task_id: &str, _: Duration) -> Result<Polled, EditError> {
+        match provider_task_id.strip_prefix(URL_ID) {
+            Some(url) => Ok(Polled::Done(Output::Url { url: url.to_owned(), lives: URL_LIVES })),
+            // Whatever wrote it was answered, so it may have been paid: `Rejected` would deny that, and nobody can be asked.
+            None => Err(EditError::Ambiguous("the call's id is none that this editor gives".to_owned())),
+        }
+    }
+}
+
+/// Bytes are the result. A URL is something to come back to, and is committed before it is fetched.
+fn taken(found: Found) -> Submitted {
+    match found {
+        Found::Bytes(bytes) => Submitted::Done(bytes),
+        Found::Url(url) => Submitted::Accepted { provider_task_id: format!("{URL_ID}{url}") },
+    }
+}
+
+fn endpoint(base_url: &Url) -> anyhow::Result<Url> {
+    ensure!(
+        matches!(base_url.scheme(), "http" | "https"),
+        "the base URL must begin with http:// or https://"
+    );
+    ensure!(
+        base_url.username().is_empty() && base_url.password().is_none(),
+        "the base URL must not hold a user or a password; the key is set on its own"
+    );
+    let mut endpoint = base_url.clone();
+    endpoint.set_path(&format!("{}/images/edits", base_url.path().trim_end_matches('/')));
+    endpoint.set_fragment(None);
+    Ok(endpoint)
+}
+
+fn no_key(why: String) -> EditError {
+    EditError::Blocked { code: "no_key".to_owned(), message: why }
+}
+
+/// Some servers tell the format from the extension and some from the type, so both are true.
+fn file(bytes: Bytes, name: &'static str, format: Format) -> Result<Part, EditError> {
+    // With its length, or the body would be sent in chunks, which not every gateway takes.
+    let length = bytes.len() as u64;
+    Part::stream_with_length(Body::from(bytes), length)
+        .file_name(format!("{name}.{}", format.extension()))
+        .mime_str(format.content_type())
+        .map_err(|error| EditError::NotSent(format!("the request cannot be made: {error}")))
+}
+
+async fn transparent(mask: Picture, image: &Picture) -> Result<Bytes, EditError> {
+    let size = (image.media.width, image.media.height);
+    spawn_blocking(move || mask::transparent(&mask, size)).await.unwrap_or_else(|error| Err(unmade(&error)))
+}
+
+/// Nothing was sent yet.
+fn unmade(error: &JoinError) -> EditError {
+    if error.is_panic() {
+        // A decoder's bug, met by this mask every time.
+        return EditError::rejected("undecodable", "the mask made the decoder fail unexpectedly");
+    }
+    EditError::NotSent("the program is ending".to_owned())
+}
