@@ -12,6 +12,9 @@ const TRIES: u32 = 3;
 /// The longest message of the provider's that is repeated.
 const MAX_MESSAGE_CHARS: usize = 500;
 
+/// The longest code; the known ones are far shorter.
+const MAX_CODE_CHARS: usize = 64;
+
 /// Where an error was said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -253,7 +256,7 @@ pub(super) fn classify(
     let code = match (code, place) {
         ("", Place::Task) => "task_failed".to_owned(),
         ("", Place::Create | Place::Call | Place::Upload | Place::Poll) => format!("http_{status}"),
-        (code, _) => presentable(code),
+        (code, _) => presentable(code).chars().take(MAX_CODE_CHARS).collect(),
     };
     let message = if message.is_empty() { "the provider gave no reason".to_owned() } else { message };
     let words = || format!("HTTP {status}, {code}: {message}");

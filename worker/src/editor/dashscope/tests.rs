@@ -1,5 +1,8 @@
 //! The adapter against a small server of this file's: what goes over the wire, and what is made of the answers.
 
+mod polls;
+mod uploads;
+
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -243,74 +246,6 @@ async fn by_url_the_provider_is_given_the_blobs_address() {
     assert_eq!(given, format!("https://pictures.example/blobs/{reference}"));
 }
 
-const POLICY: &str = r#"{"request_id":"r","data":{"policy":"p0","signature":"s0","upload_dir":"dashscope-instant/a/b","upload_host":"SERVER",
- "expire_in_seconds":300,"max_file_size_mb":100,"capacity_limit_mb":999999999,"oss_access_key_id":"id0","x_oss_object_acl":"private","x_oss_forbid_overwrite":"true"}}"#;
-
-async fn by_oss(answers: &[(u16, &str)]) -> (Result<Submitted, EditError>, Vec<Asked>) {
-    let server = Server::start(answers).await;
-    let settings = Settings { input: Input::Oss, ..server.settings() };
-    let mut request = request(WANX, "description_edit_with_mask", "{}");
-    request.mask = Some(picture(b"a mask"));
-    let submitted = DashScope::new(settings, styles()).unwrap().submit(request).await;
-    (submitted, server.asked())
-}
-
-#[tokio::test]
-async fn by_oss_the_pictures_are_uploaded_first_and_the_key_stays_at_the_api() {
-    let (submitted, asked) = by_oss(&[(200, POLICY), (200, ""), (200, ""), (200, CREATED)]).await;
-    accepted(submitted);
-    let [policy, image, mask, create] = asked.as_slice() else { panic!("{} requests", asked.len()) };
-    assert_eq!(policy.uri.to_string(), format!("/api/v1/uploads?action=getPolicy&model={WANX}"));
-    assert_eq!(policy.header("authorization"), Some("Bearer sk-very-secret"));
-    assert_eq!(create.header("x-dashscope-ossresourceresolve"), Some("enable"));
-    let input = &create.json()["input"];
-    for (upload, bytes, named) in
-        [(image, "a picture", &input["base_image_url"]), (mask, "a mask", &input["mask_image_url"])]
-    {
-        assert_eq!((upload.header("authorization"), upload.uri.path()), (None, "/"));
-        let form = String::from_utf8(upload.body.to_vec()).unwrap();
-        let key = named.as_str().unwrap().strip_prefix("oss://dashscope-instant/a/b/").unwrap();
-        assert!(key.ends_with(".jpg"), "{key}");
-        let fields = [
-            ("OSSAccessKeyId", "id0"),
-            ("Signature", "s0"),
-            ("policy", "p0"),
-            ("key", &format!("dashscope-instant/a/b/{key}")),
-            ("x-oss-object-acl", "private"),
-            ("x-oss-forbid-overwrite", "true"),
-            ("success_action_status", "200"),
-        ];
-        let mut last = 0;
-        for (name, value) in fields {
-            let at = form.find(&format!("name=\"{name}\"\r\n\r\n{value}\r\n"));
-            last = last.max(at.unwrap_or_else(|| panic!("{name} is not in {form}")));
-        }
-        let file = form.find("name=\"file\"").unwrap();
-        assert!(file > last && form.contains(bytes), "the file comes last: {form}");
-    }
-}
-
-#[tokio::test]
-async fn no_failure_of_an_upload_is_ambiguous_and_none_is_followed_by_a_submit() {
-    let foreign = POLICY.replace("SERVER", "https://bucket.evil.example");
-    for (answers, expected) in [
-        ([(500, r#"{"code":"InternalError","message":"x"}"#), (200, "")], "not sent"),
-        ([(200, "<html>"), (200, "")], "not sent"),
-        ([(200, r#"{"data":{"policy":"p0"}}"#), (200, "")], "not sent"),
-        ([(401, r#"{"code":"InvalidApiKey","message":"x"}"#), (200, "")], "blocked: InvalidApiKey"),
-        ([(429, r#"{"code":"Throttling","message":"x"}"#), (200, "")], "rate limited"),
-        ([(200, POLICY), (403, "<Error><Code>AccessDenied</Code></Error>")], "not sent"),
-        ([(200, POLICY), (500, "")], "not sent"),
-        ([(200, &foreign), (200, "")], "blocked: upload_host"),
-    ] {
-        let (submitted, asked) = by_oss(&answers).await;
-        let error = submitted.unwrap_err().to_string();
-        assert!(error.starts_with(expected), "{answers:?}: {error}");
-        assert!(asked.iter().all(|asked| !asked.uri.path().contains("aigc")), "{answers:?}");
-        assert!(!error.contains("p0") && !error.contains(KEY), "{error}");
-    }
-}
-
 #[tokio::test]
 async fn an_answer_to_a_submit_is_an_id_an_error_or_ambiguous() {
     for (status, body, expected) in [
@@ -384,116 +319,6 @@ async fn a_key_that_cannot_be_read_blocks_and_a_server_that_is_gone_took_nothing
     assert!(matches!(poll, EditError::Unavailable(_)), "{poll}");
 }
 
-async fn poll(status: u16, body: &str, age: u64) -> String {
-    let server = Server::start(&[(status, body)]).await;
-    match server.editor().poll("a425c46f", Duration::from_secs(age)).await {
-        Ok(Polled::Done(Output::Url { url, lives })) => {
-            assert_eq!(lives, LIVES);
-            url
-        }
-        Ok(Polled::Done(Output::Bytes(_))) => panic!("bytes"),
-        Ok(Polled::Pending { after }) => format!("pending {}", after.as_secs()),
-        Err(error) => error.to_string(),
-    }
-}
-
-#[tokio::test]
-async fn a_poll_asks_for_one_task_whatever_is_in_its_id() {
-    let server = Server::start(&[(200, "{}")]).await;
-    for (id, path) in
-        [("0385dc79-5ff8", "0385dc79-5ff8"), ("a/../b?c#d%2e 雪", "a%2F..%2Fb%3Fc%23d%252e%20%E9%9B%AA")]
-    {
-        let _ = server.editor().poll(id, Duration::ZERO).await;
-        let asked = server.asked().pop().unwrap();
-        assert_eq!((asked.method.as_str(), asked.uri.to_string()), ("GET", format!("/api/v1/tasks/{path}")));
-        assert_eq!(asked.header("authorization"), Some("Bearer sk-very-secret"));
-        assert!(asked.body.is_empty());
-    }
-}
-
-#[tokio::test]
-async fn a_task_under_way_is_asked_for_often_at_first() {
-    for word in ["PENDING", "RUNNING", "SUSPENDED"] {
-        let body = format!(r#"{{"request_id":"r","output":{{"task_id":"a","task_status":"{word}"}}}}"#);
-        assert_eq!(poll(200, &body, 0).await, "pending 3");
-        assert_eq!(poll(200, &body, 29).await, "pending 3");
-        assert_eq!(poll(200, &body, 30).await, "pending 9");
-        assert!(poll(200, &body, 86_401).await.starts_with("ambiguous: not finished"));
-    }
-}
-
-const SUCCEEDED: &str = r#"{"request_id":"eeef0935-…","output":{"task_id":"a425c46f-…","task_status":"SUCCEEDED",
- "submit_time":"2025-02-21 17:56:31.786","scheduled_time":"2025-02-21 17:56:31.821","end_time":"2025-02-21 17:56:42.530",
- "results":[{"url":"RESULT"}],
- "task_metrics":{"TOTAL":1,"SUCCEEDED":1,"FAILED":0}},
- "usage":{"image_count":1}}"#;
-const PARTIAL: &str = r#"{"output":{"task_status":"SUCCEEDED","results":[{"code":"InternalError.Timeout","message":"An internal timeout error has occured"},{"url":"RESULT"}]},"usage":{"image_count":1}}"#;
-const CHOICES: &str = r#"{"output":{"task_status":"SUCCEEDED","finished":true,"choices":[{"finish_reason":"stop","message":{"role":"assistant","content":[{"type":"text","text":"x"},{"type":"image","image":"RESULT"}]}}]},"usage":{"output_image_count":1}}"#;
-const FAILED: &str = r#"{"request_id":"e5d70b02-…","output":{"task_id":"86ecf553-…","task_status":"FAILED","code":"CODE","message":"words",
- "task_metrics":{"TOTAL":4,"SUCCEEDED":0,"FAILED":4}}}"#;
-
-#[tokio::test]
-async fn the_first_picture_of_a_finished_task_is_its_result() {
-    for body in [SUCCEEDED, PARTIAL, CHOICES] {
-        assert_eq!(poll(200, &body.replace("RESULT", RESULT), 5).await, RESULT);
-    }
-}
-
-#[tokio::test]
-async fn a_task_that_failed_is_refused_or_worth_a_new_submit_by_its_code() {
-    let server = |body: String| async move {
-        let server = Server::start(&[(200, &body)]).await;
-        server.editor().poll("a", Duration::ZERO).await.unwrap_err()
-    };
-    for (code, unbilled) in [
-        ("InvalidParameter", false),
-        ("DataInspectionFailed", false),
-        ("Moon.Eclipse", false),
-        ("InternalError", true),
-        ("InternalError.Timeout", true),
-        ("Throttling", true),
-        ("Arrearage", true),
-    ] {
-        let error = server(FAILED.replace("CODE", code)).await;
-        assert_eq!(matches!(error, EditError::Unbilled { .. }), unbilled, "{error:?}");
-        assert_eq!(matches!(error, EditError::Rejected { .. }), !unbilled, "{error:?}");
-        assert_eq!(error.to_string(), format!("{code}: words"));
-    }
-    let all = r#"{"output":{"task_status":"SUCCEEDED","results":[{"code":"InternalError.Timeout","message":"slow"}]}}"#;
-    assert_eq!(server(all.to_owned()).await.to_string(), "InternalError.Timeout: slow");
-    let canceled = r#"{"output":{"task_status":"CANCELED"}}"#;
-    let canceled = server(canceled.to_owned()).await;
-    assert!(matches!(&canceled, EditError::Rejected { code, .. } if code == "canceled"), "{canceled:?}");
-}
-
-#[tokio::test]
-async fn a_task_that_is_not_known_is_asked_for_again_and_later_ambiguous() {
-    let unknown = r#"{"request_id":"…","output":{"task_id":"…","task_status":"UNKNOWN"}}"#;
-    let empty = r#"{"output":{"task_status":"SUCCEEDED","results":[]}}"#;
-    for (status, body) in [(200, unknown), (404, "{}"), (404, r#"{"code":"NotFound"}"#), (200, empty)] {
-        assert!(poll(status, body, 599).await.starts_with("unavailable"), "{body}");
-        assert!(poll(status, body, 600).await.starts_with("ambiguous"), "{body}");
-    }
-}
-
-#[tokio::test]
-async fn no_refusal_of_a_poll_ends_an_edit_that_may_be_paid() {
-    for (status, body, expected) in [
-        (200, "not json", "unavailable"),
-        (200, r#"{"output":{"task_status":"DREAMING"}}"#, "unavailable: the task's status is \"DREAMING\""),
-        (200, r#"{"code":"Throttling","message":"x"}"#, "rate limited"),
-        (200, r#"{"code":"InvalidParameter","message":"x"}"#, "unavailable"),
-        (400, r#"{"code":"InvalidParameter","message":"x"}"#, "unavailable"),
-        (401, r#"{"code":"InvalidApiKey","message":"x"}"#, "blocked"),
-        (429, r#"{"code":"Throttling.RateQuota","message":"x"}"#, "rate limited"),
-        (500, r#"{"code":"InternalError","message":"x"}"#, "unavailable"),
-        (503, "", "unavailable"),
-    ] {
-        assert!(poll(status, body, 60).await.starts_with(expected), "{status} {body}");
-    }
-    assert!(poll(500, "", 86_401).await.starts_with("ambiguous"));
-}
-
 #[tokio::test]
 async fn results_may_be_on_the_providers_hosts_the_base_urls_and_the_operators() {
     let server = Server::start(&[(200, "{}")]).await;
@@ -546,4 +371,24 @@ async fn settings_that_cannot_work_are_refused_at_start() {
     }
     assert!("OSS".parse::<Input>().unwrap_err().to_string().contains("data, url and oss"));
     assert!(DEFAULT_BASE_URL.parse::<Url>().is_ok());
+}
+
+#[test]
+fn the_page_for_people_names_every_model_function_parameter_and_code() {
+    let page = include_str!("../../../../docs/providers.md");
+    let has = |text: &str| assert!(page.contains(text), "{text} is not in docs/providers.md");
+    for known in known_models() {
+        let line = page.lines().find(|line| line.starts_with(&format!("| `{}` |", known.id)));
+        let line = line.unwrap_or_else(|| panic!("{} has no line", known.id));
+        assert!(line.contains(known.price) && line.contains(&format!("`{}`", known.style)), "{line}");
+    }
+    for function in FUNCTIONS {
+        has(&format!("| `{}` | {} |", function.name, function.about));
+        for param in function.params.iter().chain(COMMON) {
+            has(&format!("| `{}` | {} | {} | {} |", param.name, param.range, param.default, param.about));
+        }
+    }
+    for (code, _) in errors::CODES {
+        has(&format!("`{code}`"));
+    }
 }
