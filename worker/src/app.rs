@@ -18,6 +18,8 @@ use crate::store::{DatabaseLocation, SchemaState, Store};
 
 mod editors;
 
+pub use editors::editors;
+
 /// The editors by provider kind.
 pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;
 
@@ -58,7 +60,7 @@ impl App {
         let broker = open_broker(&settings, &store).await?;
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
-        let editors = editors::open(&settings)?;
+        let editors = editors(&settings)?;
         Ok(Arc::new(Self {
             sources: Sources::new(fetcher.clone(), blobs.clone()),
             fetcher,
