@@ -20,6 +20,8 @@ use crate::store::{DatabaseLocation, LanePolicy, SchemaState, Store};
 
 mod editors;
 
+pub use editors::editors;
+
 /// The editors by provider kind.
 pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;
 
@@ -70,7 +72,7 @@ impl App {
         let broker = open_broker(&settings, &store).await?;
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
-        let editors = editors::open(&settings)?;
+        let editors = editors(&settings)?;
         Ok(Arc::new(Self {
             sources: Sources::new(fetcher, blobs.clone()),
             results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,

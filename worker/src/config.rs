@@ -10,7 +10,7 @@ use retouch_shared::topology::{DEFAULT_NAMESPACE, Topology};
 use serde::Deserialize;
 use url::Url;
 
-pub use self::editors::{DashscopeSettings, EditorSettings, OpenaiSettings, PictureInput};
+pub use self::editors::{DashscopeSettings, EditorSettings, OpenaiSettings};
 use self::editors::{Keys, keys};
 pub use self::lanes::{Lane, LaneLimits, Lanes};
 pub use self::offer::Offer;

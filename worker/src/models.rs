@@ -12,6 +12,7 @@ use retouch_shared::event::micros;
 use retouch_shared::key::Digest32;
 use serde::{Deserialize, Serialize};
 
+use crate::editor::dashscope::{self, Style};
 use crate::editor::{KnownModel, local, openai};
 use crate::store::Money;
 
@@ -68,33 +69,25 @@ const fn free(id: &'static str, price: &'static str) -> KnownModel {
     KnownModel { id, style, price, currency: NO_CURRENCY, submits_per_minute: None, max_in_flight: None }
 }
 
-fn dashscope_models() -> &'static [KnownModel] {
-    const fn known(
-        id: &'static str,
-        style: &'static str,
-        price: &'static str,
-        rate: u32,
-        most: Option<u32>,
-    ) -> KnownModel {
-        KnownModel { id, style, price, currency: "CNY", submits_per_minute: Some(rate), max_in_flight: most }
+const DASHSCOPE_STYLES: [&str; Style::ALL.len()] = {
+    let mut words = [""; Style::ALL.len()];
+    let mut at = 0;
+    while at < words.len() {
+        words[at] = Style::ALL[at].word();
+        at += 1;
     }
-    &[
-        const { known("wanx2.1-imageedit", "image-edit", "0.14", 120, Some(2)) },
-        const { known("wan2.5-i2i-preview", "i2i", "0.20", 300, Some(5)) },
-        const { known("qwen-image-2.0", "messages", "0.20", 120, None) },
-        const { known("qwen-image-2.0-pro", "messages", "0.50", 2, None) },
-    ]
-}
+    words
+};
 
 /// Every provider kind that this program knows, whether it has a key here or not.
 pub const EDITORS: &[EditorKind] = &[
     EditorKind {
-        name: "dashscope",
+        name: dashscope::KIND,
         needs: Some("DASHSCOPE_API_KEY"),
         paid: true,
         currency: "CNY",
-        styles: &["image-edit", "i2i", "messages"],
-        known: dashscope_models,
+        styles: &DASHSCOPE_STYLES,
+        known: dashscope::known_models,
     },
     EditorKind {
         name: "local",

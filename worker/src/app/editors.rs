@@ -1,29 +1,36 @@
 //! The editors that exist here: the local one, and each one that has a key.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use url::Url;
 
 use super::Editors;
-use crate::config::{EditorSettings, OpenaiSettings, Settings};
+use crate::config::{DashscopeSettings, EditorSettings, OpenaiSettings, Settings};
+use crate::editor::dashscope::{self, DashScope, Style};
 use crate::editor::local::LocalEditor;
 use crate::editor::openai::{self, OpenAi};
 use crate::editor::{Editor, http::ApiKey};
 use crate::sources::guard::AllowHosts;
 
+/// Opens them; nothing is asked of the network.
+///
 /// # Errors
 /// One sentence that names the provider, and what of its settings cannot work.
-pub(super) fn open(settings: &Settings) -> Result<Editors> {
-    let offer = &settings.offer;
+pub fn editors(settings: &Settings) -> Result<Editors> {
     // Destructured: a new provider does not compile until it is opened.
     let EditorSettings {
-        dashscope: _,
+        dashscope,
         openai,
         #[cfg(feature = "double")]
         double,
-    } = &offer.editors;
+    } = &settings.offer.editors;
     let mut editors: Vec<Arc<dyn Editor>> = vec![Arc::new(LocalEditor)];
+    if let Some(key) = &dashscope.key {
+        let opened = open_dashscope(key, dashscope, settings).context("[editors.dashscope]")?;
+        editors.push(Arc::new(opened));
+    }
     if let Some(key) = &openai.key {
         editors.push(Arc::new(open_openai(key, openai).context("[editors.openai]")?));
     }
@@ -32,6 +39,26 @@ pub(super) fn open(settings: &Settings) -> Result<Editors> {
         editors.push(Arc::new(crate::editor::double::Double::new(folder.clone())));
     }
     Ok(editors.drain(..).map(|editor| (editor.kind(), editor)).collect())
+}
+
+fn open_dashscope(key: &ApiKey, settings: &DashscopeSettings, all: &Settings) -> Result<DashScope> {
+    let DashscopeSettings { key: _, base_url, workspace, input, poll, timeout, result_hosts } = settings;
+    let base_url = base_or(base_url.as_ref(), dashscope::DEFAULT_BASE_URL)?;
+    let models = all.offer.models.of(dashscope::KIND);
+    let styles: Result<BTreeMap<_, _>> =
+        models.map(|model| Ok((model.id.clone(), model.style.parse::<Style>()?))).collect();
+    let settings = dashscope::Settings {
+        key: key.clone(),
+        result_hosts: hosts(dashscope::default_result_hosts(&base_url), result_hosts)?,
+        base_url,
+        workspace: workspace.clone(),
+        input: *input,
+        poll: poll.unwrap_or(dashscope::DEFAULT_POLL),
+        timeout: timeout.unwrap_or(dashscope::DEFAULT_TIMEOUT),
+        // What is derived is an address on this machine, where no provider gets at it.
+        public_url: all.public_url_given.then(|| all.public_url.clone()),
+    };
+    DashScope::new(settings, styles?)
 }
 
 fn open_openai(key: &ApiKey, settings: &OpenaiSettings) -> Result<OpenAi> {

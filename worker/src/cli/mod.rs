@@ -143,5 +143,8 @@ async fn run(args: Args) -> Result<Ending, Failure> {
 }
 
 fn settings() -> Result<Settings, Failure> {
-    Settings::load().map_err(Failure::Usage)
+    let settings = Settings::load().map_err(Failure::Usage)?;
+    // What cannot work together is a mistake of who set it, and shows before anything is reached for.
+    crate::app::editors(&settings).map_err(Failure::Usage)?;
+    Ok(settings)
 }

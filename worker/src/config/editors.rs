@@ -10,6 +10,7 @@ use figment::value::{Dict, Value};
 use serde::Deserialize;
 use url::Url;
 
+use crate::editor::dashscope::Input;
 use crate::editor::http::ApiKey;
 use crate::models::{EDITORS, EditorKind};
 use crate::sources::guard::AllowHosts;
@@ -35,7 +36,7 @@ pub(super) struct RawEditors {
 struct RawDashscope {
     base_url: Option<String>,
     workspace: Option<String>,
-    input: PictureInput,
+    input: Option<String>,
     poll_seconds: Option<f64>,
     timeout_seconds: Option<f64>,
     result_hosts: Vec<String>,
@@ -49,19 +50,6 @@ struct RawOpenai {
     result_hosts: Vec<String>,
 }
 
-/// How a picture gets to DashScope.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PictureInput {
-    /// In the request, as a `data:` URI.
-    #[default]
-    Data,
-    /// By our public URL.
-    Url,
-    /// Through the provider's own temporary store.
-    Oss,
-}
-
 /// `[editors.dashscope]`; what is `None` is the adapter's to choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DashscopeSettings {
@@ -72,7 +60,7 @@ pub struct DashscopeSettings {
     /// A header of each request.
     pub workspace: Option<String>,
     /// How pictures get there.
-    pub input: PictureInput,
+    pub input: Input,
     /// Between two polls.
     pub poll: Option<Duration>,
     /// For one exchange.
@@ -125,7 +113,7 @@ impl EditorSettings {
             key: keys.remove("dashscope"),
             base_url: base_url.map(|url| self::base_url("DASHSCOPE_BASE_URL", &url)).transpose()?,
             workspace,
-            input,
+            input: input.map_or(Ok(Input::default()), |word| word.parse()).with_context(|| place)?,
             poll: seconds(place, "poll_seconds", poll_seconds)?,
             timeout: seconds(place, "timeout_seconds", timeout_seconds)?,
             result_hosts: hosts(place, result_hosts)?,

@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::media::Media;
 use crate::sources::guard::AllowHosts;
 
+pub mod dashscope;
 #[cfg(feature = "double")]
 pub mod double;
 pub mod http;

@@ -95,6 +95,10 @@ fn what_a_provider_may_not_be_told_is_refused_in_one_sentence_that_names_the_fie
         ),
         ("dashscope = { workspace = 'a b' }", "DASHSCOPE_WORKSPACE must be the id of a workspace"),
         (
+            "dashscope = { input = 'ftp' }",
+            "[editors.dashscope]: input must be one of data, url and oss, not \"ftp\"",
+        ),
+        (
             "dashscope = { poll_seconds = 0 }",
             "[editors.dashscope]: poll_seconds must be more than 0 and at most 3600, not 0",
         ),

@@ -1,0 +1,302 @@
+//! What a refusal of the provider's means: one table of its codes, one function that says what is done next.
+//!
+//! What must stay true: whether money may have been spent is decided here and nowhere else. A code that is not in
+//! [`CODES`] is decided by the HTTP status, and where that says nothing, by the dearest reading: it may have been paid.
+
+use std::time::Duration;
+
+use crate::editor::EditError;
+
+/// So many submits are worth it where the provider failed and charged nothing.
+const TRIES: u32 = 3;
+/// The longest message of the provider's that is repeated.
+const MAX_MESSAGE_CHARS: usize = 500;
+
+/// The longest code; the known ones are far shorter.
+const MAX_CODE_CHARS: usize = 64;
+
+/// Where an error was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the answer to a submit that would have been accepted.
+    Create,
+    /// In the answer to a submit that would have been answered with the picture.
+    Call,
+    /// Before the submit, while a picture was put into the provider's store.
+    Upload,
+    /// In the answer to a poll, which is about the poll.
+    Poll,
+    /// Inside a poll's good answer: what became of the edit. It has ended, and asking again changes nothing.
+    Task,
+}
+
+/// What a code is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// This request: bad, or its content is refused.
+    Refused,
+    /// The provider could not fetch the picture, this time.
+    Download,
+    /// The account, its key, its rights, its money, or a model that there is no more.
+    Account,
+    /// What was asked for does not exist.
+    Missing,
+    /// Too much at once.
+    Throttled,
+    /// The model cannot be reached at the moment, says the provider's front, which so has not passed it on.
+    NoModel,
+    /// A failure of the provider's own.
+    Internal,
+    /// A code that nobody has written down.
+    Other,
+}
+
+/// Every code of the provider's error pages. One that is missing is looked up without its last `.part`.
+pub(super) const CODES: &[(&str, Kind)] = &[
+    // 400
+    ("InvalidParameter", Kind::Refused),
+    ("InvalidParameter.DataInspection", Kind::Download),
+    ("BadRequest.EmptyInput", Kind::Refused),
+    ("BadRequest.EmptyParameters", Kind::Refused),
+    ("BadRequest.EmptyModel", Kind::Refused),
+    ("BadRequest.TooLarge", Kind::Refused),
+    ("BadRequest.InputDownloadFailed", Kind::Download),
+    ("InvalidURL", Kind::Refused),
+    ("InvalidURL.ConnectionRefused", Kind::Download),
+    ("InvalidURL.Timeout", Kind::Download),
+    ("InvalidImage.FileFormat", Kind::Refused),
+    ("InvalidImageResolution", Kind::Refused),
+    ("UnsupportedOperation", Kind::Refused),
+    ("DataInspectionFailed", Kind::Refused),
+    ("data_inspection_failed", Kind::Refused),
+    ("IPInfringementSuspect", Kind::Refused),
+    ("Arrearage", Kind::Account),
+    // 401, 403, 404. AccessDenied is said of a style that the model does not have, too: every edit would meet it.
+    ("InvalidApiKey", Kind::Account),
+    ("AccessDenied", Kind::Account),
+    ("AccessDenied.Unpurchased", Kind::Account),
+    ("Model.AccessDenied", Kind::Account),
+    ("Workspace.AccessDenied", Kind::Account),
+    ("AllocationQuota.FreeTierOnly", Kind::Account),
+    ("ModelNotFound", Kind::Account),
+    ("model_not_found", Kind::Account),
+    ("WorkSpaceNotFound", Kind::Account),
+    ("NotFound", Kind::Missing),
+    // 429
+    ("Throttling", Kind::Throttled),
+    ("Throttling.RateQuota", Kind::Throttled),
+    ("Throttling.BurstRate", Kind::Throttled),
+    ("Throttling.Concurrency", Kind::Throttled),
+    ("Throttling.AllocationQuota", Kind::Throttled), // unless its message says that the free quota is used up
+    ("LimitRequests", Kind::Throttled),
+    ("CommodityNotPurchased", Kind::Account),
+    ("PrepaidBillOverdue", Kind::Account),
+    ("PostpaidBillOverdue", Kind::Account),
+    // 408, 500, 503
+    ("RequestTimeOut", Kind::Internal),
+    ("InternalError", Kind::Internal),
+    ("InternalError.Algo", Kind::Internal),
+    ("InternalError.Upload", Kind::Internal),
+    ("InternalError.FileUpload", Kind::Internal),
+    ("InternalError.Timeout", Kind::Internal),
+    ("SystemError", Kind::Internal),
+    ("ModelServiceFailed", Kind::Internal),
+    ("ModelServingError", Kind::Internal),
+    ("ModelUnavailable", Kind::NoModel),
+];
+
+impl Kind {
+    /// What this code says, with this message.
+    pub(super) fn of(code: &str, message: &str) -> Self {
+        // Shares its code with a limit per minute, which passes; this does not.
+        if code == "Throttling.AllocationQuota" && message.contains("Free allocated quota exceeded") {
+            return Self::Account;
+        }
+        let mut name = code;
+        loop {
+            if let Some((_, kind)) = CODES.iter().find(|(known, _)| *known == name) {
+                return *kind;
+            }
+            match name.rsplit_once('.') {
+                Some((family, _)) => name = family,
+                None => return Self::Other,
+            }
+        }
+    }
+}
+
+/// What is done next: the variants of [`EditError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    NotSent,
+    RateLimited,
+    Unbilled,
+    Unavailable,
+    Ambiguous,
+    Rejected,
+    Blocked,
+}
+
+/// What is done next.
+pub(super) const fn class(kind: Kind, place: Place, status: u16) -> Class {
+    match kind {
+        Kind::Refused => match place {
+            Place::Create | Place::Call | Place::Upload | Place::Task => Class::Rejected,
+            // It is the poll that is refused, not the edit, which may be paid for.
+            Place::Poll => Class::Unavailable,
+        },
+        Kind::Download => match place {
+            Place::Create | Place::Call | Place::Task => Class::Unbilled,
+            Place::Upload => Class::NotSent,
+            Place::Poll => Class::Unavailable,
+        },
+        Kind::Account => match place {
+            Place::Create | Place::Call | Place::Upload | Place::Poll => Class::Blocked,
+            // The edit has ended. The next submit is told the same, and blocks the lane where it can be taken up again.
+            Place::Task => Class::Unbilled,
+        },
+        Kind::Missing => match place {
+            Place::Create | Place::Call | Place::Upload => Class::Blocked,
+            Place::Poll => Class::Unavailable,
+            Place::Task => Class::Rejected,
+        },
+        Kind::Throttled => match place {
+            Place::Create | Place::Call | Place::Upload | Place::Poll => Class::RateLimited,
+            Place::Task => Class::Unbilled,
+        },
+        // It was sent, and it was answered: by its own code, which no proxy has, the provider took nothing. So it is not
+        // ambiguous like any other 5xx; and an outage is no failure of the edit, so it burns no attempt.
+        Kind::NoModel => match place {
+            Place::Create | Place::Call | Place::Upload => Class::RateLimited,
+            Place::Poll => Class::Unavailable,
+            Place::Task => Class::Unbilled,
+        },
+        // Nobody says whether a submit that failed inside the provider has made a task.
+        Kind::Internal => match place {
+            Place::Create | Place::Call => Class::Ambiguous,
+            Place::Upload => Class::NotSent,
+            Place::Poll => Class::Unavailable,
+            Place::Task => Class::Unbilled,
+        },
+        Kind::Other => by_status(place, Status::of(status)),
+    }
+}
+
+/// The HTTP statuses, by what they say where no code does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Success,
+    Redirect,
+    NotAllowed,
+    NotFound,
+    Timeout,
+    TooMany,
+    Refused,
+    Failed,
+    Odd,
+}
+
+impl Status {
+    const fn of(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirect,
+            401..=403 => Self::NotAllowed,
+            404 => Self::NotFound,
+            408 => Self::Timeout,
+            429 => Self::TooMany,
+            400 | 405..=407 | 409..=428 | 430..=499 => Self::Refused,
+            500..=599 => Self::Failed,
+            0..=199 | 600..=u16::MAX => Self::Odd,
+        }
+    }
+}
+
+const fn by_status(place: Place, status: Status) -> Class {
+    match place {
+        Place::Create | Place::Call => match status {
+            Status::Refused => Class::Rejected,
+            Status::TooMany => Class::RateLimited,
+            // A redirect or a 404 is what a wrong base URL gives, to every edit.
+            Status::NotAllowed | Status::NotFound | Status::Redirect => Class::Blocked,
+            Status::Success | Status::Timeout | Status::Failed | Status::Odd => Class::Ambiguous,
+        },
+        Place::Upload => match status {
+            Status::Refused => Class::Rejected,
+            Status::TooMany => Class::RateLimited,
+            Status::NotAllowed | Status::NotFound | Status::Redirect => Class::Blocked,
+            Status::Success | Status::Timeout | Status::Failed | Status::Odd => Class::NotSent,
+        },
+        Place::Poll => match status {
+            Status::TooMany => Class::RateLimited,
+            Status::NotAllowed => Class::Blocked,
+            Status::Success
+            | Status::Redirect
+            | Status::NotFound
+            | Status::Timeout
+            | Status::Refused
+            | Status::Failed
+            | Status::Odd => Class::Unavailable,
+        },
+        // The status is the poll's; that the edit has failed, and costs nothing, is said in any case.
+        Place::Task => Class::Rejected,
+    }
+}
+
+/// What an error of the provider's means. `code` may be empty.
+pub(super) fn classify(
+    place: Place,
+    status: u16,
+    code: &str,
+    message: &str,
+    retry_after: Option<Duration>,
+) -> EditError {
+    let class = class(Kind::of(code, message), place, status);
+    let message = presentable(message);
+    let code = match (code, place) {
+        ("", Place::Task) => "task_failed".to_owned(),
+        ("", Place::Create | Place::Call | Place::Upload | Place::Poll) => format!("http_{status}"),
+        (code, _) => presentable(code).chars().take(MAX_CODE_CHARS).collect(),
+    };
+    let message = if message.is_empty() { "the provider gave no reason".to_owned() } else { message };
+    let words = || format!("HTTP {status}, {code}: {message}");
+    match class {
+        Class::NotSent => EditError::NotSent(words()),
+        Class::Unavailable => EditError::Unavailable(words()),
+        Class::Ambiguous => EditError::Ambiguous(words()),
+        Class::RateLimited => EditError::RateLimited { retry_after, message: words() },
+        Class::Unbilled => EditError::Unbilled { code, message, tries: TRIES },
+        Class::Rejected => EditError::Rejected { code, message },
+        Class::Blocked => EditError::Blocked { code, message },
+    }
+}
+
+/// A provider's words, fit for tables and logs: one line, bounded, without the key that some gateways repeat, without more
+/// of a URL than its host (the rest may be a signature), without a picture in base64.
+pub(super) fn presentable(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().map(without_secrets).collect();
+    let text = words.join(" ");
+    if text.chars().count() <= MAX_MESSAGE_CHARS {
+        return text;
+    }
+    text.chars().take(MAX_MESSAGE_CHARS - 1).chain(['…']).collect()
+}
+
+fn without_secrets(word: &str) -> String {
+    let url = word.find("://").and_then(|at| {
+        let host = at + 3;
+        let is_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-');
+        word[host..].find(|c| !is_host(c)).map(|end| host + end)
+    });
+    let mut keys = word.match_indices("sk-").filter(|(at, _)| !word[..*at].ends_with(char::is_alphanumeric));
+    let key = keys.next().map(|(at, found)| at + found.len());
+    let data = word.find(";base64,").map(|at| at + 8);
+    // The first of them counts: all that follows it goes.
+    match [url, key, data].into_iter().flatten().min() {
+        Some(at) => format!("{}…", &word[..at]),
+        None => word.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! The DashScope editor: Alibaba's image-edit models, over a port that never pays twice.
+//!
+//! What must stay true: a submit is one POST, whatever becomes of it; `n` is always 1; everything that the answer names
+//! (a task's id, or the URL of a picture that was made within the call) becomes the provider's task id, so that it is
+//! committed before anything else may fail. Facts and limits are in `docs/providers.md`.
+
+mod api;
+mod check;
+mod errors;
+mod functions;
+mod inputs;
+mod models;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
+use reqwest::header::HeaderValue;
+use url::{Host, Url};
+
+pub use functions::{COMMON, FUNCTIONS, Function, Param, Range};
+pub use inputs::{Input, UnknownInput};
+pub use models::{Style, UnknownStyle, known_models};
+
+use super::http::{self, Answer, ApiKey, SendError};
+use super::{EditError, EditRequest, EditSpec, Editor, Measure, Output, Polled, Submitted};
+use crate::sources::guard::AllowHosts;
+use api::Api;
+use errors::{Place, classify};
+use inputs::WayIn;
+use wire::{Said, TaskStatus};
+
+/// The word in the edit key.
+pub const KIND: &str = "dashscope";
+/// The Beijing region. Keys are bound to a region.
+pub const DEFAULT_BASE_URL: &str = "https://dashscope.aliyuncs.com/api/v1";
+/// Between two polls, at first.
+pub const DEFAULT_POLL: Duration = Duration::from_secs(3);
+/// For a call that is answered with the picture.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8 * 60);
+
+/// Results are handed out by dozens of buckets, of which the provider lists only those of its home region. What is
+/// lost on a host that is missing here was paid for, and an answer that names the host comes from the API itself; so
+/// all of the provider's domain is taken. Private addresses behind it stay refused.
+const RESULT_HOSTS: &str = "*.aliyuncs.com";
+/// One of them, to hold a list against.
+const A_RESULT_HOST: &str = "dashscope-result-bj.oss-cn-beijing.aliyuncs.com";
+/// How long results, and the ids of tasks, are kept.
+const LIVES: Duration = Duration::from_secs(24 * 60 * 60);
+/// The provider's advice: often for so long, then less.
+const BRISK: Duration = Duration::from_secs(30);
+const SLOWER: u32 = 3;
+/// So long an id that was just given may be unknown to the machine that is asked.
+const MAY_BE_UNKNOWN: Duration = Duration::from_secs(10 * 60);
+/// Before a URL that stands for a task's id.
+const URL_PREFIX: &str = "url:";
+
+/// The hosts that results may be on when nobody says more: the base URL's own and the provider's. As text, so that an
+/// operator's own list can be put behind it, with a comma, and parsed together with it.
+pub fn default_result_hosts(base_url: &Url) -> String {
+    match base_url.host_str() {
+        Some(host) => format!("{host},{RESULT_HOSTS}"),
+        None => RESULT_HOSTS.to_owned(),
+    }
+}
+
+/// What an operator says of the provider.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The key; read at each use.
+    pub key: ApiKey,
+    /// Another region, a workspace's host, a compatible gateway; usually [`DEFAULT_BASE_URL`].
+    pub base_url: Url,
+    /// The workspace that the key's calls are counted in, if not the default one.
+    pub workspace: Option<String>,
+    /// How pictures get there.
+    pub input: Input,
+    /// Between two polls in the first 30 seconds; three times that later. Usually [`DEFAULT_POLL`].
+    pub poll: Duration,
+    /// For a whole call that is answered with the picture; usually [`DEFAULT_TIMEOUT`].
+    pub timeout: Duration,
+    /// All hosts that results may be on: [`default_result_hosts`] and the operator's own. Empty means the former alone.
+    pub result_hosts: AllowHosts,
+    /// Where the provider can fetch our blobs; needed for [`Input::Url`].
+    pub public_url: Option<Url>,
+}
+
+/// The editor of kind [`KIND`].
+#[derive(Debug, Clone)]
+pub struct DashScope {
+    api: Api,
+    input: Input,
+    way_in: WayIn,
+    poll: Duration,
+    hosts: AllowHosts,
+    styles: BTreeMap<String, Style>,
+}
+
+impl DashScope {
+    /// `styles` says how each model is spoken to, built in or configured.
+    ///
+    /// # Errors
+    /// One sentence that names the setting and the fix.
+    pub fn new(settings: Settings, styles: BTreeMap<String, Style>) -> Result<Self> {
+        let Settings { key, base_url, workspace, input, poll, timeout, result_hosts, public_url } = settings;
+        ensure!(is_web(&base_url), "the base URL of dashscope must start with https:// or http://");
+        let hosts = hosts(&base_url, result_hosts)?;
+        let workspace = workspace.map(|id| HeaderValue::from_str(&id)).transpose();
+        let workspace =
+            workspace.ok().context("the workspace of dashscope is no id: it cannot be sent as a header")?;
+        let way_in = match input {
+            Input::Data => WayIn::Data,
+            Input::Url => {
+                let public_url = public_url.filter(is_web).context(
+                    "input = \"url\" in [editors.dashscope] needs RETOUCH_PUBLIC_URL, an http(s) address that the provider can reach; set it, or use \"data\" or \"oss\"",
+                )?;
+                WayIn::Url { public_url }
+            }
+            Input::Oss => WayIn::Oss { hosts: hosts.clone() },
+        };
+        let client = http::client(timeout)?;
+        let api = Api { client, key, base_url, workspace, timeout };
+        Ok(Self { api, input, way_in, poll, hosts, styles })
+    }
+
+    fn style(&self, model: &str) -> Result<Style, EditError> {
+        self.styles.get(model).copied().ok_or_else(|| {
+            let known: Vec<_> = self.styles.keys().map(String::as_str).collect();
+            let known = known.join(", ");
+            EditError::rejected(
+                "unknown_model",
+                format!("model: {model:?} is not known here; known are {known}; add [models.{model:?}] with its style and price"),
+            )
+        })
+    }
+
+    /// What a good answer to a poll says.
+    fn polled(&self, said: &Said, age: Duration) -> Result<Polled, EditError> {
+        match said.task_status() {
+            TaskStatus::Pending => {
+                let after = if age < BRISK { self.poll } else { self.poll * SLOWER };
+                Ok(Polled::Pending { after })
+            }
+            TaskStatus::Succeeded => match said.picture() {
+                Some(url) => {
+                    tracing::info!(
+                        billed = said.billed(),
+                        request_id = said.request_id(),
+                        "the picture is there"
+                    );
+                    Ok(Polled::Done(Output::Url { url, lives: LIVES }))
+                }
+                None => Err(failed(said, age)),
+            },
+            TaskStatus::Failed => {
+                let (code, message) = said.task_fault();
+                Err(classify(Place::Task, 200, &code, &message, None))
+            }
+            TaskStatus::Canceled => Err(EditError::rejected(
+                "canceled",
+                "the task was canceled at the provider, not by this worker; send it again",
+            )),
+            TaskStatus::Unknown => Err(unknown(age)),
+            TaskStatus::Other(word) => {
+                tracing::warn!(
+                    task_status = word,
+                    request_id = said.request_id(),
+                    "not a status that is known"
+                );
+                let (code, message) = said.fault();
+                if code.is_empty() {
+                    return Err(EditError::Unavailable(format!(
+                        "the task's status is {word:?}, which is not known"
+                    )));
+                }
+                Err(classify(Place::Poll, 200, &code, &message, None))
+            }
+        }
+    }
+}
+
+/// The hosts given, or the default ones. A list without those would refuse a paid result where it is fetched.
+fn hosts(base_url: &Url, given: AllowHosts) -> Result<AllowHosts> {
+    let defaults = default_result_hosts(base_url);
+    if given == AllowHosts::default() {
+        return defaults.parse().context("the base URL of dashscope");
+    }
+    let own = base_url.host().context("the base URL of dashscope has no host")?;
+    for host in [Host::Domain(A_RESULT_HOST), own] {
+        ensure!(
+            given.lists(&host),
+            "the result hosts of dashscope do not list {host}; put them behind {defaults}"
+        );
+    }
+    Ok(given)
+}
+
+/// Succeeded without a picture: each result failed, or nothing is said.
+fn failed(said: &Said, age: Duration) -> EditError {
+    match said.task_fault() {
+        (code, _) if code.is_empty() => unknown(age),
+        (code, message) => classify(Place::Task, 200, &code, &message, None),
+    }
+}
+
+/// The provider says nothing of the task.
+fn unknown(age: Duration) -> EditError {
+    if age < MAY_BE_UNKNOWN {
+        return EditError::Unavailable("the provider does not know the task, or not yet".to_owned());
+    }
+    EditError::Ambiguous(format!(
+        "the provider does not know the task that it accepted {} minutes ago",
+        age.as_secs() / 60
+    ))
+}
+
+/// No id is known for longer: whatever is answered then, waiting for another answer is waiting for ever.
+fn within_life(polled: Result<Polled, EditError>, age: Duration) -> Result<Polled, EditError> {
+    let hours = age.as_secs() / 3600;
+    match polled {
+        Ok(Polled::Pending { .. }) if age > LIVES => {
+            Err(EditError::Ambiguous(format!("not finished after {hours} hours, and ids are kept for 24")))
+        }
+        Err(EditError::Unavailable(why)) if age > LIVES => {
+            Err(EditError::Ambiguous(format!("after {hours} hours, and ids are kept for 24: {why}")))
+        }
+        other => other,
+    }
+}
+
+fn is_web(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https") && url.has_host()
+}
+
+/// What the answer to a submit says.
+fn taken(api: &Api, place: Place, answer: &Answer) -> Result<Submitted, EditError> {
+    let said = Said::read(&answer.body);
+    if !answer.is_success() {
+        return Err(api.refused(place, answer, &said));
+    }
+    if let Some(provider_task_id) = said.task_id() {
+        tracing::debug!(request_id = said.request_id(), "accepted");
+        return Ok(Submitted::Accepted { provider_task_id });
+    }
+    if let Some(url) = said.picture() {
+        tracing::info!(billed = said.billed(), request_id = said.request_id(), "the picture is there");
+        return Ok(Submitted::Accepted { provider_task_id: format!("{URL_PREFIX}{url}") });
+    }
+    if said.fault().0.is_empty() {
+        let what = if place == Place::Create { "a task's id" } else { "a picture" };
+        return Err(EditError::Ambiguous(format!(
+            "answered {} without {what} and without an error",
+            answer.status
+        )));
+    }
+    Err(api.refused(place, answer, &said))
+}
+
+#[async_trait]
+impl Editor for DashScope {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn result_hosts(&self) -> AllowHosts {
+        self.hosts.clone()
+    }
+
+    fn check(&self, spec: &EditSpec, image: Measure) -> Result<(), EditError> {
+        check::check(self.style(&spec.model)?, self.input, spec, image).map(drop)
+    }
+
+    async fn submit(&self, mut request: EditRequest) -> Result<Submitted, EditError> {
+        // Again: limits and routes may have changed since the edit was queued, and this is where it is paid.
+        request.spec.mask = request.mask.as_ref().map(super::Picture::measure);
+        let style = self.style(&request.spec.model)?;
+        let function = check::check(style, self.input, &request.spec, request.image.measure())?;
+        let given = self.way_in.give(&self.api, &request).await?;
+        let from_oss = matches!(self.way_in, WayIn::Oss { .. });
+        let body = wire::body(style, function.map_or("", |function| function.name), &request.spec, given);
+        let post = self.api.submit(style, &body, from_oss)?;
+        drop(body);
+        let answer = http::send(post).await.map_err(|error| match error {
+            SendError::NotSent(why) => EditError::NotSent(why),
+            SendError::NoAnswer(why) => EditError::Ambiguous(why),
+        })?;
+        taken(&self.api, if style.is_async() { Place::Create } else { Place::Call }, &answer)
+    }
+
+    async fn poll(&self, provider_task_id: &str, age: Duration) -> Result<Polled, EditError> {
+        if let Some(url) = provider_task_id.strip_prefix(URL_PREFIX) {
+            return Ok(Polled::Done(Output::Url { url: url.to_owned(), lives: LIVES }));
+        }
+        let get = self.api.get(self.api.url(&["tasks", provider_task_id]))?;
+        let answer = http::send(get).await.map_err(|error| match error {
+            SendError::NotSent(why) | SendError::NoAnswer(why) => EditError::Unavailable(why),
+        })?;
+        let said = Said::read(&answer.body);
+        let polled = if answer.is_success() {
+            self.polled(&said, age)
+        } else {
+            match self.api.refused(Place::Poll, &answer, &said) {
+                EditError::Unavailable(_) if answer.status == 404 => Err(unknown(age)),
+                refused => Err(refused),
+            }
+        };
+        within_life(polled, age)
+    }
+}

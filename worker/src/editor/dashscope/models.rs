@@ -1,0 +1,157 @@
+//! The models that are known here, and the ways of speaking to one.
+//!
+//! Models come and go (the first edit models of the Qwen family were retired in October 2026), so a model's id is
+//! configuration; what is fixed is the few wire formats that any of them has.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::editor::KnownModel;
+
+/// How a model is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// `image2image/image-synthesis` with a `function` and one picture; accepted, then polled.
+    ImageEdit,
+    /// The same path with a list of pictures; accepted, then polled.
+    I2i,
+    /// `multimodal-generation/generation` with one message; answered within the call.
+    Messages,
+    /// `image-generation/generation` with one message; accepted, then polled.
+    MessagesAsync,
+}
+
+/// A word that names no style.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("style must be one of image-edit, i2i, messages and messages-async, not {0:?}")]
+pub struct UnknownStyle(String);
+
+impl Style {
+    /// Every style.
+    pub const ALL: [Self; 4] = [Self::ImageEdit, Self::I2i, Self::Messages, Self::MessagesAsync];
+
+    /// As it is written in a configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ImageEdit => "image-edit",
+            Self::I2i => "i2i",
+            Self::Messages => "messages",
+            Self::MessagesAsync => "messages-async",
+        }
+    }
+
+    /// Under the base URL.
+    pub(super) const fn path(self) -> [&'static str; 4] {
+        match self {
+            Self::ImageEdit | Self::I2i => ["services", "aigc", "image2image", "image-synthesis"],
+            Self::Messages => ["services", "aigc", "multimodal-generation", "generation"],
+            Self::MessagesAsync => ["services", "aigc", "image-generation", "generation"],
+        }
+    }
+
+    /// Whether it is accepted and polled. The provider refuses the header where it is not expected and its absence
+    /// where it is (403), so this is not a preference.
+    pub(super) const fn is_async(self) -> bool {
+        match self {
+            Self::ImageEdit | Self::I2i | Self::MessagesAsync => true,
+            Self::Messages => false,
+        }
+    }
+}
+
+impl fmt::Display for Style {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for Style {
+    type Err = UnknownStyle;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|style| style.word() == word);
+        found.ok_or_else(|| UnknownStyle(word.to_owned()))
+    }
+}
+
+/// The most characters of a prompt. The provider cuts off what is beyond, silently, and would then paint something else
+/// than the edit key names.
+pub(super) fn prompt_limit(style: Style, model: &str) -> usize {
+    match style {
+        Style::ImageEdit => 800,
+        Style::I2i => 2000,
+        Style::Messages | Style::MessagesAsync if model.starts_with("wan2.6") => 2000,
+        Style::Messages | Style::MessagesAsync if model.starts_with("wan2.7") => 5000,
+        // The least of the family, for the models of tomorrow too.
+        Style::Messages | Style::MessagesAsync => 800,
+    }
+}
+
+/// Prices and limits of the Beijing region in November 2026, per successful picture and per account.
+const KNOWN: [KnownModel; 7] = [
+    yuan("wanx2.1-imageedit", Style::ImageEdit, "0.14", 120, Some(2)),
+    yuan("wan2.5-i2i-preview", Style::I2i, "0.20", 300, Some(5)),
+    yuan("qwen-image-2.0", Style::Messages, "0.20", 120, None),
+    yuan("qwen-image-2.0-pro", Style::Messages, "0.50", 2, None),
+    // These can be had within the call as well, which takes a minute and more: whatever breaks in that time would leave a
+    // paid picture without a name.
+    yuan("wan2.6-image", Style::MessagesAsync, "0.20", 300, Some(5)),
+    yuan("wan2.7-image", Style::MessagesAsync, "0.20", 300, Some(5)),
+    yuan("wan2.7-image-pro", Style::MessagesAsync, "0.50", 300, Some(5)),
+];
+
+const fn yuan(
+    id: &'static str,
+    style: Style,
+    price: &'static str,
+    a_minute: u32,
+    max_in_flight: Option<u32>,
+) -> KnownModel {
+    let submits_per_minute = Some(a_minute);
+    KnownModel { id, style: style.word(), price, currency: "CNY", submits_per_minute, max_in_flight }
+}
+
+/// The built-in models.
+pub fn known_models() -> &'static [KnownModel] {
+    &KNOWN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_style_is_read_as_it_is_written_and_no_other_word_is() {
+        for style in Style::ALL {
+            assert_eq!(style.to_string().parse(), Ok(style));
+        }
+        for word in ["", "Messages", "image_edit", "sync"] {
+            let refused = word.parse::<Style>().unwrap_err().to_string();
+            assert!(refused.contains("image-edit") && refused.contains(&format!("{word:?}")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn every_known_model_has_a_style_and_a_price() {
+        for known in known_models() {
+            known.style.parse::<Style>().unwrap();
+            assert!(retouch_shared::event::micros(known.price).unwrap() > 0, "{}", known.id);
+        }
+        let wanx = known_models()[0];
+        assert_eq!((wanx.price, wanx.submits_per_minute, wanx.max_in_flight), ("0.14", Some(120), Some(2)));
+    }
+
+    #[test]
+    fn the_longest_prompt_is_the_familys_and_an_unknown_models_is_the_least() {
+        for (style, model, most) in [
+            (Style::ImageEdit, "wanx2.1-imageedit", 800),
+            (Style::I2i, "wan2.5-i2i-preview", 2000),
+            (Style::Messages, "qwen-image-2.0-pro", 800),
+            (Style::Messages, "wan2.6-image", 2000),
+            (Style::MessagesAsync, "wan2.7-image-pro", 5000),
+            (Style::Messages, "something-4.0", 800),
+        ] {
+            assert_eq!(prompt_limit(style, model), most, "{model}");
+        }
+    }
+}

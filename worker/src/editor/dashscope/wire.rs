@@ -1,0 +1,167 @@
+//! The provider's JSON: the bodies that are sent, and what is read out of its answers.
+//!
+//! Answers are read leniently: pages, SDKs and gateways differ in what they leave out, write as null or nest. What was
+//! paid for is looked for first, wherever it may stand; an error code counts only where there is no such thing.
+
+use retouch_shared::task::Params;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::functions::{COMMON, FUNCTIONS, PROMPT_EXTEND};
+use super::models::Style;
+use crate::editor::EditSpec;
+
+/// Named in `params`, and no parameter at the provider.
+pub(super) const FUNCTION: &str = "function";
+/// The same, for `i2i`.
+pub(super) const NEGATIVE_PROMPT: &str = "negative_prompt";
+
+/// How the provider gets at the pictures: `data:`, `https:` or `oss:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) image: String,
+    pub(super) mask: Option<String>,
+}
+
+/// The request that asks for one picture. `function` is only for [`Style::ImageEdit`].
+pub(super) fn body(style: Style, function: &str, spec: &EditSpec, given: Given) -> Value {
+    let prompt = &spec.prompt;
+    let mut parameters = parameters(&spec.params);
+    let input = match style {
+        Style::ImageEdit => {
+            parameters.remove(FUNCTION);
+            let mut input = json!({ "function": function, "prompt": prompt, "base_image_url": given.image });
+            if let Some(mask) = given.mask {
+                input["mask_image_url"] = Value::from(mask);
+            }
+            input
+        }
+        Style::I2i => {
+            let mut input = json!({ "prompt": prompt, "images": [given.image] });
+            if let Some(negative) = parameters.remove(NEGATIVE_PROMPT) {
+                input[NEGATIVE_PROMPT] = negative;
+            }
+            input
+        }
+        Style::Messages | Style::MessagesAsync => json!({
+            "messages": [{ "role": "user", "content": [{ "image": given.image }, { "text": prompt }] }]
+        }),
+    };
+    json!({ "model": spec.model, "input": input, "parameters": parameters })
+}
+
+/// One picture, said even where it is the default; whole numbers as such; all else as it was given.
+fn parameters(params: &Params) -> Map<String, Value> {
+    let known = FUNCTIONS.iter().flat_map(|function| function.params).chain(COMMON).chain([&PROMPT_EXTEND]);
+    let mut parameters = params.as_object().clone();
+    for param in known {
+        if let Some(value) = parameters.get_mut(param.name)
+            && let Some(read) = param.range.read(value)
+        {
+            *value = read;
+        }
+    }
+    parameters.insert("n".to_owned(), Value::from(1));
+    parameters
+}
+
+/// An answer of the provider's, or nothing where it is not JSON.
+#[derive(Debug, Clone)]
+pub(super) struct Said(Value);
+
+/// What a poll says of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TaskStatus {
+    /// Waiting or at work.
+    Pending,
+    Succeeded,
+    Failed,
+    Canceled,
+    /// The provider does not know the task, or no more.
+    Unknown,
+    /// A word that nobody has written down; empty where there is none.
+    Other(String),
+}
+
+impl Said {
+    pub(super) fn read(body: &[u8]) -> Self {
+        Self(serde_json::from_slice(body).unwrap_or_default())
+    }
+
+    fn output(&self) -> &Value {
+        &self.0["output"]
+    }
+
+    /// An error's code and message; the code is empty where there is no error. Compatible gateways nest them.
+    pub(super) fn fault(&self) -> (String, String) {
+        let flat = fault(&self.0);
+        if flat.0.is_empty() { fault(&self.0["error"]) } else { flat }
+    }
+
+    pub(super) fn request_id(&self) -> String {
+        text(&self.0["request_id"])
+    }
+
+    /// The id of an accepted task.
+    pub(super) fn task_id(&self) -> Option<String> {
+        // An id of dots would name another path than the task's.
+        Some(text(&self.output()["task_id"])).filter(|id| !id.trim_matches('.').is_empty())
+    }
+
+    pub(super) fn task_status(&self) -> TaskStatus {
+        match self.output()["task_status"].as_str().unwrap_or_default() {
+            "PENDING" | "RUNNING" | "SUSPENDED" => TaskStatus::Pending,
+            "SUCCEEDED" => TaskStatus::Succeeded,
+            "FAILED" => TaskStatus::Failed,
+            "CANCELED" => TaskStatus::Canceled,
+            "UNKNOWN" => TaskStatus::Unknown,
+            other => TaskStatus::Other(other.chars().take(40).collect()),
+        }
+    }
+
+    /// The first picture, wherever it stands. Others may have failed beside it.
+    pub(super) fn picture(&self) -> Option<String> {
+        let results = items(&self.output()["results"]).map(|result| &result["url"]);
+        let choices = items(&self.output()["choices"]);
+        let contents = choices.flat_map(|choice| items(&choice["message"]["content"]));
+        let images = contents.map(|content| &content["image"]);
+        results.chain(images).filter_map(Value::as_str).find(|url| is_web(url)).map(str::to_owned)
+    }
+
+    /// Why a task has no picture: its own code, or the first of its results.
+    pub(super) fn task_fault(&self) -> (String, String) {
+        let own = fault(self.output());
+        let mut results = items(&self.output()["results"]).map(fault);
+        match results.find(|(code, _)| own.0.is_empty() && !code.is_empty()) {
+            Some(first) => first,
+            None if own.0.is_empty() => self.fault(),
+            None => own,
+        }
+    }
+
+    /// For how many pictures money is asked, as far as it is said.
+    pub(super) fn billed(&self) -> Option<u64> {
+        let usage = &self.0["usage"];
+        usage["image_count"].as_u64().or_else(|| usage["output_image_count"].as_u64())
+    }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn fault(value: &Value) -> (String, String) {
+    (text(&value["code"]), text(&value["message"]))
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => String::new(),
+    }
+}
+
+fn is_web(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+}
