@@ -13,6 +13,7 @@ pub mod broker;
 pub mod env;
 pub mod laptop;
 pub mod node;
+pub mod paid;
 pub mod picture_server;
 pub mod pictures;
 pub mod process;

@@ -60,6 +60,8 @@ pub struct Rhythm {
     pub patience: Duration,
     /// For work under way, after the first signal.
     pub grace: Duration,
+    /// Until a blocked lane is tried again; doubled each time it still is, twenty times as long at most.
+    pub probe: Duration,
 }
 
 /// Everything that can be set: README.md lists the settings.
@@ -147,6 +149,7 @@ impl Settings {
                 sweep: seconds("SWEEP", raw.sweep_seconds, 5)?,
                 patience: seconds("PATIENCE", raw.patience_seconds, PATIENCE.as_secs())?,
                 grace: seconds("GRACE", raw.grace_seconds, 25)?,
+                probe: seconds("PROBE", raw.probe_seconds, 30)?,
             },
         })
     }

@@ -49,7 +49,7 @@ fn open_dashscope(key: &ApiKey, settings: &DashscopeSettings, all: &Settings) ->
         models.map(|model| Ok((model.id.clone(), model.style.parse::<Style>()?))).collect();
     let settings = dashscope::Settings {
         key: key.clone(),
-        result_hosts: hosts(dashscope::default_result_hosts(&base_url), result_hosts)?,
+        result_hosts: hosts(result_hosts)?,
         base_url,
         workspace: workspace.clone(),
         input: *input,

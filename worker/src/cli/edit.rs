@@ -23,7 +23,7 @@ use crate::broker::Message;
 use crate::config::{Settings, blobs_url};
 use crate::editor::{EditError, EditSpec, Measure};
 use crate::media;
-use crate::store::TaskRecord;
+use crate::store::{ClosedBy, TaskRecord};
 use crate::worker::Worker;
 
 /// Edit pictures here and now; what was edited before comes from the cache
@@ -46,6 +46,8 @@ pub(super) struct Edit {
 
 /// How often the store is asked how far the tasks are.
 const LOOK: Duration = Duration::from_millis(50);
+/// Every so many looks, also at the lanes.
+const LANE_LOOK: u32 = 20;
 
 impl Edit {
     pub(super) async fn run(self, mut settings: Settings, json: bool) -> Result<Ending, Failure> {
@@ -203,8 +205,14 @@ async fn carry_out(app: &Arc<App>, tasks: &[TaskMessage]) -> Result<Vec<TaskReco
         app.broker.publish(crate::intake::destination(), message).await?;
     }
     let mut ended: Vec<Option<TaskRecord>> = vec![None; tasks.len()];
+    let lanes = lanes_of(app, tasks);
+    let mut looks = 0u32;
     while ended.iter().any(Option::is_none) {
         tokio::time::sleep(LOOK).await;
+        looks += 1;
+        if looks.is_multiple_of(LANE_LOOK) {
+            refuse_closed_lane(app, &lanes).await?;
+        }
         for (task, place) in tasks.iter().zip(&mut ended).filter(|(_, place)| place.is_none()) {
             let Some(record) = app.store.find_task(&task.task_id).await? else { continue };
             bars.show(&record);
@@ -215,6 +223,31 @@ async fn carry_out(app: &Arc<App>, tasks: &[TaskMessage]) -> Result<Vec<TaskReco
     }
     bars.clear();
     Ok(ended.into_iter().flatten().collect())
+}
+
+/// The lanes on which these tasks' calls queue.
+fn lanes_of(app: &App, tasks: &[TaskMessage]) -> Vec<String> {
+    let route = |task: &TaskMessage| app.settings.offer.resolve(&task.edit_type, task.model.as_deref()).ok();
+    tasks.iter().filter_map(route).map(|route| route.lane).collect()
+}
+
+/// A worker waits for a closed lane for ever; a person at a terminal wants to know, and to mend it.
+///
+/// # Errors
+/// The lane takes no calls, and none is under way that could find it open again.
+async fn refuse_closed_lane(app: &App, lanes: &[String]) -> Result<()> {
+    for lane in app.store.lanes().await? {
+        let waits = lane.queued > 0 && lane.in_flight == 0 && lanes.contains(&lane.name);
+        let Some(closure) = lane.closed.filter(|_| waits) else { continue };
+        // One that may be tried now is about to be.
+        if closure.by == ClosedBy::Pause || closure.probe_in.is_some() {
+            let (name, code, message) = (&lane.name, &closure.code, &closure.message);
+            anyhow::bail!(
+                "the lane {name} takes no calls: {code}: {message}. Nothing is lost: once that is mended, the same command goes on"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Progress, on a terminal only.

@@ -32,6 +32,7 @@ pub(super) struct Raw {
     pub(super) sweep_seconds: Option<u64>,
     pub(super) patience_seconds: Option<u64>,
     pub(super) grace_seconds: Option<u64>,
+    pub(super) probe_seconds: Option<u64>,
     #[cfg(feature = "double")]
     pub(super) double: Option<PathBuf>,
     #[serde(default)]
@@ -66,6 +67,7 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("RETOUCH_SWEEP_SECONDS", "sweep_seconds", Kind::Number),
     ("RETOUCH_PATIENCE_SECONDS", "patience_seconds", Kind::Number),
     ("RETOUCH_GRACE_SECONDS", "grace_seconds", Kind::Number),
+    ("RETOUCH_PROBE_SECONDS", "probe_seconds", Kind::Number),
     ("DASHSCOPE_BASE_URL", "editors.dashscope.base_url", Kind::Text),
     ("DASHSCOPE_WORKSPACE", "editors.dashscope.workspace", Kind::Text),
     ("OPENAI_BASE_URL", "editors.openai.base_url", Kind::Text),

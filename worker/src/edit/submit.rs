@@ -19,8 +19,6 @@ const MAX_ATTEMPTS: u32 = 8;
 /// How long a delivery is held for its lane; then another one takes its place. With the longest call it stays well below
 /// the broker's half hour.
 const LANE_HOLD: Duration = Duration::from_secs(5 * 60);
-/// The first probe of a blocked lane.
-const PROBE: Duration = Duration::from_secs(30);
 
 /// What becomes of a call that was not accepted.
 enum Next {
@@ -124,7 +122,7 @@ impl Work<'_> {
             by,
             code: code.to_owned(),
             message: clipped(message).to_owned(),
-            probe_in: Some(probe_after(PROBE, probes)),
+            probe_in: Some(probe_after(self.app.settings.rhythm.probe, probes)),
         };
         self.gate.closed(lane, &closure);
         if let Err(error) = self.app.store.block_lane(lane, &closure).await {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use reqwest::header::HeaderValue;
-use url::{Host, Url};
+use url::Url;
 
 pub use functions::{COMMON, FUNCTIONS, Function, Param, Range};
 pub use inputs::{Input, UnknownInput};
@@ -47,8 +47,6 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8 * 60);
 /// lost on a host that is missing here was paid for, and an answer that names the host comes from the API itself; so
 /// all of the provider's domain is taken. Private addresses behind it stay refused.
 const RESULT_HOSTS: &str = "*.aliyuncs.com";
-/// One of them, to hold a list against.
-const A_RESULT_HOST: &str = "dashscope-result-bj.oss-cn-beijing.aliyuncs.com";
 /// How long results, and the ids of tasks, are kept.
 const LIVES: Duration = Duration::from_secs(24 * 60 * 60);
 /// The provider's advice: often for so long, then less.
@@ -58,15 +56,6 @@ const SLOWER: u32 = 3;
 const MAY_BE_UNKNOWN: Duration = Duration::from_secs(10 * 60);
 /// Before a URL that stands for a task's id.
 const URL_PREFIX: &str = "url:";
-
-/// The hosts that results may be on when nobody says more: the base URL's own and the provider's. As text, so that an
-/// operator's own list can be put behind it, with a comma, and parsed together with it.
-pub fn default_result_hosts(base_url: &Url) -> String {
-    match base_url.host_str() {
-        Some(host) => format!("{host},{RESULT_HOSTS}"),
-        None => RESULT_HOSTS.to_owned(),
-    }
-}
 
 /// What an operator says of the provider.
 #[derive(Debug, Clone)]
@@ -83,7 +72,7 @@ pub struct Settings {
     pub poll: Duration,
     /// For a whole call that is answered with the picture; usually [`DEFAULT_TIMEOUT`].
     pub timeout: Duration,
-    /// All hosts that results may be on: [`default_result_hosts`] and the operator's own. Empty means the former alone.
+    /// Hosts that results may be on, besides the base URL's own and the provider's.
     pub result_hosts: AllowHosts,
     /// Where the provider can fetch our blobs; needed for [`Input::Url`].
     pub public_url: Option<Url>,
@@ -108,7 +97,9 @@ impl DashScope {
     pub fn new(settings: Settings, styles: BTreeMap<String, Style>) -> Result<Self> {
         let Settings { key, base_url, workspace, input, poll, timeout, result_hosts, public_url } = settings;
         ensure!(is_web(&base_url), "the base URL of dashscope must start with https:// or http://");
-        let hosts = hosts(&base_url, result_hosts)?;
+        let host = base_url.host_str().context("the base URL of dashscope has no host")?;
+        let own: AllowHosts = format!("{host},{RESULT_HOSTS}").parse()?;
+        let hosts = own.and(result_hosts);
         let workspace = workspace.map(|id| HeaderValue::from_str(&id)).transpose();
         let workspace =
             workspace.ok().context("the workspace of dashscope is no id: it cannot be sent as a header")?;
@@ -181,22 +172,6 @@ impl DashScope {
             }
         }
     }
-}
-
-/// The hosts given, or the default ones. A list without those would refuse a paid result where it is fetched.
-fn hosts(base_url: &Url, given: AllowHosts) -> Result<AllowHosts> {
-    let defaults = default_result_hosts(base_url);
-    if given == AllowHosts::default() {
-        return defaults.parse().context("the base URL of dashscope");
-    }
-    let own = base_url.host().context("the base URL of dashscope has no host")?;
-    for host in [Host::Domain(A_RESULT_HOST), own] {
-        ensure!(
-            given.lists(&host),
-            "the result hosts of dashscope do not list {host}; put them behind {defaults}"
-        );
-    }
-    Ok(given)
 }
 
 /// Succeeded without a picture: each result failed, or nothing is said.

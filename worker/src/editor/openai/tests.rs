@@ -258,10 +258,9 @@ fn settings_that_cannot_work_are_refused_at_the_start_without_a_secret() {
         let result_hosts = hosts.parse().unwrap();
         OpenAi::new(Settings { key, base_url, timeout: DEFAULT_TIMEOUT, result_hosts })
     };
-    for (base, hosts, why) in [
-        ("ftp://a.example/v1", "", "http://"),
-        ("https://user:secret@a.example/v1", "", "must not hold"),
-    ] {
+    for (base, hosts, why) in
+        [("ftp://a.example/v1", "", "http://"), ("https://user:secret@a.example/v1", "", "must not hold")]
+    {
         let refused = new(base, hosts).unwrap_err().to_string();
         assert!(refused.contains(why) && !refused.contains("secret"), "{refused}");
     }
