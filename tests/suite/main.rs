@@ -42,4 +42,5 @@ mod flow_scale;
 mod flow_shutdown;
 mod harness;
 mod producers;
+mod stand_in;
 mod store_conformance;

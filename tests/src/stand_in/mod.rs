@@ -140,6 +140,11 @@ impl StandIn {
         self.shared.changed.send_replace(());
     }
 
+    /// Stops the provider's clock: from now on only [`StandIn::advance`] moves it, and a slow machine changes no limit.
+    pub fn stop_clock(&self) {
+        self.shared.clock.stop();
+    }
+
     /// What the provider's clock shows.
     #[must_use]
     pub fn clock(&self) -> DateTime<Utc> {
