@@ -1,9 +1,9 @@
 //! What DashScope documents of its image edits.
 
-use image::ImageFormat;
+use image::{ImageFormat, RgbImage};
 use reqwest::Method;
 use retouch_tests::picture_server::PictureServer;
-use retouch_tests::pictures::{picture_as, same_pixels};
+use retouch_tests::pictures::{self, picture_as, same_pixels};
 use retouch_tests::stand_in::{Asked, FUNCTIONS, Limits, StandIn, expected, expected_nth};
 use serde_json::{Value, json};
 
@@ -141,8 +141,12 @@ async fn a_create_that_is_wrong_is_refused_with_the_documented_code_and_costs_no
         (params("doodle", json!({ "n": 5 })), 400, "InvalidParameter"),
         (params("doodle", json!({ "n": 0 })), 400, "InvalidParameter"),
         (image(&picture_as(1, 511, 600, ImageFormat::Png)), 400, "InvalidImageResolution"),
-        (image(&picture_as(1, 4097, 512, ImageFormat::Png)), 400, "InvalidImageResolution"),
-        (image(&picture_as(1, 512, 512, ImageFormat::Gif)), 400, "InvalidImage.FileFormat"),
+        (
+            image(&pictures::encode(&RgbImage::new(4097, 512), ImageFormat::Png)),
+            400,
+            "InvalidImageResolution",
+        ),
+        (image(&picture_as(1, 8, 8, ImageFormat::Gif)), 400, "InvalidImage.FileFormat"),
         (image(b"no picture"), 400, "InvalidImage.FileFormat"),
     ];
     for (body, status, code) in &table {

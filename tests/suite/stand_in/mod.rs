@@ -6,4 +6,5 @@ mod dashscope;
 mod faults;
 mod limits;
 mod openai;
+mod program;
 mod sdk;
