@@ -1,4 +1,5 @@
-//! A Python with what the example producers need, installed once under the target folder.
+//! A Python with what the example producers need, and one with the providers' official SDKs, each installed once under the
+//! target folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,26 +11,32 @@ use crate::program::Program;
 
 /// A program of `examples/producers/python`, ready for its arguments.
 pub async fn producer(script: &str, arguments: &[&str]) -> Program {
-    let interpreter = tokio::task::spawn_blocking(interpreter).await.unwrap();
-    let script = producers().join(script);
+    program("test-python", "../examples/producers/python", script, arguments).await
+}
+
+/// A program of `tests/sdk`, which drives an official SDK, ready for its arguments.
+pub async fn sdk(script: &str, arguments: &[&str]) -> Program {
+    program("test-sdk", "sdk", script, arguments).await
+}
+
+async fn program(name: &'static str, folder: &str, script: &str, arguments: &[&str]) -> Program {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).canonicalize().unwrap();
+    let requirements = folder.join("requirements.txt");
+    let interpreter = tokio::task::spawn_blocking(move || interpreter(name, &requirements)).await.unwrap();
+    let script = folder.join(script);
     let mut all = vec![script.to_str().unwrap()];
     all.extend(arguments);
-    // No caches beside the examples.
+    // No caches beside the scripts.
     Program::other(interpreter, &all).env("PYTHONDONTWRITEBYTECODE", "1")
 }
 
-fn producers() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/producers/python").canonicalize().unwrap()
-}
-
-fn interpreter() -> PathBuf {
-    let requirements = producers().join("requirements.txt");
-    let folder = installed_once("test-python", &requirements, |folder| {
+fn interpreter(name: &str, requirements: &Path) -> PathBuf {
+    let folder = installed_once(name, requirements, |folder| {
         let venv = folder.join("venv");
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
         run(Command::new(venv.join("bin/pip"))
             .args(["install", "--quiet", "--requirement"])
-            .arg(&requirements));
+            .arg(requirements));
     });
     folder.join("venv/bin/python3")
 }

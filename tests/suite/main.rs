@@ -46,4 +46,5 @@ mod paid_lanes;
 mod paid_scale;
 mod producers;
 mod routes;
+mod stand_in;
 mod store_conformance;

@@ -80,12 +80,15 @@ async fn a_key_that_stops_working_blocks_its_lane_within_one_call_and_nothing_is
     assert_eq!(paid.site.number("SELECT MAX(attempts) FROM image_edit_calls").await, 0);
 }
 
+/// Brings a trouble on, or ends it.
+type Set<'a> = Box<dyn Fn(bool) + 'a>;
+
 #[tokio::test]
 async fn every_trouble_of_the_account_blocks_the_lane_and_a_person_can_let_it_try_at_once() {
     let paid = Paid::on_servers().await;
     let never = [("RETOUCH_PROBE_SECONDS", "3600")];
     let _worker = paid.worker_with("", &never).await;
-    let troubles: [(&str, Box<dyn Fn(bool)>); 3] = [
+    let troubles: [(&str, Set); 3] = [
         ("Arrearage", Box::new(|on| paid.provider.arrears(on))),
         (
             "ModelNotFound",

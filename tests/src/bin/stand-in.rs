@@ -17,7 +17,7 @@ async fn main() -> Result<()> {
         _ => bail!("usage: stand-in [--port PORT]"),
     };
     let mut stopped = signal(SignalKind::terminate())?;
-    let provider = StandIn::start_on(port).await;
+    let provider = StandIn::start_on(port);
     println!("export DASHSCOPE_BASE_URL={}", provider.dashscope_url());
     println!("export OPENAI_BASE_URL={}", provider.openai_url());
     println!("export DASHSCOPE_API_KEY={key} OPENAI_API_KEY={key}", key = StandIn::KEY);

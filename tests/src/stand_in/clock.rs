@@ -1,4 +1,4 @@
-//! The stand-in's clock: it runs as real time does, never backwards, and can be moved ahead.
+//! The stand-in's clock: it runs as real time does, never backwards; it can be moved ahead, and stopped.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,22 +9,35 @@ use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 #[derive(Debug)]
 pub(super) struct Clock {
     started: (Instant, DateTime<Utc>),
-    ahead: Mutex<Duration>,
+    moved: Mutex<Moved>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Moved {
+    ahead: Duration,
+    /// What had elapsed when it was stopped.
+    stopped: Option<Duration>,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { started: (Instant::now(), Utc::now()), ahead: Mutex::default() }
+        Self { started: (Instant::now(), Utc::now()), moved: Mutex::default() }
     }
 
     pub(super) fn now(&self) -> DateTime<Utc> {
         // Not the system's clock each time: an adjustment of it would upset the limits.
         let (instant, date) = self.started;
-        date + (instant.elapsed() + *self.ahead.lock().unwrap())
+        let moved = *self.moved.lock().unwrap();
+        date + (moved.stopped.unwrap_or_else(|| instant.elapsed()) + moved.ahead)
     }
 
     pub(super) fn advance(&self, by: Duration) {
-        *self.ahead.lock().unwrap() += by;
+        self.moved.lock().unwrap().ahead += by;
+    }
+
+    pub(super) fn stop(&self) {
+        let elapsed = self.started.0.elapsed();
+        self.moved.lock().unwrap().stopped.get_or_insert(elapsed);
     }
 }
 

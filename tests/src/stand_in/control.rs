@@ -1,4 +1,11 @@
-//! Under `/stand-in/`, what a person at the program `stand-in` has in place of the Rust interface.
+//! Under `/stand-in/`, what a person at the program `stand-in` has in place of the Rust interface. The JSON is that of the
+//! Rust types:
+//!
+//! - `GET /stand-in/ledger`; `GET` and `PUT /stand-in/settings` (what is left out has its default);
+//! - `POST /stand-in/faults` with e.g. `{"fault": {"poll": {"refuse": {"status": 500, "code": "InternalError", "message": ""}}},
+//!   "times": 3, "model": null}`, where no `times` means until `DELETE /stand-in/faults`;
+//! - `POST /stand-in/chaos` with `{"seed": 1, "chaos": [[0.1, {"poll": "drop"}]]}`;
+//! - `POST /stand-in/advance` with `{"seconds": 86400}`.
 
 use std::sync::Arc;
 use std::time::Duration;

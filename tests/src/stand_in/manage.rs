@@ -149,8 +149,7 @@ impl<'a> Filter<'a> {
             (Some(from), Some(to)) => (from, to),
             (Some(from), None) => (from, from + day),
             (None, Some(to)) => (to - day, to),
-            // The end of the second that has begun.
-            (None, None) => (now - day, now + TimeDelta::seconds(1)),
+            (None, None) => (now - day, now),
         };
         if to - from > day {
             return Err(Refusal::invalid("the time range must not exceed 24 hours"));

@@ -37,16 +37,16 @@ mod tasks;
 mod uploads;
 mod views;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use chrono::{DateTime, Utc};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 
 pub use self::answers::Refusal;
 pub use self::asked::{Asked, Identity, expected, expected_nth};
@@ -60,10 +60,13 @@ use self::state::Shared;
 const ACCOUNT: &str = "1001";
 
 /// The server; it stops on drop.
+///
+/// It has threads of its own: what arrives is dated when it arrives, however long the test's one thread is at something.
 #[derive(Debug)]
 pub struct StandIn {
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    /// `None` only while it is dropped.
+    runtime: Option<Runtime>,
 }
 
 impl StandIn {
@@ -76,17 +79,26 @@ impl StandIn {
 
     /// Listens on a free port of 127.0.0.1.
     pub async fn start() -> Self {
-        Self::start_on(0).await
+        Self::start_on(0)
     }
 
     /// Listens on this port of 127.0.0.1.
-    pub async fn start_on(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    #[must_use]
+    pub fn start_on(port: u16) -> Self {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(2).thread_name("stand-in").enable_all().build();
+        let runtime = runtime.unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let keys = [(Self::KEY, ACCOUNT), (Self::SECOND_KEY, ACCOUNT), (Self::STRANGERS_KEY, "2002")];
         let shared = Arc::new(Shared::new(listener.local_addr().unwrap(), &keys));
         let router = router(Arc::clone(&shared));
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { shared, task }
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let listener = listener.tap_io(|connection| connection.set_nodelay(true).unwrap());
+            axum::serve(listener, router).await.unwrap();
+        });
+        Self { shared, runtime: Some(runtime) }
     }
 
     /// Where it listens.
@@ -140,6 +152,11 @@ impl StandIn {
         self.shared.changed.send_replace(());
     }
 
+    /// Stops the provider's clock: from now on only [`StandIn::advance`] moves it, and a slow machine changes no limit.
+    pub fn stop_clock(&self) {
+        self.shared.clock.stop();
+    }
+
     /// What the provider's clock shows.
     #[must_use]
     pub fn clock(&self) -> DateTime<Utc> {
@@ -184,7 +201,10 @@ impl StandIn {
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        self.task.abort();
+        // Dropped where it is, it would wait for what is held.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
