@@ -30,7 +30,10 @@ async fn paid_once(paid: &Paid, asked: &Asked, seed: u64) {
     assert_eq!((ledger.creates_of(&edit), ledger.billed_of(&edit)), (1, 1));
     paid.site.nothing_left().await;
     assert_eq!(paid.site.number("SELECT CAST(SUM(paid_calls) AS SIGNED) FROM image_edit_calls").await, 1);
-    assert_eq!(paid.site.number("SELECT CAST(SUM(possible_duplicates) AS SIGNED) FROM image_edit_calls").await, 0);
+    assert_eq!(
+        paid.site.number("SELECT CAST(SUM(possible_duplicates) AS SIGNED) FROM image_edit_calls").await,
+        0
+    );
 }
 
 #[tokio::test]

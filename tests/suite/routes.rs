@@ -95,7 +95,7 @@ async fn a_file_changes_prices_prompts_and_limits_and_is_named_as_the_source() {
         "{table}"
     );
     assert!(line("touch_up").contains("openai (no key)"), "{table}");
-    assert!(table.contains("no key: set OPENAI_API_KEY or OPENAI_API_KEY_FILE"), "{table}");
+    assert!(table.contains("no key: set OPENAI_API_KEY"), "{table}");
     let one = routes(&laptop, &["remove"], &[KEY]).await.stdout;
     assert!(one.contains("Remove what the prompt names") && one.contains("retouch.toml [routes]"), "{one}");
     assert!(!one.contains("openai"), "{one}");
@@ -179,4 +179,42 @@ async fn a_key_that_cannot_be_used_is_refused_before_anything_is_made_and_never_
         assert!(!done.stderr.contains("hunter2") && done.stderr.lines().count() == 1, "{}", done.stderr);
         assert_eq!((done.stdout.as_str(), done.status.code()), ("", Some(2)));
     }
+}
+
+#[tokio::test]
+async fn the_files_that_the_docs_show_work_as_they_stand() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for page in ["README.md", "docs/routes.md", "docs/providers.md", "docs/providers-openai.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let blocks: Vec<_> = blocks.collect();
+        assert!(!blocks.is_empty(), "{page}");
+        for block in blocks {
+            let laptop = Laptop::new();
+            laptop.write("retouch.toml", block);
+            routes(&laptop, &[], &[KEY]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_editor_that_has_a_key_is_opened_with_what_is_set_for_it() {
+    let laptop = Laptop::new();
+    laptop.picture("cat.png", 1);
+    let edit = laptop.retouch(&["edit", "cat.png", "-t", "invert"]).env(KEY.0, KEY.1);
+    let done =
+        edit.env("OPENAI_API_KEY", "sk-hunter2").env("OPENAI_BASE_URL", "http://127.0.0.1:1/v1/").run().await;
+    assert_eq!((done.stderr.as_str(), done.status.code()), ("", Some(0)));
+    laptop.write("retouch.toml", "[editors.dashscope]\ninput = 'url'");
+    assert!(
+        laptop.retouch(&["edit", "cat.png", "-t", "invert"]).run().await.status.success(),
+        "no key: tolerated"
+    );
+    let done = laptop.retouch(&["edit", "cat.png", "-t", "invert"]).env(KEY.0, KEY.1).run().await;
+    assert!(
+        done.stderr.contains("needs RETOUCH_PUBLIC_URL") && !done.stderr.contains("hunter2"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(done.status.code(), Some(2));
 }

@@ -351,8 +351,7 @@ fn known_style(place: &str, editor: &EditorKind, style: &str) -> Result<String> 
 /// One sentence that names the field and the fix.
 pub(crate) fn money(place: &str, field: &str, amount: &str, currency: &str) -> Result<Money> {
     let micros = micros(amount).filter(|micros| (0..1_000_000_000_000_000).contains(micros));
-    let wrong =
-        || format!("{place}: {field} must be a decimal number such as \"0.14\" as text, not {amount:?}");
+    let wrong = || format!("{place}: {field} must be a decimal number such as \"0.14\", not {amount:?}");
     let micros = micros.with_context(wrong)?;
     let fits = currency.len() == 3 && currency.bytes().all(|b| b.is_ascii_uppercase());
     ensure!(fits, "{place}: currency must be three capital letters such as CNY, not {currency:?}");

@@ -168,10 +168,8 @@ impl Shown {
         ));
         say("");
         let editors = self.editors.iter().map(|editor| {
-            let state = editor.needs.map_or_else(
-                || "exists".to_owned(),
-                |needs| format!("no key: set {needs} or {needs}_FILE, and its edit types work"),
-            );
+            let missing = |needs| format!("no key: set {needs}");
+            let state = editor.needs.map_or_else(|| "exists".to_owned(), missing);
             [editor.editor.to_owned(), state]
         });
         say(table(["editor", ""], editors));
@@ -332,6 +330,10 @@ fn table<const N: usize>(names: [&str; N], rows: impl Iterator<Item = [String; N
     // Sixty rows with a line after each would be read by nobody.
     table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table.set_content_arrangement(ContentArrangement::Dynamic);
+    // Piped, it is as wide as it has to be.
+    if let Some((terminal_size::Width(width), _)) = terminal_size::terminal_size() {
+        table.set_width(width);
+    }
     table.set_header(names).add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(WIDEST)));

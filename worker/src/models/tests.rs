@@ -64,7 +64,7 @@ fn what_a_model_may_not_be_is_refused_in_one_sentence_that_names_the_field_and_t
         ("x = { editor = 'openai' }", "[models.\"x\"]: price is missing"),
         (
             "x = { editor = 'openai', price = '-1' }",
-            "[models.\"x\"]: price must be a decimal number such as \"0.14\" as text, not \"-1\"",
+            "[models.\"x\"]: price must be a decimal number such as \"0.14\", not \"-1\"",
         ),
         (
             "x = { editor = 'openai', price = '1', currency = 'yuan' }",
