@@ -30,13 +30,19 @@ pub(super) struct Lanes {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Show them (the default)
+    ///
+    /// Example: retouch lanes list --json
     List,
     /// Stop a lane: no replica sends a call on it until it is resumed; what is under way is finished
+    ///
+    /// Example: retouch lanes pause dashscope.wanx2.1-imageedit
     Pause {
         /// The lane's name
         name: String,
     },
     /// End a pause, and let a blocked lane try again at once
+    ///
+    /// Example: retouch lanes resume dashscope.wanx2.1-imageedit
     Resume {
         /// The lane's name
         name: String,

@@ -110,8 +110,11 @@ impl Work<'_> {
     /// Not worth failing a paid call for: the next one says so again.
     pub(super) async fn reopen(&self, by_poll: bool) {
         let lane = &self.call.spec.lane;
-        if let Err(error) = self.app.store.reopen_lane(lane, by_poll).await {
-            tracing::warn!(lane, %error, "cannot note that the lane works");
+        match self.app.store.reopen_lane(lane, by_poll).await {
+            Ok(true) => self.gate.open(lane),
+            // It was blocked by something that this proves nothing about, or is open already.
+            Ok(false) => {}
+            Err(error) => tracing::warn!(lane, %error, "cannot note that the lane works"),
         }
     }
 
