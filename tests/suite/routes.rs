@@ -47,6 +47,8 @@ async fn routes_are_told_without_any_server_whether_their_editor_has_a_key_or_no
     assert_eq!((&lane["max_in_flight"], &lane["submit_interval_seconds"]), (&json!(2), &json!(0.5)));
     assert_eq!(named(&without, "editors", "editor", "dashscope")["needs"], "DASHSCOPE_API_KEY");
 
+    assert_eq!(lane["one_unresolved"], false);
+
     let with = shown(&laptop, &["remove_watermark"], &[KEY]).await;
     assert_eq!(with["routes"].as_array().unwrap().len(), 1);
     assert_eq!(with["routes"][0]["needs"], Value::Null);
@@ -63,7 +65,7 @@ async fn a_file_changes_prices_prompts_and_limits_and_is_named_as_the_source() {
          [routes.remove]\nprompt = 'Take away {prompt}'\n\
          [routes.touch_up]\nmodel = 'gpt'\nparams = { quality = 'medium' }\n\
          [lanes.'openai.gpt']\nmax_in_flight = 3\nper_minute = 30\ndaily_budget = '20'\n\
-         [editors.openai]\ntimeout_seconds = 90.5\n",
+         [editors.openai]\ntimeout_seconds = 90.5\n[editors.dashscope]\nask_list = true\n",
     );
     let shown = shown(&laptop, &[], &[]).await;
     let remove = named(&shown, "routes", "edit_type", "remove");
@@ -87,6 +89,12 @@ async fn a_file_changes_prices_prompts_and_limits_and_is_named_as_the_source() {
         (&lane["currency"], &lane["max_in_flight_from"]),
         (&json!("USD"), &json!("retouch.toml [lanes]"))
     );
+
+    for (lane, looked_up) in
+        [("dashscope.wanx2.1-imageedit", true), ("dashscope.qwen-image-2.0", false), ("openai.gpt", false)]
+    {
+        assert_eq!(named(&shown, "lanes", "lane", lane)["one_unresolved"], looked_up, "{lane}");
+    }
 
     let table = routes(&laptop, &[], &[]).await.stdout;
     let line = |name: &str| table.lines().find(|line| line.starts_with(&format!(" {name} "))).unwrap();

@@ -27,3 +27,4 @@ mod schema;
 mod sql_in_one_place;
 mod sweep;
 mod tasks;
+mod unexplained;

@@ -146,8 +146,8 @@ impl App {
 
 /// What the store holds a lane to; `concurrency` is this process's own affair.
 fn policy(limits: LaneLimits) -> LanePolicy {
-    let LaneLimits { concurrency: _, max_in_flight, submit_interval, daily_budget } = limits;
-    LanePolicy { max_in_flight, submit_interval, daily_budget }
+    let LaneLimits { concurrency: _, max_in_flight, submit_interval, daily_budget, one_unresolved } = limits;
+    LanePolicy { max_in_flight, submit_interval, daily_budget, one_unresolved }
 }
 
 /// A result reference against a public base.

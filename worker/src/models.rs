@@ -146,6 +146,9 @@ pub enum Origin {
     /// `[lanes.NAME]` in `retouch.toml`.
     #[serde(rename = "retouch.toml [lanes]")]
     Lanes,
+    /// `[editors.NAME]` in `retouch.toml`.
+    #[serde(rename = "retouch.toml [editors]")]
+    Editors,
 }
 
 impl fmt::Display for Origin {

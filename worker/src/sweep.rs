@@ -1,43 +1,111 @@
 //! Sweep: finds what no message will ever mention again: expired leases, calls whose message was lost, events that
 //! were not confirmed. Every replica runs it, at jittered times; a call is taken by one of them.
+//!
+//! What was sent and lost its owner is carried on right here: a message for it would stand behind all those calls that
+//! wait for the place that it takes in the lane.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use retouch_shared::key::EditKey;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::app::App;
-use crate::broker::{BrokerError, Queue};
+use crate::broker::{BrokerError, Destination, Message, Queue};
+use crate::outcome::Outcome;
 use crate::store::DueCall;
-use crate::{events, wake};
+use crate::{edit, events, wake};
 
 /// Rows of each kind that one round looks at.
 const ROUND: u32 = 200;
 /// Calls that wait in a queue which is not empty are left alone, except every so many looks: their message may have
 /// been lost while others were not.
 const WAKE_ANYWAY: u32 = 4;
+/// Calls that are carried on here at a time; more of them are woken by a message.
+const ORPHANS: usize = 16;
+/// What is accounted for is only forgotten now and then.
+const FORGET_EVERY: u64 = 512;
 
-/// Runs until shutdown.
-pub(crate) async fn run(app: &App) {
-    loop {
+/// The calls without an owner that are carried on in this process.
+#[derive(Debug, Clone)]
+struct Orphans {
+    places: Arc<Semaphore>,
+    under_way: TaskTracker,
+}
+
+impl Orphans {
+    fn new() -> Self {
+        Self { places: Arc::new(Semaphore::new(ORPHANS)), under_way: TaskTracker::new() }
+    }
+
+    /// Carries a call on, if it was sent and there is a place.
+    fn take(&self, app: &Arc<App>, call: &DueCall) -> bool {
+        let served = || app.lanes().contains(&call.lane);
+        if !call.sent || !served() {
+            return false;
+        }
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return false };
+        let (app, edit_key, lane) = (Arc::clone(app), call.edit_key, call.lane.clone());
+        let span = tracing::info_span!("edit", edit_key = tracing::field::Empty);
+        let work = async move {
+            carry_on(&app, edit_key, lane).await;
+            drop(place);
+        };
+        self.under_way.spawn(work.instrument(span));
+        true
+    }
+}
+
+/// As if a message had come for it; one is sent where it must go on later.
+async fn carry_on(app: &Arc<App>, edit_key: EditKey, lane: String) {
+    let message = Message::new(wake::payload(edit_key));
+    match edit::handle(app, &message).await {
+        Outcome::Done => {}
+        Outcome::Delay { after, error } => {
+            tracing::info!(?after, error, "delayed");
+            let to = Destination::Delayed(Queue::Edits { lane }, after);
+            if let Err(error) = app.broker.publish(to, message).await {
+                tracing::warn!(%error, "cannot wake a call later; the sweep will");
+            }
+        }
+        Outcome::HandBack | Outcome::Dead { .. } => wake::calls(app, vec![(edit_key, lane)]).await,
+    }
+}
+
+/// Runs until shutdown, and then until no call is under way here.
+pub(crate) async fn run(app: &Arc<App>) {
+    let orphans = Orphans::new();
+    for number in 1u64.. {
         let pause = app.settings.rhythm.sweep.mul_f64(rand::random_range(0.5..1.5));
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = app.shutdown.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
         }
-        if let Err(error) = round(app).await {
+        if let Err(error) = round(app, &orphans, number % FORGET_EVERY == 0).await {
             tracing::warn!(error = %format!("{error:#}"), "sweep");
         }
     }
+    orphans.under_way.close();
+    orphans.under_way.wait().await;
 }
 
 /// One round.
 ///
 /// # Errors
 /// The store cannot be asked; nothing is lost, the next round looks again.
-pub(crate) async fn round(app: &App) -> anyhow::Result<()> {
+async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Result<()> {
+    if forget {
+        app.store.forget_explained().await?;
+    }
     let due = app.store.take_due_calls(ROUND).await?;
     let mut depths = HashMap::new();
     let mut lost = Vec::new();
     for call in due {
-        if !waits_in_queue(app, &call, &mut depths).await {
+        if orphans.take(app, &call) {
+            tracing::info!(edit_key = %call.edit_key, looks = call.wakes, "carrying on a call that lost its owner");
+        } else if !waits_in_queue(app, &call, &mut depths).await {
             tracing::info!(edit_key = %call.edit_key, queued = call.queued, looks = call.wakes, "waking a call");
             lost.push((call.edit_key, call.lane));
         }

@@ -53,7 +53,8 @@ impl Worker {
         }
         worker.consume(Queue::Dead, ARCHIVE, Stage::Archive);
         let sweeper = Arc::clone(app);
-        worker.others.spawn(async move { sweep::run(&sweeper).await });
+        // Waited for like them: it has calls under way.
+        worker.consumers.spawn(async move { sweep::run(&sweeper).await });
         Ok(worker)
     }
 

@@ -42,7 +42,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header;
+use axum::middleware::map_response_with_state;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use chrono::{DateTime, Utc};
@@ -208,6 +211,13 @@ impl Drop for StandIn {
     }
 }
 
+/// Every answer shows the provider's clock, as HTTP servers do.
+async fn dated(State(shared): State<Arc<Shared>>, mut response: Response) -> Response {
+    let date = shared.clock.now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    response.headers_mut().insert(header::DATE, date.parse().unwrap());
+    response
+}
+
 fn router(shared: Arc<Shared>) -> Router {
     const AIGC: &str = "/api/v1/services/aigc";
     Router::new()
@@ -224,6 +234,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/results/{name}", get(results::download))
         .route("/v1/images/edits", post(openai::edits))
         .merge(control::router())
+        .layer(map_response_with_state(Arc::clone(&shared), dated))
         .layer(DefaultBodyLimit::max(dashscope::MOST_BODY))
         .with_state(shared)
 }

@@ -257,7 +257,7 @@ async fn a_step_is_taken_only_from_the_states_that_it_starts_from(db: Fixture) {
     let from: &[(&str, &[CallState])] = &[
         ("renew_lease", OWNED),
         ("begin_submit", &[Claimed]),
-        ("retract_submit", &[Submitting]),
+        ("retract_submit", &[Submitting, Ambiguous]),
         ("record_submitted", &[Submitting, Ambiguous]),
         ("record_stored", &[Submitting, Submitted]),
         ("requeue_call", OWNED),

@@ -74,6 +74,7 @@ async fn each_look_at_a_call_puts_the_next_one_off_twice_as_long(db: Fixture) {
             edit_key: call.edit_key,
             lane: "lane".to_owned(),
             queued: true,
+            sent: false,
             wakes: u32::try_from(look).unwrap(),
         };
         assert_eq!(store.take_due_calls(10).await.unwrap(), [expected]);

@@ -42,7 +42,17 @@ pub fn editors(settings: &Settings) -> Result<Editors> {
 }
 
 fn open_dashscope(key: &ApiKey, settings: &DashscopeSettings, all: &Settings) -> Result<DashScope> {
-    let DashscopeSettings { key: _, base_url, workspace, input, poll, timeout, result_hosts } = settings;
+    let DashscopeSettings {
+        key: _,
+        base_url,
+        workspace,
+        input,
+        poll,
+        timeout,
+        result_hosts,
+        ask_list,
+        list_settles,
+    } = settings;
     let base_url = base_or(base_url.as_ref(), dashscope::DEFAULT_BASE_URL)?;
     let models = all.offer.models.of(dashscope::KIND);
     let styles: Result<BTreeMap<_, _>> =
@@ -57,6 +67,7 @@ fn open_dashscope(key: &ApiKey, settings: &DashscopeSettings, all: &Settings) ->
         timeout: timeout.unwrap_or(dashscope::DEFAULT_TIMEOUT),
         // What is derived is an address on this machine, where no provider gets at it.
         public_url: all.public_url_given.then(|| all.public_url.clone()),
+        ask_list: ask_list.then(|| list_settles.unwrap_or(dashscope::DEFAULT_LIST_SETTLES)),
     };
     DashScope::new(settings, styles?)
 }

@@ -86,6 +86,7 @@ struct ShownLane {
     max_in_flight_from: Option<Origin>,
     submit_interval_seconds: Option<f64>,
     submit_interval_from: Option<Origin>,
+    one_unresolved: bool,
     daily_budget: Option<String>,
     currency: Option<String>,
 }
@@ -163,7 +164,7 @@ impl Shown {
         say(table(["model", "editor", "style", "price", "lane", "not built-in"], models));
         say("A task may choose any model of its edit type's editor.\n");
         say(table(
-            ["lane", "in one process", "in flight", "submits", "a day", "not built-in"],
+            ["lane", "in one process", "in flight", "submits", "unanswered", "a day", "not built-in"],
             self.lanes.iter().map(ShownLane::row),
         ));
         say("");
@@ -229,13 +230,14 @@ impl ShownOrigins {
 }
 
 impl ShownLane {
-    fn row(&self) -> [String; 6] {
+    fn row(&self) -> [String; 7] {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
         let budget = self.daily_budget.as_ref().zip(self.currency.as_ref());
         let from = [
             ("in flight", self.max_in_flight_from.unwrap_or(Origin::BuiltIn)),
             ("submits", self.submit_interval_from.unwrap_or(Origin::BuiltIn)),
             ("in one process", if self.concurrency.is_some() { Origin::Lanes } else { Origin::BuiltIn }),
+            ("unanswered", if self.one_unresolved { Origin::Editors } else { Origin::BuiltIn }),
             ("a day", if budget.is_some() { Origin::Lanes } else { Origin::BuiltIn }),
         ];
         [
@@ -243,6 +245,7 @@ impl ShownLane {
             or_none(self.concurrency.map(|most| most.to_string())),
             or_none(self.max_in_flight.map(|most| most.to_string())),
             or_none(self.submit_interval_seconds.map(|seconds| format!("one in {seconds} s"))),
+            or_none(self.one_unresolved.then(|| "one, looked up".to_owned())),
             or_none(budget.map(|(budget, currency)| amount(budget, currency))),
             named(&from),
         ]
@@ -304,6 +307,7 @@ fn shown_lane(lane: &Lane) -> ShownLane {
         max_in_flight_from: limits.max_in_flight.map(|_| lane.max_in_flight_from),
         submit_interval_seconds: limits.submit_interval.map(|interval| interval.as_secs_f64()),
         submit_interval_from: limits.submit_interval.map(|_| lane.submit_interval_from),
+        one_unresolved: limits.one_unresolved,
         currency: budget.is_some().then_some(currency),
         daily_budget: budget,
     }
@@ -320,6 +324,7 @@ fn named(values: &[(&str, Origin)]) -> String {
         Origin::Models => Some("[models]"),
         Origin::Routes => Some("[routes]"),
         Origin::Lanes => Some("[lanes]"),
+        Origin::Editors => Some("[editors]"),
     };
     let said = values.iter().filter_map(|(name, origin)| Some(format!("{name} {}", section(*origin)?)));
     said.collect::<Vec<_>>().join(", ")

@@ -10,9 +10,9 @@ use figment::value::{Dict, Value};
 use serde::Deserialize;
 use url::Url;
 
-use crate::editor::dashscope::Input;
+use crate::editor::dashscope::{self, Input, Style};
 use crate::editor::http::ApiKey;
-use crate::models::{EDITORS, EditorKind};
+use crate::models::{EDITORS, EditorKind, Model};
 use crate::sources::guard::AllowHosts;
 
 /// What must not stand in a file is named like this.
@@ -40,6 +40,8 @@ struct RawDashscope {
     poll_seconds: Option<f64>,
     timeout_seconds: Option<f64>,
     result_hosts: Vec<String>,
+    ask_list: bool,
+    list_settles_seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -67,6 +69,10 @@ pub struct DashscopeSettings {
     pub timeout: Option<Duration>,
     /// More hosts that results may be on.
     pub result_hosts: Vec<String>,
+    /// Whether the provider's list of tasks is asked what became of a submit that was not answered.
+    pub ask_list: bool,
+    /// How long a task that was accepted may be missing there.
+    pub list_settles: Option<Duration>,
 }
 
 /// `[editors.openai]`; what is `None` is the adapter's to choose.
@@ -102,8 +108,16 @@ impl EditorSettings {
         mut keys: Keys,
         #[cfg(feature = "double")] double: Option<PathBuf>,
     ) -> Result<Self> {
-        let RawDashscope { base_url, workspace, input, poll_seconds, timeout_seconds, result_hosts } =
-            raw.dashscope;
+        let RawDashscope {
+            base_url,
+            workspace,
+            input,
+            poll_seconds,
+            timeout_seconds,
+            result_hosts,
+            ask_list,
+            list_settles_seconds,
+        } = raw.dashscope;
         if let Some(workspace) = &workspace {
             let fits = !workspace.is_empty() && workspace.bytes().all(|b| b.is_ascii_graphic());
             ensure!(fits, "DASHSCOPE_WORKSPACE must be the id of a workspace, without spaces");
@@ -117,6 +131,8 @@ impl EditorSettings {
             poll: seconds(place, "poll_seconds", poll_seconds)?,
             timeout: seconds(place, "timeout_seconds", timeout_seconds)?,
             result_hosts: hosts(place, result_hosts)?,
+            ask_list,
+            list_settles: seconds(place, "list_settles_seconds", list_settles_seconds)?,
         };
         let RawOpenai { base_url, timeout_seconds, result_hosts } = raw.openai;
         let place = "[editors.openai]";
@@ -132,6 +148,12 @@ impl EditorSettings {
             #[cfg(feature = "double")]
             double,
         })
+    }
+
+    /// Whether its provider's list is asked what became of a submit of this model.
+    pub(super) fn can_list(&self, model: &Model) -> bool {
+        let is_async = || model.style.parse::<Style>().is_ok_and(Style::is_async);
+        self.dashscope.ask_list && model.editor.name == dashscope::KIND && is_async()
     }
 
     /// Whether there is an editor of this kind here.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::models::{EditorKind, Models, Origin, check_lane, money};
+use crate::models::{EditorKind, Model, Models, Origin, check_lane, money};
 use crate::routes::Routes;
 use crate::store::Money;
 
@@ -32,6 +32,9 @@ pub struct LaneLimits {
     pub submit_interval: Option<Duration>,
     /// Most that its calls may cost in a day, in the currency of its models.
     pub daily_budget: Option<Money>,
+    /// Whether nothing is sent while it is not known of another call what became of its submit, over all replicas: where the
+    /// provider's list is asked, which names no edit, that makes the answer certain.
+    pub one_unresolved: bool,
 }
 
 /// One lane.
@@ -62,6 +65,7 @@ impl Lanes {
         given: &BTreeMap<String, RawLane>,
         models: &Models,
         routes: &Routes,
+        can_list: impl Fn(&Model) -> bool,
     ) -> Result<Self> {
         let mut lanes = Self::default();
         for model in models.iter() {
@@ -79,6 +83,7 @@ impl Lanes {
                 lane.name,
                 lane.editor.name
             );
+            lane.limits.one_unresolved |= can_list(model);
             // Where several models share a lane, the narrowest of their limits holds for all.
             let limits = &mut lane.limits;
             limits.max_in_flight = narrowest(limits.max_in_flight, model.max_in_flight, Ord::min);

@@ -34,7 +34,7 @@ impl Offer {
         )?;
         let models = Models::decide(&raw.models)?;
         let routes = Routes::decide(&raw.routes, &models)?;
-        let lanes = Lanes::decide(&raw.lanes, &models, &routes)?;
+        let lanes = Lanes::decide(&raw.lanes, &models, &routes, |model| editors.can_list(model))?;
         Ok(Self { editors, models, routes, lanes })
     }
 

@@ -23,6 +23,7 @@ use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError};
 
 mod keep;
 mod poll;
+mod resolve;
 mod submit;
 
 /// A delivery is never held near the broker's half hour: a longer call goes on under another delivery.
@@ -116,7 +117,7 @@ impl Work<'_> {
             CallState::Claimed => self.submit().await,
             CallState::Submitted => self.poll_on().await,
             CallState::Stored => self.finish().await,
-            CallState::Ambiguous => self.resolve("the worker died while it was sending").await,
+            CallState::Ambiguous => self.resolve_left().await,
             // `claim_call` never hands these out.
             CallState::Queued | CallState::Submitting | CallState::Done | CallState::Failed => {
                 Ok(Outcome::Done)

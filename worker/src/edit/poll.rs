@@ -72,7 +72,8 @@ impl Work<'_> {
             EditError::Unbilled { code, message, .. } | EditError::Rejected { code, message } => {
                 Ok(Err(self.fail(&code, &message, false).await))
             }
-            EditError::Ambiguous(_) => self.resolve(&text).await.map(Err),
+            // It was accepted; no list says more.
+            EditError::Ambiguous(_) => self.by_policy(&text).await.map(Err),
             EditError::Blocked { code, message } => {
                 self.block(ClosedBy::Poll, &code, &message, 0).await;
                 Ok(Err(self.hand_over(Some(&text), REFUSED).await))

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::{FutureExt, TryFutureExt};
 
+use super::resolve::Sending;
 use super::{Age, Stop, Work, clipped, lost};
 use crate::blobs::BlobError;
-use crate::config::OnAmbiguous;
 use crate::delay::Backoff;
 use crate::editor::{EditError, EditRequest, EditSpec, Picture, Submitted};
 use crate::lanes::{FULL, probe_after, slow_down};
@@ -15,7 +15,7 @@ use crate::outcome::{Outcome, rung};
 use crate::store::{Admission, ClosedBy, Closure, Money, Pass};
 
 /// Tries that fail without having been sent, before the call fails for good; the waits between them climb the ladder.
-const MAX_ATTEMPTS: u32 = 8;
+pub(super) const MAX_ATTEMPTS: u32 = 8;
 /// How long a delivery is held for its lane; then another one takes its place. With the longest call it stays well below
 /// the broker's half hour.
 const LANE_HOLD: Duration = Duration::from_secs(5 * 60);
@@ -48,6 +48,11 @@ impl Work<'_> {
                     self.record_submitted(&provider_task_id).await?;
                     self.lane_works(pass).await;
                     return self.poll(&provider_task_id, Age::new(sent.elapsed())).await;
+                }
+                Err(EditError::Ambiguous(why)) => {
+                    let began = Age::new(sent.elapsed());
+                    let over = Some(Age::new(Duration::ZERO));
+                    return self.resolve(&why, Sending { began, over }).await;
                 }
                 Err(error) => match self.not_accepted(error, pass).await? {
                     Next::SendAgain => {}
@@ -134,7 +139,7 @@ impl Work<'_> {
     }
 
     /// Commits the provider's id, for as long as it takes: it is all that stands between us and paying again.
-    async fn record_submitted(&self, provider_task_id: &str) -> Result<(), Stop> {
+    pub(super) async fn record_submitted(&self, provider_task_id: &str) -> Result<(), Stop> {
         let (store, lease) = (&self.app.store, self.call.lease);
         let recorded = self.insist(|| {
             store.record_submitted(lease, provider_task_id).map_err(|error| error.to_string()).boxed()
@@ -202,7 +207,7 @@ impl Work<'_> {
                 self.retract().await?;
                 Ok(Next::SendAgain)
             }
-            EditError::Ambiguous(_) => self.resolve(&text).await.map(Next::End),
+            EditError::Ambiguous(_) => self.by_policy(&text).await.map(Next::End),
             EditError::Unbilled { tries, .. } if self.call.attempts + 1 < tries => {
                 self.lane_works(pass).await;
                 Ok(Next::End(self.again(true, &text, rung(self.call.attempts)).await))
@@ -214,40 +219,11 @@ impl Work<'_> {
         }
     }
 
-    /// submitting → claimed: it was certainly not accepted.
-    async fn retract(&self) -> Result<(), Stop> {
+    /// submitting or ambiguous → claimed: it was certainly not accepted.
+    pub(super) async fn retract(&self) -> Result<(), Stop> {
         let (store, lease) = (&self.app.store, self.call.lease);
         let retracted =
             self.insist(|| store.retract_submit(lease).map_err(|error| error.to_string()).boxed());
         if retracted.await? { Ok(()) } else { Err(lost()) }
-    }
-
-    /// Sent, and nobody knows whether it was accepted: never blindly again.
-    pub(super) async fn resolve(&self, why: &str) -> Result<Outcome, Stop> {
-        let why = clipped(why);
-        let (store, lease) = (&self.app.store, self.call.lease);
-        let free = self.call.spec.price.micros == 0;
-        let policy = self.app.settings.on_ambiguous;
-        tracing::warn!(why, free, ?policy, "ambiguous");
-        match policy {
-            OnAmbiguous::Hold if !free => {
-                self.step(store.count_ambiguous(lease, false, why)).await?;
-                let message = format!(
-                    "it may have been paid: {why}; look at the provider's account, then retry or discard it"
-                );
-                Ok(self.fail("ambiguous", &message, true).await)
-            }
-            OnAmbiguous::Hold | OnAmbiguous::Retry => {
-                if self.call.attempts + 1 >= MAX_ATTEMPTS {
-                    let text = format!("given up after {MAX_ATTEMPTS} attempts: {why}");
-                    return Ok(self.fail("ambiguous", &text, true).await);
-                }
-                // What costs nothing cannot be paid twice.
-                if !self.step(store.count_ambiguous(lease, !free, why)).await? {
-                    return Ok(lost());
-                }
-                Ok(self.again(true, why, Duration::from_secs(1)).await)
-            }
-        }
     }
 }

@@ -77,6 +77,8 @@ pub struct Answer {
     pub status: u16,
     /// The provider's wish in `Retry-After` or `retry-after-ms`, not clamped.
     pub retry_after: Option<Duration>,
+    /// When it was given, by the provider's clock, in whole seconds.
+    pub date: Option<SystemTime>,
     /// The body.
     pub body: Bytes,
 }
@@ -114,6 +116,8 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, SendError> {
     let mut response = request.send().await.map_err(|error| unsent(&error))?;
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers(), SystemTime::now());
+    let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+    let date = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());
     let mut body = BytesMut::new();
     loop {
         match response.chunk().await {
@@ -121,7 +125,7 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, SendError> {
                 return Err(SendError::NoAnswer(format!("the answer has more than {MAX_ANSWER} bytes")));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(Answer { status, retry_after, body: body.freeze() }),
+            Ok(None) => return Ok(Answer { status, retry_after, date, body: body.freeze() }),
             Err(error) => {
                 return Err(SendError::NoAnswer(format!("the answer broke off: {}", innermost(&error))));
             }

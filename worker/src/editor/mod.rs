@@ -111,6 +111,28 @@ pub enum Polled {
     Done(Output),
 }
 
+/// What a provider says that it has accepted lately.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Each task of the model that may have been created since the time asked for, and some before it.
+    pub tasks: Vec<ListedTask>,
+    /// So long after it was accepted a task may be missing here.
+    pub settles: Duration,
+}
+
+/// One task of a provider's list, which says nothing of what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedTask {
+    /// The provider's id.
+    pub provider_task_id: String,
+    /// How long before the question it was created, by the provider's clock, to within [`AGE_ERROR`]; none where the provider
+    /// does not say.
+    pub age: Option<Duration>,
+}
+
+/// By so much a [`ListedTask::age`] may be wrong, either way.
+pub const AGE_ERROR: Duration = Duration::from_secs(3);
+
 /// Why an editor could not answer, named by what the caller does next.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum EditError {
@@ -212,4 +234,14 @@ pub trait Editor: Send + Sync {
     /// See [`EditError`]; never `NotSent`, since nothing is paid here. `Ambiguous` means that the provider knows the id no
     /// more, and nobody can tell whether it was paid.
     async fn poll(&self, provider_task_id: &str, age: Duration) -> Result<Polled, EditError>;
+
+    /// Asks what was accepted of a model since a submit that began `since` ago and was not answered. Costs nothing.
+    /// `None`: this provider cannot be asked, not of this model, or not of what was so long ago.
+    ///
+    /// # Errors
+    /// See [`EditError`]; nothing is paid here, so whatever it is, asking again does no harm.
+    async fn list_submitted(&self, model: &str, since: Duration) -> Result<Option<Listed>, EditError> {
+        let _ = (model, since);
+        Ok(None)
+    }
 }

@@ -89,12 +89,24 @@ impl Store {
         self.step(self.db.sql().renew_lease, &values, lease).await
     }
 
-    /// submitting → submitted: the provider's id is safe; anyone may poll.
+    /// submitting or ambiguous → submitted: the provider's id is safe; anyone may poll. From then on the id is accounted for,
+    /// also when the call is queued anew and forgets it.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn record_submitted(&self, lease: Lease, provider_task_id: &str) -> Result<bool, StoreError> {
-        self.step(self.db.sql().record_submitted, &[provider_task_id.into()], lease).await
+        let sql = self.db.sql();
+        let id = id_list([provider_task_id]);
+        again!(async {
+            let mut tx = self.db.begin().await?;
+            let values = vals![provider_task_id, lease.edit_key.as_bytes(), lease.fence];
+            if tx.run(sql.record_submitted, values).await? == 0 {
+                return Ok(false);
+            }
+            tx.run(sql.remember_tasks, vals![&id]).await?;
+            tx.commit().await?;
+            Ok(true)
+        })
     }
 
     /// submitting or submitted → stored: the result is safe in our blobs; anyone may finish.
@@ -324,6 +336,12 @@ impl Store {
         tx.run(self.db.sql().close_call, values).await?;
         Ok(())
     }
+}
+
+/// The provider's ids as a JSON list of their digests: an id may be of any length and spelling.
+pub(super) fn id_list<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
+    let digests: BTreeSet<String> = ids.into_iter().map(|id| Digest32::of(id.as_bytes()).to_hex()).collect();
+    json!(digests).to_string()
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use retouch_shared::key::EditKey;
 use serde::Serialize;
 
 use super::calls::millis;
@@ -19,6 +20,8 @@ pub struct LanePolicy {
     pub submit_interval: Option<Duration>,
     /// Most that may be spent in one UTC day.
     pub daily_budget: Option<Money>,
+    /// Whether nothing is sent while it is not known of another call what became of its submit.
+    pub one_unresolved: bool,
 }
 
 /// A lane's answer to a call that wants to be sent.
@@ -142,7 +145,7 @@ enum Decision {
 }
 
 /// Pure, so that it can be read and tested as a table.
-fn decide(lane: &LaneRow, in_flight: u64, price: &Money) -> Decision {
+fn decide(lane: &LaneRow, in_flight: u64, unresolved: u64, price: &Money) -> Decision {
     if lane.paused {
         return Decision::Closed(paused());
     }
@@ -158,6 +161,10 @@ fn decide(lane: &LaneRow, in_flight: u64, price: &Money) -> Decision {
     };
     if let Some(after) = lane.next_submit_in {
         return Decision::NotBefore(after);
+    }
+    // No probe either: what is asked for then, the provider's list, is how such a lane finds out that it is open again.
+    if lane.policy.one_unresolved && unresolved > 0 {
+        return Decision::Full;
     }
     // What hangs in a blocked lane must not keep it from finding out that it is open again.
     let full = lane.policy.max_in_flight.is_some_and(|most| in_flight >= u64::from(most));
@@ -210,6 +217,7 @@ impl Store {
                 policy.submit_interval.map(millis),
                 budget.map(|budget| budget.micros),
                 budget.map(|budget| budget.currency.as_str()),
+                i64::from(policy.one_unresolved),
             ];
             connection.run(self.db.sql().declare_lane, values).await?;
             Ok(())
@@ -244,7 +252,11 @@ impl Store {
                     Some(_) => self.in_flight(&mut *tx, name).await?,
                     None => 0,
                 };
-                match decide(&lane, in_flight, price) {
+                let unresolved = match lane.policy.one_unresolved {
+                    true => self.unresolved(&mut *tx, name, lease.edit_key).await?,
+                    false => 0,
+                };
+                match decide(&lane, in_flight, unresolved, price) {
                     Decision::Admit(pass) => {
                         self.take_place(&mut *tx, name, &lane, price, pass).await?;
                         pass
@@ -275,6 +287,18 @@ impl Store {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
+    /// The other calls of a lane of which nobody knows yet what became of their submit, whoever owns them.
+    pub(super) async fn unresolved(
+        &self,
+        tx: &mut dyn Tx,
+        lane: &str,
+        but: EditKey,
+    ) -> Result<u64, StepError> {
+        let rows = tx.rows(self.db.sql().lane_unresolved, vals![lane, but.as_bytes()]).await?;
+        let count = rows.first().map_or(Ok(0), |row| row.int(0))?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
     async fn take_place(
         &self,
         tx: &mut dyn Tx,
@@ -299,7 +323,7 @@ impl Store {
         Ok(())
     }
 
-    /// submitting → claimed: certainly not taken by the provider, so nothing is spent. The lease stays.
+    /// submitting or ambiguous → claimed: certainly not taken by the provider, so nothing is spent. The lease stays.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -307,7 +331,7 @@ impl Store {
         again!(async {
             let mut tx = self.db.begin().await?;
             let Some(call) = self.locked_call(&mut *tx, lease).await? else { return Ok(false) };
-            if call.state != CallState::Submitting {
+            if !matches!(call.state, CallState::Submitting | CallState::Ambiguous) {
                 return Ok(false);
             }
             self.refund(&mut *tx, &call).await?;
@@ -438,6 +462,7 @@ fn lane_row(row: &Row) -> Result<LaneRow, StoreError> {
             max_in_flight: row.opt_int(0)?.map(|most| u32::try_from(most).unwrap_or_default()),
             submit_interval: millis(1)?.map(Duration::from_millis),
             daily_budget: budget,
+            one_unresolved: row.int(14)? != 0,
         },
         spent_micros: row.int(4)?,
         next_submit_in: ahead(row, 5)?,
@@ -460,12 +485,12 @@ fn lane_view(row: &Row) -> Result<LaneView, StoreError> {
         throttled_for: lane.next_submit_in.filter(|_| throttled),
         policy: lane.policy,
         spent_micros: lane.spent_micros,
-        name: row.text(14)?,
+        name: row.text(15)?,
         currency: row.opt_text(3)?,
-        queued: count(row, 15)?,
-        in_flight: count(row, 16)?,
+        queued: count(row, 16)?,
+        in_flight: count(row, 17)?,
         oldest: row
-            .opt_int(17)?
+            .opt_int(18)?
             .map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or_default())),
     })
 }
@@ -536,19 +561,31 @@ mod tests {
             ("full", LaneRow { policy: two.clone(), ..open }, 2, "full"),
         ];
         for (what, lane, in_flight, expected) in table {
-            assert_eq!(word(&decide(&lane, in_flight, &price())), expected, "{what}");
+            assert_eq!(word(&decide(&lane, in_flight, 1, &price())), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn where_one_may_be_unresolved_nothing_is_sent_beside_it_and_no_probe_either() {
+        let one = LanePolicy { one_unresolved: true, max_in_flight: Some(9), ..LanePolicy::default() };
+        let open = LaneRow { policy: one, ..LaneRow::default() };
+        let probing = LaneRow { blocked: Some(closure(ClosedBy::Submit, None)), ..open.clone() };
+        for (lane, unresolved, expected) in
+            [(&open, 0, "admit"), (&open, 1, "full"), (&probing, 0, "probe"), (&probing, 1, "full")]
+        {
+            assert_eq!(word(&decide(lane, 3, unresolved, &price())), expected, "{lane:?}");
         }
     }
 
     #[test]
     fn what_costs_nothing_goes_on_when_the_budget_is_spent() {
         let free = Money { micros: 0, currency: "CNY".to_owned() };
-        assert_eq!(word(&decide(&budgeted(1, 1), 0, &free)), "admit");
+        assert_eq!(word(&decide(&budgeted(1, 1), 0, 0, &free)), "admit");
     }
 
     #[test]
     fn a_spent_budget_says_how_much_and_when_it_goes_on() {
-        let Decision::Closed(closure) = decide(&budgeted(10, 10), 0, &price()) else { panic!() };
+        let Decision::Closed(closure) = decide(&budgeted(10, 10), 0, 0, &price()) else { panic!() };
         for part in ["1.4 ", "CNY", "0.14", "midnight UTC", "daily_budget"] {
             assert!(closure.message.contains(part), "{part}: {}", closure.message);
         }

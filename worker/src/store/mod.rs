@@ -23,6 +23,7 @@ mod schema;
 mod sqlite;
 mod tasks;
 mod types;
+mod unexplained;
 
 use db::{Db, DbError};
 pub use lanes::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
@@ -31,6 +32,7 @@ pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,
     Money, NewTask, Planned, Registered, StoredResult, TaskRecord,
 };
+pub use unexplained::Unexplained;
 
 /// Why the store could not answer. Never a miss: the caller holds the work.
 #[derive(Debug, Error)]

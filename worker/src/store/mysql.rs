@@ -54,7 +54,7 @@ macro_rules! lane_columns {
         CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), l.next_submit_at) DIV 1000 AS SIGNED), l.throttles, \
         l.blocked_by, l.blocked_code, l.blocked_message, \
         CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), l.probe_at) DIV 1000 AS SIGNED), l.paused_at IS NOT NULL, \
-        CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), UTC_DATE() + INTERVAL 1 DAY) DIV 1000 AS SIGNED), l.probes"
+        CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), UTC_DATE() + INTERVAL 1 DAY) DIV 1000 AS SIGNED), l.probes, CAST(l.one_unresolved AS SIGNED)"
     };
 }
 
@@ -117,10 +117,12 @@ static SQL: Statements = Statements {
     lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ? FOR UPDATE"),
     // Whoever owns them, and if nobody does: they are under way at the provider.
     lane_in_flight: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
-    declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, updated_at) \
-        VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(3)) \
+    lane_unresolved: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'ambiguous') AND edit_key <> ?",
+    declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, one_unresolved, updated_at) \
+        VALUES (?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(3)) \
         ON DUPLICATE KEY UPDATE max_in_flight = VALUES(max_in_flight), submit_interval_ms = VALUES(submit_interval_ms), \
             budget_micros = VALUES(budget_micros), currency = COALESCE(VALUES(currency), lanes.currency), \
+            one_unresolved = VALUES(one_unresolved), \
             probe_at = IF(lanes.blocked_by IN ('submit', 'poll'), UTC_TIMESTAMP(3), lanes.probe_at), updated_at = UTC_TIMESTAMP(3)",
     // `spent_micros` before `spent_on`: MySQL sees the columns that it has assigned already.
     take_place: "UPDATE lanes SET spent_micros = IF(spent_on = UTC_DATE(), spent_micros, 0) + ?, currency = ?, spent_on = UTC_DATE(), \
@@ -160,12 +162,23 @@ static SQL: Statements = Statements {
     begin_submit: "UPDATE image_edit_calls SET state = 'submitting', price_micros = ?, currency = ?, submitted_at = UTC_TIMESTAMP(3), \
             updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', submitted_at = NULL, updated_at = UTC_TIMESTAMP(3) \
-        WHERE edit_key = ? AND fence = ? AND state = 'submitting'",
+        WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
+    remember_tasks: concat!(
+        "INSERT INTO provider_tasks (id_hash, seen_at) SELECT UNHEX(j.k), UTC_TIMESTAMP(3) FROM ",
+        keys!(),
+        " ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at)"
+    ),
+    known_tasks: concat!(
+        "SELECT p.id_hash FROM ",
+        keys!(),
+        " STRAIGHT_JOIN provider_tasks p FORCE INDEX (PRIMARY) ON p.id_hash = UNHEX(j.k)"
+    ),
+    forget_tasks: "DELETE FROM provider_tasks WHERE seen_at < UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND",
     requeue_call: "UPDATE image_edit_calls SET state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
             result_hash = NULL, attempts = attempts + ?, last_error = ?, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",

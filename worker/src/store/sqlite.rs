@@ -31,7 +31,7 @@ macro_rules! lane_columns {
         CAST((unixepoch(l.next_submit_at, 'subsec') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.throttles, \
         l.blocked_by, l.blocked_code, l.blocked_message, \
         CAST((unixepoch(l.probe_at, 'subsec') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.paused_at IS NOT NULL, \
-        CAST((unixepoch('now', 'start of day', '+1 day') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.probes"
+        CAST((unixepoch('now', 'start of day', '+1 day') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.probes, l.one_unresolved"
     };
 }
 
@@ -76,10 +76,12 @@ static SQL: Statements = Statements {
     lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ?"),
     // Whoever owns them, and if nobody does: they are under way at the provider.
     lane_in_flight: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
-    declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, updated_at) \
-        VALUES (?, ?, ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
+    lane_unresolved: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'ambiguous') AND edit_key <> ?",
+    declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, one_unresolved, updated_at) \
+        VALUES (?, ?, ?, ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
         ON CONFLICT (name) DO UPDATE SET max_in_flight = excluded.max_in_flight, submit_interval_ms = excluded.submit_interval_ms, \
             budget_micros = excluded.budget_micros, currency = coalesce(excluded.currency, lanes.currency), \
+            one_unresolved = excluded.one_unresolved, \
             probe_at = iif(lanes.blocked_by IN ('submit', 'poll'), strftime('%Y-%m-%d %H:%M:%f', 'now'), lanes.probe_at), updated_at = excluded.updated_at",
     take_place: "UPDATE lanes SET spent_micros = iif(spent_on = date('now'), spent_micros, 0) + ?, currency = ?, spent_on = date('now'), \
             next_submit_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
@@ -122,12 +124,16 @@ static SQL: Statements = Statements {
             submitted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', submitted_at = NULL, \
-            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state = 'submitting'",
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
+    remember_tasks: "INSERT INTO provider_tasks (id_hash, seen_at) SELECT unhex(j.value), strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j \
+        WHERE true ON CONFLICT (id_hash) DO UPDATE SET seen_at = excluded.seen_at",
+    known_tasks: "SELECT p.id_hash FROM json_each(?) j CROSS JOIN provider_tasks p ON p.id_hash = unhex(j.value)",
+    forget_tasks: "DELETE FROM provider_tasks WHERE seen_at < strftime('%Y-%m-%d %H:%M:%f', 'now', (? / -1000.0) || ' seconds')",
     requeue_call: "UPDATE image_edit_calls SET state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, \
             submitted_at = NULL, result_hash = NULL, attempts = attempts + ?, last_error = ?, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::calls::millis;
 use super::db::{Tx, Val, vals};
 use super::types::{ascii, clip, digest};
-use super::{DeadLetter, DeadPayload, DueCall, StepError, Store, StoreError, TaskRecord, again};
+use super::{CallState, DeadLetter, DeadPayload, DueCall, StepError, Store, StoreError, TaskRecord, again};
 
 impl Store {
     /// One task.
@@ -64,10 +64,15 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let mut due = Vec::new();
         for row in tx.rows(sql.due_calls, vals![limit]).await? {
+            let state = CallState::parse(&row.text(2)?)?;
             due.push(DueCall {
                 edit_key: digest(row.bytes(0)?)?,
                 lane: row.text(1)?,
-                queued: row.text(2)? == "queued",
+                queued: state == CallState::Queued,
+                sent: matches!(
+                    state,
+                    CallState::Submitting | CallState::Submitted | CallState::Ambiguous | CallState::Stored
+                ),
                 wakes: u32::try_from(row.int(3)?).unwrap_or_default(),
             });
         }

@@ -427,6 +427,8 @@ pub struct DueCall {
     pub lane: String,
     /// Whether it waits for its first or next try (otherwise a lease ran out).
     pub queued: bool,
+    /// Whether it was sent, and may be under way at the provider.
+    pub sent: bool,
     /// How often the sweep has looked after it since it was last moved.
     pub wakes: u32,
 }

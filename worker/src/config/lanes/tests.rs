@@ -17,7 +17,7 @@ fn decided(toml: &str) -> Result<Lanes> {
     let file: File = Figment::from(Toml::string(toml)).extract().unwrap();
     let models = Models::decide(&file.models).unwrap();
     let routes = Routes::decide(&file.routes, &models).unwrap();
-    Lanes::decide(&file.lanes, &models, &routes)
+    Lanes::decide(&file.lanes, &models, &routes, |model| model.id == "wan2.7-image")
 }
 
 const WANX: &str = "dashscope.wanx2.1-imageedit";
@@ -39,6 +39,7 @@ fn a_file_sets_a_lanes_limits() {
     assert_eq!(
         lanes.limits(WANX),
         LaneLimits {
+            one_unresolved: false,
             concurrency: Some(4),
             max_in_flight: Some(8),
             submit_interval: Some(Duration::from_secs(24)),
@@ -114,4 +115,12 @@ fn what_costs_nothing_has_no_currency_to_disagree_about() {
     let toml = "[routes.blur]\nprice = '1.5'\ncurrency = 'EUR'\n[lanes.local]\ndaily_budget = '3'";
     let budget = decided(toml).unwrap().limits("local").daily_budget;
     assert_eq!(budget, Some(Money { micros: 3_000_000, currency: "EUR".to_owned() }));
+}
+
+#[test]
+fn a_lane_whose_models_can_be_looked_up_has_one_submit_unresolved_at_most() {
+    let lanes = decided("").unwrap();
+    assert!(lanes.limits("dashscope.wan2.7-image").one_unresolved && !lanes.limits(WANX).one_unresolved);
+    let shared = "[models.'wan2.7-image']\nlane = 'all'\n[models.'qwen-image-2.0']\nlane = 'all'";
+    assert!(decided(shared).unwrap().limits("all").one_unresolved);
 }

@@ -9,6 +9,7 @@ mod check;
 mod errors;
 mod functions;
 mod inputs;
+mod list;
 mod models;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ pub use inputs::{Input, UnknownInput};
 pub use models::{Style, UnknownStyle, known_models};
 
 use super::http::{self, Answer, ApiKey, SendError};
-use super::{EditError, EditRequest, EditSpec, Editor, Measure, Output, Polled, Submitted};
+use super::{EditError, EditRequest, EditSpec, Editor, Listed, Measure, Output, Polled, Submitted};
 use crate::sources::guard::AllowHosts;
 use api::Api;
 use errors::{Place, classify};
@@ -40,6 +41,8 @@ pub const KIND: &str = "dashscope";
 pub const DEFAULT_BASE_URL: &str = "https://dashscope.aliyuncs.com/api/v1";
 /// Between two polls, at first.
 pub const DEFAULT_POLL: Duration = Duration::from_secs(3);
+/// How long after it was accepted a task may be missing in the list; nothing is documented.
+pub const DEFAULT_LIST_SETTLES: Duration = Duration::from_secs(10);
 /// For a call that is answered with the picture.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8 * 60);
 
@@ -76,6 +79,9 @@ pub struct Settings {
     pub result_hosts: AllowHosts,
     /// Where the provider can fetch our blobs; needed for [`Input::Url`].
     pub public_url: Option<Url>,
+    /// Whether the list of tasks may be asked what became of a submit, and how long a task may be missing there (usually
+    /// [`DEFAULT_LIST_SETTLES`]): only where nobody else submits with this account.
+    pub ask_list: Option<Duration>,
 }
 
 /// The editor of kind [`KIND`].
@@ -87,6 +93,7 @@ pub struct DashScope {
     poll: Duration,
     hosts: AllowHosts,
     styles: BTreeMap<String, Style>,
+    ask_list: Option<Duration>,
 }
 
 impl DashScope {
@@ -95,7 +102,8 @@ impl DashScope {
     /// # Errors
     /// One sentence that names the setting and the fix.
     pub fn new(settings: Settings, styles: BTreeMap<String, Style>) -> Result<Self> {
-        let Settings { key, base_url, workspace, input, poll, timeout, result_hosts, public_url } = settings;
+        let Settings { key, base_url, workspace, input, poll, timeout, result_hosts, public_url, ask_list } =
+            settings;
         ensure!(is_web(&base_url), "the base URL of dashscope must start with https:// or http://");
         let host = base_url.host_str().context("the base URL of dashscope has no host")?;
         let own: AllowHosts = format!("{host},{RESULT_HOSTS}").parse()?;
@@ -115,7 +123,7 @@ impl DashScope {
         };
         let client = http::client(timeout)?;
         let api = Api { client, key, base_url, workspace, timeout };
-        Ok(Self { api, input, way_in, poll, hosts, styles })
+        Ok(Self { api, input, way_in, poll, hosts, styles, ask_list })
     }
 
     fn style(&self, model: &str) -> Result<Style, EditError> {
@@ -284,5 +292,16 @@ impl Editor for DashScope {
             }
         };
         within_life(polled, age)
+    }
+
+    async fn list_submitted(&self, model: &str, since: Duration) -> Result<Option<Listed>, EditError> {
+        // A call that is answered with the picture makes no task.
+        let (Some(settles), true) = (self.ask_list, self.style(model)?.is_async()) else { return Ok(None) };
+        // Longer than a list may be asked for.
+        if since + 2 * list::BEFORE >= LIVES {
+            return Ok(None);
+        }
+        let tasks = list::since(&self.api, model, since).await?;
+        Ok(Some(Listed { tasks, settles }))
     }
 }

@@ -51,7 +51,7 @@ impl Style {
 
     /// Whether it is accepted and polled. The provider refuses the header where it is not expected and its absence
     /// where it is (403), so this is not a preference.
-    pub(super) const fn is_async(self) -> bool {
+    pub(crate) const fn is_async(self) -> bool {
         match self {
             Self::ImageEdit | Self::I2i | Self::MessagesAsync => true,
             Self::Messages => false,

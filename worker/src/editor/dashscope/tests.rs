@@ -1,5 +1,6 @@
 //! The adapter against a small server of this file's: what goes over the wire, and what is made of the answers.
 
+mod lists;
 mod polls;
 mod uploads;
 
@@ -72,6 +73,7 @@ impl Server {
             timeout: DEFAULT_TIMEOUT,
             result_hosts: AllowHosts::default(),
             public_url: None,
+            ask_list: None,
         }
     }
 

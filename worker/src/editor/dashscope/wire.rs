@@ -69,6 +69,24 @@ fn parameters(params: &Params) -> Map<String, Value> {
 #[derive(Debug, Clone)]
 pub(super) struct Said(Value);
 
+/// A page of the list of tasks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) lines: Vec<Line>,
+    /// Lines on all pages.
+    pub(super) total: u64,
+    pub(super) pages: u64,
+}
+
+/// One task of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) task_id: String,
+    pub(super) model: String,
+    /// Since 1970.
+    pub(super) created_ms: Option<u64>,
+}
+
 /// What a poll says of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TaskStatus {
@@ -137,6 +155,19 @@ impl Said {
             None if own.0.is_empty() => self.fault(),
             None => own,
         }
+    }
+
+    /// A page of the list of tasks; none where it is no such thing.
+    pub(super) fn page(&self) -> Option<Page> {
+        let lines = self.0["data"].as_array()?;
+        let line = |line: &Value| Line {
+            task_id: text(&line["task_id"]),
+            model: text(&line["model_name"]),
+            created_ms: line["gmt_create"].as_u64(),
+        };
+        let lines = lines.iter().map(line).collect();
+        let count = |name: &str| self.0[name].as_u64();
+        Some(Page { lines, total: count("total")?, pages: count("total_page")? })
     }
 
     /// For how many pictures money is asked, as far as it is said.

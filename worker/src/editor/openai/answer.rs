@@ -99,7 +99,7 @@ mod tests {
 
     fn found(body: &str) -> Result<Found, EditError> {
         let body = Bytes::copy_from_slice(body.as_bytes());
-        picture(&Answer { status: 200, retry_after: None, body }, "sk-key")
+        picture(&Answer { status: 200, retry_after: None, date: None, body }, "sk-key")
     }
 
     #[test]
