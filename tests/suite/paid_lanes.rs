@@ -211,6 +211,52 @@ async fn on_a_laptop_a_bad_key_ends_the_command_with_the_reason_and_a_good_one_g
 }
 
 #[tokio::test]
+async fn on_a_laptop_what_was_bought_before_the_lane_stopped_is_delivered_and_nothing_else_is_bought_by_the_way()
+ {
+    let provider = StandIn::start().await;
+    let laptop = Laptop::new();
+    for seed in 1..=3 {
+        laptop.write(&format!("photos/{seed}.png"), picture(seed));
+    }
+    laptop.write("retouch.toml", format!("[lanes.\"{LANE}\"]\ndaily_budget = \"0.28\"\n"));
+    let edit = |edit_type: &'static str| {
+        let program = laptop.retouch(&["edit", "photos", "--type", edit_type, "--out", edit_type]);
+        let program = program.env("DASHSCOPE_API_KEY", StandIn::KEY);
+        program.env("DASHSCOPE_BASE_URL", provider.dashscope_url()).env("RETOUCH_ALLOW_HOSTS", "127.0.0.1")
+    };
+    let stopped = edit("remove_watermark").run().await;
+    assert_eq!(stopped.status.code(), Some(3), "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("budget_spent"), "{}", stopped.stderr);
+    assert_eq!(laptop.list("remove_watermark").len(), 2, "both that were paid: {}", stopped.stdout);
+    // Free, and on another lane: the third picture is not what was asked for now.
+    let free = edit("grayscale").run().await;
+    assert!(free.status.success() && !free.stderr.contains(LANE), "{}", free.stderr);
+    laptop.write("retouch.toml", "");
+    let other = edit("grayscale").run().await;
+    assert!(other.status.success(), "{}", other.stderr);
+    assert_eq!(provider.ledger().creates(), 2);
+    let done = edit("remove_watermark").run().await;
+    assert!(done.status.success(), "{}", done.stderr);
+    assert_eq!((provider.ledger().creates(), provider.ledger().billed()), (3, 3));
+}
+
+#[tokio::test]
+async fn after_a_kill_the_queued_edits_of_a_narrow_lane_do_not_keep_what_is_under_way_from_being_finished() {
+    let paid = Paid::on_servers().await;
+    paid.takes(Duration::from_secs(3600));
+    let hurry = [("RETOUCH_LEASE_SECONDS", "1")];
+    let mut first = paid.worker_with("", &hurry).await;
+    publish(&paid, 0..8).await;
+    paid.site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 2).await;
+    first.kill9();
+    paid.takes(Duration::from_millis(20));
+    paid.provider.advance(Duration::from_secs(3600));
+    let _second = paid.worker_with("", &hurry).await;
+    paid.site.counts(COMPLETED, 8).await;
+    each_paid_once(&paid, 0..8).await;
+}
+
+#[tokio::test]
 async fn a_key_in_a_file_is_mended_without_a_restart() {
     let paid = Paid::on_servers().await;
     let file = paid.site.env.folder().join("key");

@@ -38,11 +38,19 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Declares what it needs and starts consuming.
+    /// Declares what it needs and starts consuming: tasks, and the edits of every lane.
     ///
     /// # Errors
     /// The broker or the store cannot be used as they are.
     pub async fn start(app: &Arc<App>) -> Result<Self> {
+        Self::start_on(app, app.lanes()).await
+    }
+
+    /// As [`Worker::start`], and takes edits of these lanes only: what waits on others is left to others.
+    ///
+    /// # Errors
+    /// See [`Worker::start`].
+    pub async fn start_on(app: &Arc<App>, lanes: Vec<String>) -> Result<Self> {
         app.declare().await?;
         let mut worker = Self {
             app: Arc::clone(app),
@@ -51,7 +59,7 @@ impl Worker {
             consumed: Vec::new(),
         };
         worker.consume(Queue::Tasks, app.settings.rhythm.intake, Stage::Intake);
-        for lane in app.lanes() {
+        for lane in lanes {
             let concurrency = app.lane_concurrency(&lane);
             worker.consume(Queue::Edits { lane }, concurrency, Stage::Edit);
         }

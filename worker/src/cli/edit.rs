@@ -1,6 +1,6 @@
 //! `retouch edit`: the whole pipeline in one process, for a person with a folder of pictures.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::worker::Worker;
 
 /// Edit pictures here and now; what was edited before comes from the cache
 ///
-/// The whole pipeline runs in this process. With AMQP_URL set it takes part in that queue like any other worker.
+/// The whole pipeline runs in this process. With AMQP_URL set it takes part in that queue, with the edits of the same lane.
 ///
 /// An edit type, model or parameter that cannot work for any of the pictures is a usage error (2): nothing is begun. A
 /// file that is no picture fails by itself (1), and the others are edited. Ctrl-C loses nothing: the same command goes on.
@@ -67,14 +67,18 @@ impl Edit {
         let images = keep(&app, &inputs).await?;
         let mask = keep(&app, mask.as_slice()).await?.pop();
         let tasks = self.edit.tasks(&images, mask.as_ref()).map_err(Failure::Usage)?;
-        let worker = Worker::start(&app).await.map_err(Failure::Unreachable)?;
+        // Only its own lanes: what somebody left unfinished on another is not bought by the way.
+        let worker = Worker::start_on(&app, lanes_of(&app, &tasks)).await.map_err(Failure::Unreachable)?;
         let report = tokio::select! {
-            ended = carry_out(&app, &tasks) => match ended {
-                Ok(ended) => deliver(&app, &mut out, &ended, &inputs).await.map_err(Failure::Unreachable),
+            carried = carry_out(&app, &tasks) => match carried {
+                Ok(Carried { records, stopped }) => {
+                    let delivered = deliver(&app, &mut out, &tasks, &records, &inputs).await;
+                    delivered.map(|report| (report, stopped)).map_err(Failure::Unreachable)
+                }
                 Err(error) => Err(Failure::Unreachable(error)),
             },
             _ = signals.next() => {
-                let why = "interrupted; nothing is lost: the same command goes on from here";
+                let why = "interrupted; nothing is lost: the same command goes on from here, and a worker would finish what is begun";
                 Err(Failure::Interrupted(anyhow::anyhow!(why)))
             }
         };
@@ -83,9 +87,15 @@ impl Edit {
             // Told twice: not even what is under way is waited for.
             _ = signals.next() => {}
         }
-        let report = report?;
-        report.print(json, Some(began.elapsed()));
-        Ok(report.ending())
+        let (report, stopped) = report?;
+        if let Some(report) = &report {
+            report.print(json, Some(began.elapsed()));
+        }
+        match (stopped, report) {
+            (Some(why), _) => Err(Failure::Unreachable(why)),
+            (None, Some(report)) => Ok(report.ending()),
+            (None, None) => Ok(Ending::Done),
+        }
     }
 }
 
@@ -123,7 +133,9 @@ fn refuse_what_cannot_work(
         let Some(image) = measure(input).map_err(Failure::Usage)? else { continue };
         match editor.check(&spec, image) {
             Ok(()) => return Ok(()),
-            Err(EditError::Rejected { message, .. }) => refusal = refusal.or(Some(message)),
+            Err(EditError::Rejected { message, .. }) => {
+                refusal = refusal.or_else(|| Some(format!("{}: {message}", input.name())));
+            }
             Err(other) => refusal = refusal.or(Some(other.to_string())),
         }
     }
@@ -141,14 +153,16 @@ fn measure(input: &Input) -> Result<Option<Measure>> {
 async fn deliver(
     app: &App,
     out: &mut OutputFolder,
-    ended: &[TaskRecord],
+    tasks: &[TaskMessage],
+    records: &[Option<TaskRecord>],
     inputs: &[Input],
-) -> Result<Report> {
+) -> Result<Option<Report>> {
     let mut reports = Vec::new();
     let mut rest = inputs;
-    for task in ended {
-        let (these, others) = rest.split_at(task.images.len().min(rest.len()));
+    for (message, record) in tasks.iter().zip(records) {
+        let (these, others) = rest.split_at(message.images.len().min(rest.len()));
         rest = others;
+        let Some(task) = record else { continue };
         let shown: Vec<String> = these.iter().map(Input::name).collect();
         let mut report = Report::of_record(task, &shown, |reference| app.resolve(reference));
         for ((image, result), input) in report.images.iter_mut().zip(&task.images).zip(these) {
@@ -159,7 +173,7 @@ async fn deliver(
         }
         reports.push(report);
     }
-    Report::merged(reports).context("no task")
+    Ok(Report::merged(reports))
 }
 
 async fn write(
@@ -197,57 +211,64 @@ async fn keep(app: &App, inputs: &[Input]) -> Result<Vec<ImageRef>, Failure> {
     Ok(images)
 }
 
-/// Publishes the tasks and waits for their end.
-async fn carry_out(app: &Arc<App>, tasks: &[TaskMessage]) -> Result<Vec<TaskRecord>> {
+/// How far the tasks came.
+struct Carried {
+    /// Each as it stands, by its place; none for one that was not taken in.
+    records: Vec<Option<TaskRecord>>,
+    /// Why no more is to be expected now; none when all have ended.
+    stopped: Option<anyhow::Error>,
+}
+
+/// Publishes the tasks and waits for their end, or until their lane takes no calls.
+async fn carry_out(app: &Arc<App>, tasks: &[TaskMessage]) -> Result<Carried> {
     let bars = Bars::new(tasks);
     for task in tasks {
         let message = Message::new(serde_json::to_vec(task)?);
         app.broker.publish(crate::intake::destination(), message).await?;
     }
-    let mut ended: Vec<Option<TaskRecord>> = vec![None; tasks.len()];
+    let ended = |record: &Option<TaskRecord>| record.as_ref().is_some_and(|record| record.status.has_ended());
+    let mut records: Vec<Option<TaskRecord>> = vec![None; tasks.len()];
     let lanes = lanes_of(app, tasks);
-    let mut looks = 0u32;
-    while ended.iter().any(Option::is_none) {
+    let (mut looks, mut stopped) = (0u32, None);
+    while stopped.is_none() && !records.iter().all(ended) {
         tokio::time::sleep(LOOK).await;
         looks += 1;
         if looks.is_multiple_of(LANE_LOOK) {
-            refuse_closed_lane(app, &lanes).await?;
+            stopped = closed_lane(app, &lanes).await?;
         }
-        for (task, place) in tasks.iter().zip(&mut ended).filter(|(_, place)| place.is_none()) {
+        for (task, place) in tasks.iter().zip(&mut records).filter(|(_, place)| !ended(place)) {
             let Some(record) = app.store.find_task(&task.task_id).await? else { continue };
             bars.show(&record);
-            if record.status.has_ended() {
-                *place = Some(record);
-            }
+            *place = Some(record);
         }
     }
     bars.clear();
-    Ok(ended.into_iter().flatten().collect())
+    Ok(Carried { stopped: stopped.filter(|_| !records.iter().all(ended)), records })
 }
 
 /// The lanes on which these tasks' calls queue.
 fn lanes_of(app: &App, tasks: &[TaskMessage]) -> Vec<String> {
     let route = |task: &TaskMessage| app.settings.offer.resolve(&task.edit_type, task.model.as_deref()).ok();
-    tasks.iter().filter_map(route).map(|route| route.lane).collect()
+    let lanes: BTreeSet<String> = tasks.iter().filter_map(route).map(|route| route.lane).collect();
+    lanes.into_iter().collect()
 }
 
-/// A worker waits for a closed lane for ever; a person at a terminal wants to know, and to mend it.
-///
-/// # Errors
-/// The lane takes no calls, and none is under way that could find it open again.
-async fn refuse_closed_lane(app: &App, lanes: &[String]) -> Result<()> {
+/// A worker waits for a closed lane for ever; a person at a terminal wants to know, and to mend it: why the lane takes no
+/// calls, where none is under way that could find it open again.
+async fn closed_lane(app: &App, lanes: &[String]) -> Result<Option<anyhow::Error>> {
     for lane in app.store.lanes().await? {
         let waits = lane.queued > 0 && lane.in_flight == 0 && lanes.contains(&lane.name);
         let Some(closure) = lane.closed.filter(|_| waits) else { continue };
         // One that may be tried now is about to be.
         if closure.by == ClosedBy::Pause || closure.probe_in.is_some() {
             let (name, code, message) = (&lane.name, &closure.code, &closure.message);
-            anyhow::bail!(
+            let message = message.trim_end_matches('.');
+            return Ok(Some(anyhow::anyhow!(
                 "the lane {name} takes no calls: {code}: {message}. Nothing is lost: once that is mended, the same command goes on"
-            );
+            )));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Progress, on a terminal only.

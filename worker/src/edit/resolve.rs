@@ -235,7 +235,7 @@ impl Work<'_> {
             OnAmbiguous::Hold if !free => {
                 self.step(store.count_ambiguous(lease, false, why)).await?;
                 let message = format!(
-                    "it may have been paid: {why}; look at the provider's account, then retry or discard it"
+                    "it may have been paid: {why}; look at the provider's account: whoever sends the edit again may pay it again"
                 );
                 Ok(self.fail("ambiguous", &message, true).await)
             }
