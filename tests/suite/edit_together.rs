@@ -51,7 +51,7 @@ async fn an_interrupted_edit_goes_on_where_it_was_and_pays_for_nothing_twice() {
     let status = interrupted.exit().await;
     assert_eq!(status.code(), Some(130), "{}", interrupted.stderr());
     assert_eq!(interrupted.stdout(), "");
-    let said = "retouch: interrupted; nothing is lost: the same command goes on from here\n";
+    let said = "retouch: interrupted; nothing is lost: the same command goes on from here, and a worker would finish what is begun\n";
     assert_eq!(interrupted.stderr(), said);
     assert_eq!(asked_once(&laptop), 1);
 

@@ -134,7 +134,9 @@ fn refuse_what_cannot_work(
         match editor.check(&spec, image) {
             Ok(()) => return Ok(()),
             Err(EditError::Rejected { message, .. }) => {
-                refusal = refusal.or_else(|| Some(format!("{}: {message}", input.name())));
+                // What is wrong with one picture is said of it by its name; all else holds for every one.
+                let named = message.strip_prefix("image:").map(|why| format!("{}:{why}", input.name()));
+                refusal = refusal.or(Some(named.unwrap_or(message)));
             }
             Err(other) => refusal = refusal.or(Some(other.to_string())),
         }
