@@ -18,6 +18,7 @@ promises!(
     the_same_task_registered_at_once_is_new_once_and_counted_once,
     hits_counted_at_once_are_all_counted,
     tasks_that_want_overlapping_edits_at_once_all_end,
+    a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open,
 );
 
 /// Runs these at the same moment.
@@ -197,4 +198,27 @@ async fn perform(store: Store, call: CallSpec) {
     assert!(store.record_stored(claimed.lease, &result).await.unwrap());
     let finished = store.finish_edit(claimed.lease, &url_of(&result)).await.unwrap();
     assert!(matches!(finished, Finished::Ended(_)));
+}
+
+/// Whoever waits for a step may be dropped: at shutdown, when its lease is lost. What other steps then do on the same
+/// connections is committed all the same.
+async fn a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open(db: Fixture) {
+    let store = db.store().await;
+    let call = edit("picture");
+    register(&store, &task("t", vec![miss(&call)])).await;
+    for round in 0..400 {
+        // Dropped after so many steps of its own, wherever that is in its transaction.
+        let mut step = Box::pin(store.claim_call(call.edit_key, "tester", LONG));
+        for _ in 0..round % 40 {
+            if futures::poll!(&mut step).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(step);
+        let lane = format!("lane-{round}");
+        store.declare_lane(&lane, &retouch_worker::store::LanePolicy::default()).await.unwrap();
+        let seen = db.number(&format!("SELECT COUNT(*) FROM lanes WHERE name = '{lane}'")).await;
+        assert_eq!(seen, 1, "round {round}: a step that was answered is not there");
+    }
 }

@@ -336,8 +336,14 @@ impl Db for MySqlDb {
         &SQL
     }
 
+    /// Begun in a task of its own, which goes on when whoever wants the transaction is dropped meanwhile. sqlx 0.9 notes that
+    /// a transaction is open only once BEGIN is answered: broken off before, the connection would go back to the pool inside
+    /// a transaction that nobody knows of, and single statements on it would never be committed.
     async fn begin(&self) -> Result<Box<dyn Tx>, DbError> {
-        Ok(Box::new(self.pool.begin().await.map_err(error)?))
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        let begun = begun.map_err(|error| DbError::Unavailable(error.to_string()))?;
+        Ok(Box::new(begun.map_err(error)?))
     }
 
     async fn plain(&self) -> Result<Box<dyn Tx>, DbError> {
