@@ -18,6 +18,7 @@ promises!(
     a_call_that_is_over_or_unknown_has_nothing_left_to_do,
     a_step_with_an_old_fence_changes_nothing,
     whoever_gave_a_call_back_can_do_nothing_with_it,
+    whoever_ended_a_call_cannot_end_its_next_life,
     a_step_is_taken_only_from_the_states_that_it_starts_from,
     an_owner_that_died_before_sending_is_followed_by_one_that_starts_over,
     an_owner_that_died_while_sending_leaves_an_ambiguous_call,
@@ -41,6 +42,7 @@ async fn only_one_of_many_concurrent_claims_wins(db: Fixture) {
     let replicas = [db.store().await, db.store().await];
     for round in 0..10 {
         let key = queued(&replicas[0], &format!("picture {round}")).await;
+        let before = db.of_call("fence", key).await;
         let claims = (0..16).map(|n| {
             let store = replicas[n % 2].clone();
             tokio::spawn(async move { store.claim_call(key, &format!("owner-{n}"), LONG).await.unwrap() })
@@ -50,7 +52,7 @@ async fn only_one_of_many_concurrent_claims_wins(db: Fixture) {
         let won = claims.iter().filter(|claim| matches!(claim, Claim::Won(_))).count();
         let held = claims.iter().filter(|claim| matches!(claim, Claim::Held { .. })).count();
         assert_eq!((won, held), (1, 15));
-        assert_eq!(db.of_call("fence", key).await, 1);
+        assert_eq!(db.of_call("fence", key).await, before + 1);
     }
 }
 
@@ -249,6 +251,21 @@ async fn whoever_gave_a_call_back_can_do_nothing_with_it(db: Fixture) {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A worker whose `fail_edit` was committed, and whose connection broke before it heard of it, says it again.
+async fn whoever_ended_a_call_cannot_end_its_next_life(db: Fixture) {
+    let store = db.store().await;
+    let call = edit("picture");
+    register(&store, &task("first", vec![miss(&call)])).await;
+    let lease = claim(&store, call.edit_key).await.lease;
+    let refused = error("refused", "no");
+    ended(store.fail_edit(lease, &refused, false).await.unwrap());
+    register(&store, &task("second", vec![miss(&call)])).await;
+    let again = store.fail_edit(lease, &refused, false).await.unwrap();
+    assert!(matches!(again, Finished::LostLease), "{again:?}");
+    assert_eq!(db.state(call.edit_key).await, "queued");
+    db.is_sound().await;
 }
 
 async fn a_step_is_taken_only_from_the_states_that_it_starts_from(db: Fixture) {

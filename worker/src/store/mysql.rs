@@ -84,7 +84,8 @@ static SQL: Statements = Statements {
             currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j",
         calls_of_j!(),
         "SET c.state = 'queued', c.attempts = 0, c.lane = j.lane, c.price_micros = j.price_micros, c.currency = j.currency, \
-            c.owner = NULL, c.lease_until = NULL, c.wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, c.wakes = 0, \
+            c.fence = c.fence + 1, c.owner = NULL, c.lease_until = NULL, \
+            c.wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, c.wakes = 0, \
             c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, c.updated_at = UTC_TIMESTAMP(3)"
     ),
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \

@@ -47,7 +47,7 @@ static SQL: Statements = Statements {
         FROM json_each(?) j WHERE true ON CONFLICT (edit_key) DO NOTHING",
     lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
     queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
-            currency = j.value ->> 'currency', owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
+            currency = j.value ->> 'currency', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
             wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",

@@ -1,0 +1,254 @@
+//! The protocol of calls, waits and leases as a small model, every state of which is looked at: whoever dies, stalls or
+//! hears nothing, at whatever step, and whatever becomes of the messages. `docs/reliability.md`, "The model", says what it
+//! leaves out.
+//!
+//! What must stay true: a step that changes a call, a wait or a task carries the name of the store's function, and
+//! does what its statement does.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+mod effects;
+mod promises;
+mod protocol;
+mod world;
+
+use protocol::{Editor, FUNCTIONS, OnAmbiguous, Protocol, Seed};
+use world::{Left, World};
+
+/// Functions of the store that the model does not take, and why.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("find_task", "reads; `register` decides again under its lock"),
+    ("redirect_reply", "changes where an event goes, not whether"),
+    ("archive", "writes a dead letter, which nothing waits for"),
+    ("declare_lane", "lanes decide when a call is sent, not whether it may be"),
+    ("throttle_lane", "the same; what the worker does around it is `retract_submit`"),
+    ("block_lane", "the same"),
+    ("reopen_lane", "the same"),
+    ("pause_lane", "the same"),
+    ("resume_lane", "the same"),
+    ("lanes", "reads"),
+    ("unexplained", "reads; what it answers is what the model's provider lists"),
+    ("explain", "notes tasks of other programs, of which the model has none"),
+    ("forget_explained", "the same, days later"),
+    ("connect", "opens the database"),
+    ("schema_state", "reads"),
+    ("migrate", "runs before any work"),
+    ("close", "closes connections"),
+];
+
+/// Two tasks, one edit of which both need.
+const OVERLAPPING: &[&[usize]] = &[&[0, 1], &[0]];
+/// Two tasks for the same edit.
+const SAME: &[&[usize]] = &[&[0], &[0]];
+
+/// So many of each may go wrong on one path, in any order and at any step; messages are lost and repeated without limit.
+const fn left(crashes: u8, stalls: u8, mishaps: u8) -> Left {
+    Left { crashes, stalls, mishaps }
+}
+
+fn protocol(workers: usize, needs: &'static [&'static [usize]], editor: Editor, left: Left) -> Protocol {
+    let fired = Arc::new([const { AtomicBool::new(false) }; FUNCTIONS.len()]);
+    Protocol {
+        workers,
+        needs,
+        editor,
+        on_ambiguous: OnAmbiguous::Retry,
+        left,
+        seed: None,
+        alike: true,
+        fired,
+    }
+}
+
+/// Looks at every state; prints how many there are. Returns the functions of the store that took effect.
+fn holds(name: &str, model: Protocol) -> BTreeSet<&'static str> {
+    holds_by(1, name, model)
+}
+
+/// The same, by so many threads.
+fn holds_by(threads: usize, name: &str, model: Protocol) -> BTreeSet<&'static str> {
+    let (began, left, fired) = (Instant::now(), model.left, Arc::clone(&model.fired));
+    let (workers, properties) = (model.workers, model.properties().len());
+    let checker = model.checker().threads(threads).spawn_bfs().join();
+    println!(
+        "| {name} | {workers} | {} | {} | {} | {} | {} | {properties} | {:.1} s |",
+        left.crashes,
+        left.stalls,
+        left.mishaps,
+        checker.unique_state_count(),
+        checker.max_depth(),
+        began.elapsed().as_secs_f64(),
+    );
+    if let Some((property, path)) = checker.discoveries().into_iter().next() {
+        panic!("{name}: {property}:\n{}", told(&path.into_actions()));
+    }
+    FUNCTIONS
+        .into_iter()
+        .zip(&*fired)
+        .filter(|(_, fired)| fired.load(Ordering::Relaxed))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Looks for a short way to break a promise, and prints it.
+fn breaks(name: &str, model: Protocol, property: &'static str) -> Vec<protocol::Step> {
+    let began = Instant::now();
+    // A path reads better where every worker keeps its number.
+    let model = Protocol { alike: false, ..model };
+    let finish = HasDiscoveries::AnyOf([property].into());
+    let checker = model.checker().finish_when(finish).spawn_bfs().join();
+    let path = checker.discovery(property).unwrap_or_else(|| panic!("{name}: not found: {property}"));
+    let steps = path.into_actions();
+    println!(
+        "{name}: after {} states and {:.1} s, {} steps break “{property}”:\n{}",
+        checker.unique_state_count(),
+        began.elapsed().as_secs_f64(),
+        steps.len(),
+        told(&steps)
+    );
+    steps
+}
+
+fn told(steps: &[protocol::Step]) -> String {
+    steps.iter().zip(1..).map(|(step, number)| format!("{number:4}  {step:?}\n")).collect()
+}
+
+fn seeded(seed: Seed, needs: &'static [&'static [usize]], left: Left) -> Protocol {
+    Protocol { seed: Some(seed), ..protocol(2, needs, Editor::Async, left) }
+}
+
+#[test]
+fn every_promise_holds_in_every_state_with_two_tasks_that_share_an_edit() {
+    for left in [left(2, 0, 0), left(0, 1, 0), left(0, 0, 1)] {
+        holds("async, A+B and A", protocol(2, OVERLAPPING, Editor::Async, left));
+    }
+}
+
+#[test]
+fn every_promise_holds_in_every_state_with_two_and_three_workers_on_one_edit() {
+    holds("async, A and A", protocol(3, SAME, Editor::Async, left(1, 1, 0)));
+    holds("async, A and A", protocol(3, SAME, Editor::Async, left(1, 0, 1)));
+    let fired = holds("async, A and A", protocol(2, SAME, Editor::Async, left(1, 1, 1)));
+    assert_eq!(fired, BTreeSet::from(FUNCTIONS), "steps that are named and never happen");
+}
+
+#[test]
+fn every_promise_holds_where_the_picture_comes_with_the_answer() {
+    holds("sync, A and A", protocol(2, SAME, Editor::Sync, left(1, 1, 2)));
+}
+
+#[test]
+fn every_promise_holds_where_a_person_decides_about_ambiguous_calls() {
+    let model = protocol(2, SAME, Editor::Async, left(1, 1, 1));
+    holds("async + hold, A and A", Protocol { on_ambiguous: OnAmbiguous::Hold, ..model });
+}
+
+#[test]
+fn with_the_providers_list_nothing_is_paid_twice_whoever_dies() {
+    for left in [left(2, 0, 0), left(1, 0, 1)] {
+        holds("async + list, A+B and A", protocol(2, OVERLAPPING, Editor::List, left));
+    }
+}
+
+#[test]
+#[ignore = "minutes"]
+fn every_promise_holds_in_every_state_with_more_faults_on_one_path() {
+    holds_by(2, "async, A and A", protocol(3, SAME, Editor::Async, left(2, 1, 1)));
+    holds_by(2, "async, A+B and A", protocol(2, OVERLAPPING, Editor::Async, left(1, 1, 1)));
+    holds_by(2, "async + list, A+B and A", protocol(2, OVERLAPPING, Editor::List, left(2, 0, 2)));
+    holds_by(2, "sync, A and A", protocol(3, SAME, Editor::Sync, left(2, 1, 2)));
+    let model = protocol(2, SAME, Editor::Async, left(2, 1, 2));
+    holds_by(2, "async + hold, A and A", Protocol { on_ambiguous: OnAmbiguous::Hold, ..model });
+}
+
+/// So that a state at rest is where everything ends up: see [`promises::ENDS`].
+#[test]
+fn work_that_nothing_disturbs_never_runs_in_circles() {
+    let model = protocol(2, SAME, Editor::Async, left(1, 0, 1));
+    let mut reached: HashMap<World, usize> =
+        model.init_states().into_iter().map(|world| (world, 0)).collect();
+    let mut open: Vec<World> = reached.keys().cloned().collect();
+    while let Some(world) = open.pop() {
+        for next in model.next_states(&world) {
+            if !reached.contains_key(&next) {
+                reached.insert(next.clone(), 0);
+                open.push(next);
+            }
+        }
+    }
+    let states: Vec<World> = reached.keys().cloned().collect();
+    for next in states.iter().flat_map(|world| model.undisturbed(world)) {
+        *reached.get_mut(&next).unwrap() += 1;
+    }
+    // Whatever nothing leads to is taken away, again and again; a circle would stay.
+    let mut open: Vec<World> = states.into_iter().filter(|world| reached[world] == 0).collect();
+    let mut taken = 0;
+    while let Some(world) = open.pop() {
+        taken += 1;
+        for next in model.undisturbed(&world) {
+            let before = reached.get_mut(&next).unwrap();
+            *before -= 1;
+            if *before == 0 {
+                open.push(next);
+            }
+        }
+    }
+    assert_eq!(taken, reached.len(), "states in circles");
+}
+
+/// Nothing on our side can tell a request that is late from one that was never sent.
+#[test]
+fn the_providers_list_does_not_help_against_a_worker_that_stalls_before_it_sends() {
+    for property in [promises::COUNTED, promises::OWN] {
+        breaks("async + list, stalled", protocol(2, OVERLAPPING, Editor::List, left(0, 1, 1)), property);
+    }
+}
+
+#[test]
+fn the_checker_finds_an_intake_that_looks_at_the_cache_before_it_registers_its_wait() {
+    let model = seeded(Seed::CacheBeforeWait, SAME, left(0, 0, 0));
+    breaks("the cache before the wait", model, promises::NEVER_AGAIN);
+    let model = seeded(Seed::UnlockedWait, SAME, left(0, 0, 0));
+    breaks("cache and call before the wait", model.clone(), promises::SOUND);
+    breaks("cache and call before the wait", model, promises::ENDS);
+}
+
+#[test]
+fn the_checker_finds_an_old_owner_whose_steps_still_take_effect() {
+    breaks("no fence", seeded(Seed::NoFence, SAME, left(0, 1, 0)), promises::NEVER_AGAIN);
+}
+
+#[test]
+fn the_checker_finds_a_call_that_keeps_the_fence_of_its_last_life() {
+    breaks("the old fence", seeded(Seed::OldFence, SAME, left(0, 0, 2)), promises::OWNER);
+}
+
+/// Every function that other modules can call on the store.
+fn functions_of_the_store() -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/src/store");
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let names = text.lines().filter_map(|line| line.trim_start().split_once("pub async fn "));
+        found.extend(names.map(|(_, rest)| rest.split(['(', '<']).next().unwrap().to_owned()));
+    }
+    found
+}
+
+#[test]
+fn the_model_takes_every_function_of_the_store_or_says_why_not() {
+    let placed: Vec<&str> = FUNCTIONS.into_iter().chain(LEFT_OUT.iter().map(|(name, _)| *name)).collect();
+    let placed_once: BTreeSet<String> = placed.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(placed.len(), placed_once.len(), "a function is placed twice");
+    assert_eq!(
+        functions_of_the_store(),
+        placed_once,
+        "a function of the store is a step of tests/suite/model/protocol.rs, or in LEFT_OUT with its reason"
+    );
+}
