@@ -111,7 +111,7 @@ fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl F
     };
     let worked = async move {
         let outcome: Outcome = match stage {
-            Stage::Intake => intake::handle(&app, &delivery.message).await,
+            Stage::Intake => intake::handle(&app, &delivery).await,
             Stage::Edit => edit::handle(&app, &delivery.message).await,
             Stage::Archive => archive::handle(&app, &delivery).await,
         };

@@ -18,6 +18,7 @@ pub(super) const MYSQL: &[Step] = &[
     (1, "tables", include_str!("../../../migrations/mysql/0001_tables.sql")),
     (2, "embedded broker", include_str!("../../../migrations/mysql/0002_embedded_broker.sql")),
     (3, "lanes", include_str!("../../../migrations/mysql/0003_lanes.sql")),
+    (5, "suspects", include_str!("../../../migrations/mysql/0005_suspects.sql")),
 ];
 
 /// For SQLite.
@@ -25,6 +26,7 @@ pub(super) const SQLITE: &[Step] = &[
     (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
     (2, "embedded broker", include_str!("../../../migrations/sqlite/0002_embedded_broker.sql")),
     (3, "lanes", include_str!("../../../migrations/sqlite/0003_lanes.sql")),
+    (5, "suspects", include_str!("../../../migrations/sqlite/0005_suspects.sql")),
 ];
 
 /// What is in a database, compared with what this program needs.
