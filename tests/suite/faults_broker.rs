@@ -9,16 +9,22 @@ use retouch_tests::services::Port;
 use retouch_tests::site::Site;
 use retouch_tests::tasks::{seed, task, task_async};
 use retouch_tests::wait;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const HURRY: [(&str, &str); 2] = [("RETOUCH_LEASE_SECONDS", "2"), ("RETOUCH_PATIENCE_SECONDS", "1")];
+
+/// By a connection of its own: the fault ends the test's, too.
+async fn publish(site: &Site, task: &Value) {
+    let body = serde_json::to_vec(task).unwrap();
+    site.env.amqp().await.publish(site.env.namespace(), "tasks", body).await;
+}
 
 /// A call is under way over the fault.
 async fn before(site: &Site, fault: &str) {
     let n = site.number("SELECT COUNT(*) FROM image_edit_tasks").await.unsigned_abs();
     let calls = site.calls().len();
     let params = json!({ "gate": fault });
-    site.publish(&task_async(&format!("before-{fault}"), params, &[seed(1000 + n)])).await;
+    publish(site, &task_async(&format!("before-{fault}"), params, &[seed(1000 + n)])).await;
     site.called(calls + 1).await;
     site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
 }
@@ -27,8 +33,7 @@ async fn before(site: &Site, fault: &str) {
 async fn after(site: &Site, fault: &str, what: &str) {
     let (over, calls) = (Instant::now(), site.calls().len());
     let id = format!("after-{fault}");
-    let body = serde_json::to_vec(&task(&id, json!({ "fault": fault }), &[seed(1)])).unwrap();
-    site.env.amqp().await.publish(site.env.namespace(), "tasks", body).await;
+    publish(site, &task(&id, json!({ "fault": fault }), &[seed(1)])).await;
     assert_eq!(site.ended(&id).await.status, "completed");
     let took = over.elapsed();
     site.open_gate(fault);

@@ -58,6 +58,10 @@ async fn supervised(site: &Site, done: impl AsyncFn() -> bool) -> (usize, Runnin
 }
 
 async fn with_innocents(site: &Site, poison: serde_json::Value) -> usize {
+    // The queues are there, and nobody consumes them yet.
+    let [first] = site.workers().await;
+    first.terminate();
+    first.exit().await;
     for n in 0..INNOCENTS {
         site.publish(&task(&format!("innocent-{n}"), json!({"delay_ms": 20}), &[seed(n)])).await;
         if n == INNOCENTS / 2 {
