@@ -46,6 +46,7 @@ mod flow_shutdown;
 mod harness;
 mod paid_flow;
 mod paid_lanes;
+mod paid_rolling;
 mod paid_scale;
 mod producers;
 mod routes;
