@@ -19,13 +19,13 @@ async fn a_rolling_restart_of_four_workers_under_load_fails_no_task_and_adds_no_
         let pictures = [picture(n / 2), picture(n / 4)];
         paid.site.publish(&task(&format!("task-{n}"), "remove_watermark", "text", &pictures)).await;
     }
-    for old in 0..4 {
+    for old in &mut workers {
         let created = paid.provider.ledger().creates();
         wait::until("another call", async || (paid.provider.ledger().creates() > created).then_some(()))
             .await;
-        workers[old].terminate();
-        assert_eq!(workers[old].exit().await.code(), Some(0), "{}", workers[old].stderr());
-        workers[old] = paid.worker("").await;
+        old.terminate();
+        assert_eq!(old.exit().await.code(), Some(0), "{}", old.stderr());
+        *old = paid.worker("").await;
     }
     let completed = "SELECT COUNT(*) FROM image_edit_tasks WHERE status = 'completed'";
     paid.site.counts_within(Duration::from_secs(60), completed, 40).await;
