@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
@@ -16,6 +17,9 @@ use crate::{archive, edit, http, intake, sweep};
 
 /// Dead messages archived at a time.
 const ARCHIVE: u16 = 4;
+
+/// For connections to close once the work is done.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// One consumed queue, for `/readyz`.
 pub struct Consumed {
@@ -90,8 +94,13 @@ impl Worker {
         }
         self.consumers.shutdown().await;
         self.others.shutdown().await;
-        self.app.broker.close().await;
-        self.app.store.close().await;
+        // Nothing is left to do on them, and no server that does not answer may keep the process from its end.
+        if tokio::time::timeout(CLOSE, self.app.broker.close()).await.is_err() {
+            tracing::warn!("the broker's connections did not close in time");
+        }
+        if tokio::time::timeout(CLOSE, self.app.store.close()).await.is_err() {
+            tracing::warn!("the database's connections did not close in time");
+        }
     }
 }
 
