@@ -20,6 +20,7 @@ mod outcome;
 pub mod routes;
 pub mod sources;
 pub mod store;
+mod suspects;
 mod sweep;
 pub mod tls;
 mod wake;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
@@ -16,6 +17,9 @@ use crate::{archive, edit, http, intake, sweep};
 
 /// Dead messages archived at a time.
 const ARCHIVE: u16 = 4;
+
+/// For connections to close once the work is done.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// One consumed queue, for `/readyz`.
 pub struct Consumed {
@@ -91,8 +95,13 @@ impl Worker {
         }
         self.consumers.shutdown().await;
         self.others.shutdown().await;
-        self.app.broker.close().await;
-        self.app.store.close().await;
+        // Nothing is left to do on them, and no server that does not answer may keep the process from its end.
+        if tokio::time::timeout(CLOSE, self.app.broker.close()).await.is_err() {
+            tracing::warn!("the broker's connections did not close in time");
+        }
+        if tokio::time::timeout(CLOSE, self.app.store.close()).await.is_err() {
+            tracing::warn!("the database's connections did not close in time");
+        }
     }
 }
 
@@ -112,7 +121,7 @@ fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl F
     };
     let worked = async move {
         let outcome: Outcome = match stage {
-            Stage::Intake => intake::handle(&app, &delivery.message).await,
+            Stage::Intake => intake::handle(&app, &delivery).await,
             Stage::Edit => edit::handle(&app, &delivery.message).await,
             Stage::Archive => archive::handle(&app, &delivery).await,
         };

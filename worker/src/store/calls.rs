@@ -59,6 +59,8 @@ impl Store {
             let remaining = Duration::from_millis(u64::try_from(row.int(21)?).unwrap_or_default());
             return Ok(Claim::Held { remaining });
         }
+        // Whoever gives a call up in an orderly way leaves no lease behind.
+        call.deserted = matches!(call.state, CallState::Claimed | CallState::Submitting) || row.int(21)? < 0;
         call.state = match call.state {
             CallState::Queued | CallState::Claimed => CallState::Claimed,
             // Its owner died between sending and committing the answer.
@@ -451,6 +453,7 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         lease: Lease { edit_key, fence: row.int(13)? },
         spec,
         state: CallState::parse(&row.text(11)?)?,
+        deserted: false,
         attempts: u32::try_from(row.int(12)?).unwrap_or_default(),
         provider_task_id: row.opt_text(14)?,
         since_submit: Duration::from_millis(u64::try_from(row.int(22)?).unwrap_or_default()),

@@ -242,6 +242,12 @@ static SQL: Statements = Statements {
     insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', UTC_TIMESTAMP(3), UTC_TIMESTAMP(3)) \
         ON DUPLICATE KEY UPDATE last_at = UTC_TIMESTAMP(3)",
+    suspect_starts: "SELECT starts FROM suspects WHERE suspect_key = ? AND updated_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY",
+    // `starts` before `updated_at`: MySQL sees the columns that it has assigned already.
+    start_suspect: "INSERT INTO suspects (suspect_key, starts, updated_at) VALUES (?, 1, UTC_TIMESTAMP(3)) \
+        ON DUPLICATE KEY UPDATE starts = IF(updated_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY, starts, 0) + 1, updated_at = UTC_TIMESTAMP(3)",
+    end_suspect: "UPDATE suspects SET starts = GREATEST(starts - 1, 0) WHERE suspect_key = ?",
+    clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
 };
 

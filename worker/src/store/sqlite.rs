@@ -185,6 +185,12 @@ static SQL: Statements = Statements {
     insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now')) \
         ON CONFLICT (letter_key) DO UPDATE SET last_at = excluded.last_at",
+    suspect_starts: "SELECT starts FROM suspects WHERE suspect_key = ? AND updated_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')",
+    start_suspect: "INSERT INTO suspects (suspect_key, starts, updated_at) VALUES (?, 1, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
+        ON CONFLICT (suspect_key) DO UPDATE SET \
+            starts = iif(updated_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day'), starts, 0) + 1, updated_at = excluded.updated_at",
+    end_suspect: "UPDATE suspects SET starts = max(starts - 1, 0) WHERE suspect_key = ?",
+    clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
 };
 
