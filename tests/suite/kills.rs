@@ -20,7 +20,7 @@ fn misfortunes() -> Chaos {
     // A key that cannot ask after its tasks: the call is handed over.
     let denied = Refusal::new(403, "AccessDenied", "Access denied.");
     Chaos::new()
-        .with(0.05, Fault::Create(OnCreate::Refuse { refusal, created: false }))
+        .with(0.08, Fault::Create(OnCreate::Refuse { refusal, created: false }))
         .with(0.05, Fault::Create(OnCreate::Refuse { refusal: refused, created: false }))
         .with(0.05, Fault::Create(OnCreate::Drop { created: true }))
         .with(0.05, Fault::Create(OnCreate::Drop { created: false }))
@@ -50,9 +50,9 @@ async fn a_worker_that_dies_at_any_transition_loses_nothing_and_pays_nothing_twi
 }
 
 #[test]
-fn a_thousand_deaths_in_one_process_lose_nothing_and_pay_nothing_twice_uncounted() {
-    let books = simulated::run(1000, 4);
+fn three_hundred_deaths_in_one_process_lose_nothing_and_pay_nothing_twice_uncounted() {
+    let books = simulated::run(300, 4);
     println!("{books}");
     assert_eq!(books.broken(), Vec::<String>::new());
-    assert!(books.kills >= 1000);
+    assert!(books.kills >= 300);
 }

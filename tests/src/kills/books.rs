@@ -37,8 +37,10 @@ pub struct Books {
     pub unaccounted: u64,
     /// Results that do not show what was asked for.
     pub wrong: u64,
-    /// Edits that were billed, and failed.
+    /// Edits that failed although the worker had committed a paid answer.
     pub paid_lost: u64,
+    /// Edits that failed and were billed for an answer that nobody heard: sent again, they were refused or given up.
+    pub unheard: u64,
     /// Faults of the provider that struck.
     pub faults: u64,
     /// Deaths.
@@ -74,7 +76,7 @@ impl Books {
             }
         }
         books.edits = edits.len() as u64;
-        let calls = "SELECT CONCAT(image_hash, ' ', edit_type, '/', possible_duplicates, '/', state) FROM image_edit_calls";
+        let calls = "SELECT CONCAT(image_hash, ' ', edit_type, '/', possible_duplicates, '/', IF(state = 'failed', IF(paid_calls > 0, 'paid', 'failed'), state)) FROM image_edit_calls";
         for call in paid.site.texts(calls).await {
             let mut parts = call.split('/');
             let (edit, counted, state) =
@@ -85,7 +87,8 @@ impl Books {
             books.possible_duplicates += counted;
             books.extra += extra;
             books.unaccounted += extra.saturating_sub(counted);
-            books.paid_lost += u64::from(billed > 0 && state == "failed");
+            books.paid_lost += u64::from(state == "paid");
+            books.unheard += u64::from(billed > 0 && state == "failed");
         }
         books
     }
@@ -171,6 +174,7 @@ impl fmt::Display for Books {
             ("tasks lost", self.lost().to_string()),
             ("wrong pictures", self.wrong.to_string()),
             ("paid results lost", self.paid_lost.to_string()),
+            ("failed after an unheard answer", self.unheard.to_string()),
             ("provider faults", self.faults.to_string()),
             (
                 "kills",

@@ -60,6 +60,12 @@ pub struct Deaths {
 }
 
 impl Deaths {
+    /// Fates that were met, however it went.
+    #[must_use]
+    pub fn met(&self) -> usize {
+        usize::try_from(self.all()).unwrap() + self.odd.len()
+    }
+
     /// All of them.
     #[must_use]
     pub fn all(&self) -> u64 {
@@ -113,13 +119,7 @@ impl Fleet {
         self.shared.deaths.lock().unwrap().clone()
     }
 
-    /// Whether fates are left.
-    #[must_use]
-    pub fn is_dying(&self) -> bool {
-        !self.shared.fates.lock().unwrap().is_empty() && !self.shared.spare.is_cancelled()
-    }
-
-    /// Nobody else dies.
+    /// Nobody else dies, not even those that have not met their fate yet.
     pub fn spare(&self) {
         self.shared.fates.lock().unwrap().clear();
         self.shared.spare.cancel();

@@ -56,7 +56,7 @@ pub async fn run(plan: Plan) -> Books {
         false => None,
     };
     let mut sent = 0;
-    while fleet.is_dying() && begun.elapsed() < plan.most {
+    while fleet.deaths().met() < plan.fates.len() && begun.elapsed() < plan.most {
         let ended = u64::try_from(paid.site.number(ENDED).await).unwrap();
         while sent < ended + plan.open {
             let (_, edits, message) = feed::nth(plan.mode, sent);
@@ -68,9 +68,6 @@ pub async fn run(plan: Plan) -> Books {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Those whose fate is on its way still meet it.
-    let all = plan.fates.len() as u64;
-    wait::poll(Duration::from_secs(5), async || (fleet.deaths().all() >= all).then_some(())).await;
     fleet.spare();
     let plain_paid = plain.as_ref().map(Plain::paid);
     let all_ended = async || (u64::try_from(paid.site.number(ENDED).await).unwrap() >= sent).then_some(());

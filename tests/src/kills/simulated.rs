@@ -5,23 +5,19 @@
 //! What must stay true: a worker that dies runs nothing any more, gives no lease back and stops renewing. That its leases run
 //! out and its messages come again is hurried by SQL, as the clock would do it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use retouch_shared::key::Digest32;
 use retouch_worker::app::App;
 use retouch_worker::broker::{Broker, Destination, Message, Queue, embedded::Embedded};
 use retouch_worker::config::{BrokerChoice, Settings};
-use retouch_worker::editor::{
-    EditError, EditRequest, EditSpec, Editor, Measure, Output, Polled, Submitted, double,
-};
+use retouch_worker::editor::double;
 use retouch_worker::failpoint::watch_thread;
 use retouch_worker::store::DatabaseLocation;
 use retouch_worker::worker::Worker;
@@ -29,108 +25,21 @@ use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::Notify;
 
+use self::provider::{Provider, ToProvider};
 use crate::pictures;
 use crate::tasks::{seed as picture, task, task_async};
+
+mod provider;
 
 /// Workers at a time.
 const WORKERS: usize = 3;
 /// Tasks under way at a time.
 const OPEN: u64 = 12;
 /// A worker dies at one of so many points from its start on.
-const POINTS: u64 = 120;
+const POINTS: u64 = 60;
 /// Once nobody dies any more.
 const END: Duration = Duration::from_secs(60);
 const ENDED: &str = "SELECT COUNT(*) FROM image_edit_tasks WHERE status NOT IN ('pending', 'processing')";
-
-/// A provider in memory: its books, and its dice.
-struct Provider {
-    dice: StdRng,
-    /// By edit: how often it was billed.
-    bills: HashMap<String, u64>,
-    /// Accepted, by id.
-    accepted: HashMap<String, Vec<u8>>,
-    creates: u64,
-    faults: u64,
-}
-
-/// One worker's way to it.
-struct ToProvider(Arc<Mutex<Provider>>);
-
-/// What becomes of a submit.
-enum Answer {
-    Throttled,
-    Lost,
-    Result(Vec<u8>),
-    Id(String),
-}
-
-impl Provider {
-    fn submit(&mut self, edit: String, is_async: bool, input: &[u8]) -> Answer {
-        let luck = self.dice.random_range(0..100);
-        self.faults += u64::from(luck < 6);
-        if luck < 2 {
-            return Answer::Throttled;
-        }
-        if luck < 4 {
-            // Never arrived, which nobody can know.
-            return Answer::Lost;
-        }
-        let result = double::expected(input).unwrap();
-        self.creates += 1;
-        *self.bills.entry(edit).or_default() += 1;
-        let id = format!("task-{}", self.creates);
-        if is_async {
-            self.accepted.insert(id.clone(), result.clone());
-        }
-        match (luck < 6, is_async) {
-            (true, _) => Answer::Lost,
-            (false, true) => Answer::Id(id),
-            (false, false) => Answer::Result(result),
-        }
-    }
-}
-
-#[async_trait]
-impl Editor for ToProvider {
-    fn kind(&self) -> &'static str {
-        "double"
-    }
-
-    fn check(&self, _: &EditSpec, _: Measure) -> Result<(), EditError> {
-        Ok(())
-    }
-
-    async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError> {
-        let (image, is_async) =
-            (Digest32::of(&request.image.bytes), request.spec.edit_type == "double_async");
-        let edit = format!("{image} {}", request.spec.edit_type);
-        // Its answer is on its way for a moment, in which its asker may die.
-        let answer = self.0.lock().unwrap().submit(edit, is_async, &request.image.bytes);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        match answer {
-            Answer::Throttled => Err(EditError::RateLimited {
-                retry_after: Some(Duration::from_millis(10)),
-                message: "slow down".to_owned(),
-            }),
-            Answer::Lost => Err(EditError::Ambiguous("no answer".to_owned())),
-            Answer::Result(result) => Ok(Submitted::Done(result.into())),
-            Answer::Id(provider_task_id) => Ok(Submitted::Accepted { provider_task_id }),
-        }
-    }
-
-    async fn poll(&self, id: &str, _: Duration) -> Result<Polled, EditError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        let mut provider = self.0.lock().unwrap();
-        match provider.dice.random_range(0..10) {
-            0 => Err(EditError::Unavailable("not now".to_owned())),
-            1..5 => Ok(Polled::Pending { after: Duration::from_millis(3) }),
-            _ => match provider.accepted.get(id) {
-                Some(result) => Ok(Polled::Done(Output::Bytes(result.clone().into()))),
-                None => Err(EditError::rejected("unknown_task", id)),
-            },
-        }
-    }
-}
 
 /// What came of it.
 #[derive(Debug, Clone, Default)]
@@ -218,9 +127,7 @@ struct Shared {
 pub fn run(kills: u64, seed: u64) -> Simulated {
     let folder = tempfile::tempdir().unwrap();
     let begun = Instant::now();
-    let dice = StdRng::seed_from_u64(seed);
-    let (bills, accepted) = Default::default();
-    let provider = Arc::new(Mutex::new(Provider { dice, bills, accepted, creates: 0, faults: 0 }));
+    let provider = Arc::new(Mutex::new(Provider::new(seed)));
     let shared = Arc::new(Shared {
         settings: settings(folder.path()),
         provider,
@@ -343,7 +250,7 @@ fn nth(n: u64) -> (Value, Vec<u64>) {
     let images: Vec<Value> = seeds.iter().map(|seed| picture(*seed)).collect();
     let id = format!("task-{n}");
     let message =
-        if n % 2 == 0 { task(&id, json!({}), &images) } else { task_async(&id, json!({}), &images) };
+        if n.is_multiple_of(2) { task(&id, json!({}), &images) } else { task_async(&id, json!({}), &images) };
     (message, seeds)
 }
 
@@ -400,12 +307,12 @@ impl Simulated {
                 self.wrong += u64::from(!pictures::same_pixels(&result, &right));
             }
         }
-        let provider = shared.provider.lock().unwrap();
-        self.faults = provider.faults;
-        self.creates = provider.creates;
-        self.bills = provider.bills.values().sum();
-        let bills = provider.bills.clone();
-        drop(provider);
+        let bills = {
+            let provider = shared.provider.lock().unwrap();
+            (self.faults, self.creates) = (provider.faults, provider.creates);
+            provider.bills.clone()
+        };
+        self.bills = bills.values().sum();
         let sql = "SELECT image_hash || ' ' || edit_type, possible_duplicates, state FROM image_edit_calls";
         let calls: Vec<(String, i64, String)> = sqlx::query_as(sql).fetch_all(pool).await.unwrap();
         self.edits = calls.len() as u64;
