@@ -1,7 +1,8 @@
 //! A worker dies at every transition of a call's and a task's life, once each, and another goes on: nothing is lost, wrong, or
 //! paid for again without being counted. `tests/run-faults` does the same at length; docs/reliability.md has its figures.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::time::Duration;
 
 use retouch_tests::kills::feed::Mode;
@@ -9,6 +10,7 @@ use retouch_tests::kills::fleet::{Fate, points};
 use retouch_tests::kills::run::{Plan, run};
 use retouch_tests::kills::simulated;
 use retouch_tests::stand_in::{Chaos, Fault, OnCreate, OnRequest, Refusal};
+use retouch_worker::failpoint::STEPS;
 
 /// A point that no task comes to in this time is a point that the test does not reach.
 const REACHED: Duration = Duration::from_secs(25);
@@ -51,8 +53,29 @@ async fn a_worker_that_dies_at_any_transition_loses_nothing_and_pays_nothing_twi
 
 #[test]
 fn three_hundred_deaths_in_one_process_lose_nothing_and_pay_nothing_twice_uncounted() {
-    let books = simulated::run(300, 4);
+    let books = simulated::run(300, Duration::from_secs(60), 4);
     println!("{books}");
     assert_eq!(books.broken(), Vec::<String>::new());
     assert!(books.kills >= 300);
+}
+
+#[test]
+fn every_step_that_is_listed_has_its_points_in_the_worker_and_no_other_has() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/src");
+    let mut used = BTreeSet::new();
+    let mut folders = vec![source];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let steps = text.split("around(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            used.extend(steps.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+        }
+    }
+    let listed: BTreeSet<String> = STEPS.iter().map(|step| (*step).to_owned()).collect();
+    assert_eq!(used, listed);
 }

@@ -9,6 +9,7 @@ use retouch_shared::key::Digest32;
 use super::feed::{self, Edit, Mode};
 use super::fleet::Deaths;
 use crate::paid::{Paid, picture};
+use crate::stand_in::{Create, Ledger, Told};
 
 /// What came of one run.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,8 @@ pub struct Books {
     pub paid_lost: u64,
     /// Edits that failed and were billed for an answer that nobody heard: sent again, they were refused or given up.
     pub unheard: u64,
+    /// Creates whose answer the provider's faults withheld: these would be paid again without any death.
+    pub withheld: u64,
     /// Faults of the provider that struck.
     pub faults: u64,
     /// Deaths.
@@ -62,6 +65,7 @@ impl Books {
             tasks,
             creates: ledger.creates() as u64,
             bills: ledger.billed(),
+            withheld: withheld(&ledger),
             ..Self::default()
         };
         let mut seen = HashSet::new();
@@ -145,6 +149,11 @@ impl Books {
     }
 }
 
+fn withheld(ledger: &Ledger) -> u64 {
+    let told = |create: &&Create| matches!(create.told, Told::Dropped | Told::Refused(..));
+    ledger.received.iter().filter(|create| create.task_id.is_some()).filter(told).count() as u64
+}
+
 /// So many in ten thousand.
 #[must_use]
 pub fn per_10_000(count: u64, of: u64) -> u64 {
@@ -175,7 +184,7 @@ impl fmt::Display for Books {
             ("wrong pictures", self.wrong.to_string()),
             ("paid results lost", self.paid_lost.to_string()),
             ("failed after an unheard answer", self.unheard.to_string()),
-            ("provider faults", self.faults.to_string()),
+            ("provider faults", format!("{}, {} of them withheld a paid answer", self.faults, self.withheld)),
             (
                 "kills",
                 format!(

@@ -33,8 +33,8 @@ mod provider;
 
 /// Workers at a time.
 const WORKERS: usize = 3;
-/// Tasks under way at a time.
-const OPEN: u64 = 12;
+/// Tasks under way at a time: few, so that most deaths are in the middle of somebody's life and not among its claims.
+const OPEN: u64 = 5;
 /// A worker dies at one of so many points from its start on.
 const POINTS: u64 = 60;
 /// Once nobody dies any more.
@@ -117,14 +117,20 @@ struct Shared {
     settings: Settings,
     provider: Arc<Mutex<Provider>>,
     kills: AtomicU64,
-    most: u64,
+    most: AtomicU64,
     over: AtomicBool,
     points: Mutex<BTreeMap<String, u64>>,
 }
 
-/// Runs it, in a folder that is removed.
+impl Shared {
+    fn is_dying(&self) -> bool {
+        self.kills.load(Ordering::SeqCst) < self.most.load(Ordering::SeqCst)
+    }
+}
+
+/// Runs it, in a folder that is removed; nobody dies any more after `within`.
 #[must_use]
-pub fn run(kills: u64, seed: u64) -> Simulated {
+pub fn run(kills: u64, within: Duration, seed: u64) -> Simulated {
     let folder = tempfile::tempdir().unwrap();
     let begun = Instant::now();
     let provider = Arc::new(Mutex::new(Provider::new(seed)));
@@ -132,7 +138,7 @@ pub fn run(kills: u64, seed: u64) -> Simulated {
         settings: settings(folder.path()),
         provider,
         kills: AtomicU64::new(0),
-        most: kills,
+        most: AtomicU64::new(kills),
         over: AtomicBool::new(false),
         points: Mutex::default(),
     });
@@ -147,7 +153,7 @@ pub fn run(kills: u64, seed: u64) -> Simulated {
                 std::thread::spawn(move || live_and_die(&shared, seed * 1000 + nth))
             })
             .collect();
-        let books = feed(&shared, &file).await;
+        let books = feed(&shared, &file, within).await;
         shared.over.store(true, Ordering::SeqCst);
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().for_each(|thread| thread.join().unwrap())
@@ -179,7 +185,7 @@ fn settings(folder: &Path) -> Settings {
 fn live_and_die(shared: &Arc<Shared>, seed: u64) {
     let mut dice = StdRng::seed_from_u64(seed);
     while !shared.over.load(Ordering::SeqCst) {
-        let dying = shared.kills.load(Ordering::SeqCst) < shared.most;
+        let dying = shared.is_dying();
         let fatal = if dying { dice.random_range(1..=POINTS) } else { u64::MAX };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let owner = runtime.block_on(live(shared, fatal));
@@ -255,7 +261,8 @@ fn nth(n: u64) -> (Value, Vec<u64>) {
 }
 
 /// Sends tasks until enough have died, waits for all ends, and reads the books.
-async fn feed(shared: &Arc<Shared>, file: &Path) -> Simulated {
+async fn feed(shared: &Arc<Shared>, file: &Path, within: Duration) -> Simulated {
+    let begun = Instant::now();
     let pool = open(&shared.settings).await;
     let broker = Embedded::open(file).await.unwrap();
     broker.declare(&[]).await.unwrap();
@@ -263,7 +270,7 @@ async fn feed(shared: &Arc<Shared>, file: &Path) -> Simulated {
         u64::try_from(sqlx::query_scalar::<_, i64>(sql).fetch_one(&pool).await.unwrap()).unwrap()
     };
     let mut sent = 0;
-    while shared.kills.load(Ordering::SeqCst) < shared.most {
+    while shared.is_dying() && begun.elapsed() < within {
         let ended = count(ENDED).await;
         while sent < ended + OPEN {
             let message = Message::new(serde_json::to_vec(&nth(sent).0).unwrap());
@@ -272,6 +279,7 @@ async fn feed(shared: &Arc<Shared>, file: &Path) -> Simulated {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    shared.most.store(0, Ordering::SeqCst);
     let mut left = 1;
     let since = Instant::now();
     while left > 0 && since.elapsed() < END {
