@@ -167,6 +167,8 @@ impl Store {
     }
 
     /// submitting or submitted → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
+    /// Counted once for each time that it was sent, also when whoever counted dies before it is queued again: from then on the
+    /// call has no time of its submit.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -176,7 +178,8 @@ impl Store {
         duplicate: bool,
         error: &str,
     ) -> Result<bool, StoreError> {
-        let values = [i64::from(duplicate).into(), clip(error).into()];
+        let duplicate = i64::from(duplicate);
+        let values = [duplicate.into(), duplicate.into(), clip(error).into()];
         around("count_ambiguous", self.step(self.db.sql().count_ambiguous, &values, lease)).await
     }
 
