@@ -38,12 +38,12 @@ pub fn points() -> Vec<String> {
 pub fn fates(count: usize, seed: u64) -> VecDeque<Fate> {
     let mut dice = StdRng::seed_from_u64(seed);
     let mut points = points().into_iter().cycle().skip(usize::try_from(seed % 48).unwrap_or(0));
-    let fate = |nth: usize| match (nth % 2, points.next()) {
-        (0, Some(point)) => {
+    let fate = |nth: usize| {
+        if nth.is_multiple_of(2) {
             let hits = *[1, 1, 2, 5].choose(&mut dice).unwrap();
-            Fate::At(point, hits, Duration::from_secs(3))
+            return Fate::At(points.next().unwrap(), hits, Duration::from_secs(3));
         }
-        _ => Fate::After(Duration::from_millis(dice.random_range(200..2500))),
+        Fate::After(Duration::from_millis(dice.random_range(200..2500)))
     };
     (0..count).map(fate).collect()
 }
@@ -186,5 +186,21 @@ fn bury(shared: &Shared, worker: &mut Running, fate: Option<Fate>) {
             let tail: Vec<_> = said.lines().rev().take(5).collect();
             deaths.odd.push(format!("{status}, meant to die {fate:?}: {}", tail.join(" | ")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_point_is_somebodys_fate() {
+        let mut met = std::collections::BTreeSet::new();
+        for fate in fates(2 * points().len(), 12) {
+            if let Fate::At(point, ..) = fate {
+                met.insert(point);
+            }
+        }
+        assert_eq!(met.len(), points().len());
     }
 }
