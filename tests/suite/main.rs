@@ -44,6 +44,7 @@ mod flow_running;
 mod flow_scale;
 mod flow_shutdown;
 mod harness;
+mod kills;
 mod paid_ambiguous;
 mod paid_flow;
 mod paid_lanes;

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::blobs::{BlobError, Blobs};
 use crate::broker::{Delivery, Destination, Message, Queue};
 use crate::editor::{EditError, EditSpec, Editor};
+use crate::failpoint::around;
 use crate::outcome::{Outcome, attempt};
 use crate::routes::Route;
 use crate::sources::{LoadError, Loaded};
@@ -231,7 +232,8 @@ impl Ready<'_> {
         if !inputs.is_empty() {
             inputs.extend(self.mask.iter().map(|mask| (mask.hash, mask.clone())));
         }
-        keep_inputs(&app.blobs, inputs.into_values()).await.map_err(|error| hold(message, &error))?;
+        let kept = around("keep_inputs", keep_inputs(&app.blobs, inputs.into_values())).await;
+        kept.map_err(|error| hold(message, &error))?;
         Ok(images)
     }
 

@@ -10,6 +10,10 @@ pub mod delay;
 mod edit;
 pub mod editor;
 mod events;
+#[cfg(feature = "double")]
+pub mod failpoint;
+#[cfg(not(feature = "double"))]
+mod failpoint;
 mod http;
 mod intake;
 mod lanes;

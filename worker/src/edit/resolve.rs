@@ -87,8 +87,9 @@ impl Work<'_> {
     /// A call that its last owner left ambiguous, or while it was sending.
     pub(super) async fn resolve_left(&self) -> Result<Outcome, Stop> {
         let why = "the worker died while it was sending";
-        // What had an id was accepted, and lost later: no list says more.
-        if self.call.provider_task_id.is_some() {
+        // What had an id was accepted, and lost later: no list says more. What has no time of a send any more is counted, and
+        // decided to be sent again: its last owner died before it was back in the queue.
+        if self.call.provider_task_id.is_some() || self.call.since_submit.is_zero() {
             return self.by_policy(why).await;
         }
         let began = Age::new(self.call.since_submit);
