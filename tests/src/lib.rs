@@ -11,6 +11,7 @@
 
 pub mod broker;
 pub mod env;
+pub mod kills;
 pub mod laptop;
 pub mod node;
 pub mod paid;

@@ -180,6 +180,11 @@ impl Running {
         self.group.status()
     }
 
+    /// Waits until it has ended, however long that takes.
+    pub async fn ended(&self) {
+        self.group.ended().await;
+    }
+
     /// Waits until it has ended and its output is complete; panics when that does not happen soon.
     pub async fn exit(&self) -> ExitStatus {
         let mut changed = self.output.changed.subscribe();

@@ -19,6 +19,7 @@ use crate::env::{Env, LEFTOVERS};
 use crate::picture_server::PictureServer;
 use crate::pictures;
 use crate::program::{Program, Running};
+use crate::services::{MariaDb, RabbitMq};
 use crate::wait::{self, SOON};
 
 /// The installation. Workers of it must be dropped before it is.
@@ -76,7 +77,15 @@ impl TaskRow {
 impl Site {
     /// On RabbitMQ and MariaDB.
     pub async fn on_servers() -> Self {
-        let env = Env::new().await;
+        Self::on(Env::new().await).await
+    }
+
+    /// On servers that the test started itself, to stop and kill them.
+    pub async fn on_own(rabbitmq: &RabbitMq, mariadb: &MariaDb) -> Self {
+        Self::on(Env::on_own(rabbitmq, mariadb).await).await
+    }
+
+    async fn on(env: Env) -> Self {
         migrate(env.program(&["migrate"])).await;
         let entrance = Entrance::RabbitMq(Box::new(env.amqp().await));
         let database = Database::MySql(env.pool().await);

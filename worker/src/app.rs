@@ -17,6 +17,7 @@ use crate::lanes::Gates;
 use crate::sources::Sources;
 use crate::sources::fetch::{FetchLimits, Fetcher};
 use crate::store::{DatabaseLocation, LanePolicy, SchemaState, Store};
+use crate::suspects::Suspects;
 
 mod editors;
 
@@ -48,6 +49,8 @@ pub struct App {
     pub owner: String,
     /// Where calls wait for their lanes.
     pub(crate) gates: Gates,
+    /// Where suspects wait for their turn.
+    pub(crate) suspects: Suspects,
     /// Cancelled when it is time to stop.
     pub shutdown: CancellationToken,
 }
@@ -77,6 +80,7 @@ impl App {
             sources: Sources::new(fetcher, blobs.clone()),
             results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,
             gates: Gates::default(),
+            suspects: Suspects::default(),
             store,
             broker,
             blobs,

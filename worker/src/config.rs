@@ -62,6 +62,8 @@ pub struct Rhythm {
     pub grace: Duration,
     /// Until a blocked lane is tried again; doubled each time it still is, twenty times as long at most.
     pub probe: Duration,
+    /// Processes that may die of one message or edit before it is taken for poison.
+    pub poison_kills: u32,
 }
 
 /// Everything that can be set: README.md lists the settings.
@@ -129,6 +131,10 @@ impl Settings {
         let allow_hosts: AllowHosts = allow_hosts.context("RETOUCH_ALLOW_HOSTS")?;
         let topology = Topology::new(raw.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))
             .context("RETOUCH_NAMESPACE")?;
+        ensure!(
+            raw.poison_kills.is_none_or(|kills| kills >= 2),
+            "RETOUCH_POISON_KILLS must be 2 or more: one process may die of anything"
+        );
         ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
         let database_given = raw.database_url.is_some();
         Ok(Self {
@@ -150,6 +156,7 @@ impl Settings {
                 patience: seconds("PATIENCE", raw.patience_seconds, PATIENCE.as_secs())?,
                 grace: seconds("GRACE", raw.grace_seconds, 25)?,
                 probe: seconds("PROBE", raw.probe_seconds, 30)?,
+                poison_kills: raw.poison_kills.unwrap_or(5),
             },
         })
     }

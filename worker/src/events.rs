@@ -2,12 +2,13 @@
 
 use crate::app::App;
 use crate::broker::{BrokerError, Destination, Message};
+use crate::failpoint::around;
 use crate::store::TaskRecord;
 
 /// Publishes the event of an ended task to the events exchange and to its `reply_to`; does nothing for one that has
 /// not ended. An unconfirmed event stays due, and the sweep sends it again.
 pub(crate) async fn publish(app: &App, task: &TaskRecord) {
-    if let Err(error) = try_publish(app, task).await {
+    if let Err(error) = around("publish_event", try_publish(app, task)).await {
         tracing::warn!(task_id = task.task_id, error = %format!("{error:#}"), "the event stays due; the sweep will send it again");
     }
 }

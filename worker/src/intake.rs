@@ -13,14 +13,16 @@ use retouch_shared::task::{Params, Source, Task};
 
 use crate::app::App;
 use crate::blobs::{BlobError, Blobs};
-use crate::broker::{Destination, Message, Queue};
+use crate::broker::{Delivery, Destination, Message, Queue};
 use crate::editor::{EditError, EditSpec, Editor};
+use crate::failpoint::around;
 use crate::outcome::{Outcome, attempt};
 use crate::routes::Route;
 use crate::sources::{LoadError, Loaded};
 use crate::store::{
     CachedResult, CallSpec, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord,
 };
+use crate::suspects::{self, Refused};
 use crate::{events, wake};
 
 /// Pictures of one task that are loaded at a time.
@@ -37,10 +39,25 @@ type Stop = Outcome;
 type Picture = Result<Loaded, ImageError>;
 
 /// Works on one task message.
-pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
+pub(crate) async fn handle(app: &Arc<App>, delivery: &Delivery) -> Outcome {
+    let message = &delivery.message;
     if app.shutdown.is_cancelled() {
         return Outcome::HandBack;
     }
+    if !delivery.redelivered {
+        return decode_and_take_in(app, message).await;
+    }
+    // Whoever had it may have died of it.
+    let suspect = suspects::message(&message.payload);
+    match suspects::work_on(app, suspect, None, decode_and_take_in(app, message)).await {
+        Ok(outcome) => outcome,
+        Err(Refused::Poison(message)) => Outcome::Dead { reason: suspects::POISON, message },
+        Err(Refused::Stopping) => Outcome::HandBack,
+        Err(Refused::Store(error)) => hold(message, &error),
+    }
+}
+
+async fn decode_and_take_in(app: &Arc<App>, message: &Message) -> Outcome {
     let task = match Task::decode(&message.payload) {
         Ok(task) => task,
         Err(invalid) => return Outcome::Dead { reason: invalid.reason(), message: invalid.to_string() },
@@ -215,7 +232,8 @@ impl Ready<'_> {
         if !inputs.is_empty() {
             inputs.extend(self.mask.iter().map(|mask| (mask.hash, mask.clone())));
         }
-        keep_inputs(&app.blobs, inputs.into_values()).await.map_err(|error| hold(message, &error))?;
+        let kept = around("keep_inputs", keep_inputs(&app.blobs, inputs.into_values())).await;
+        kept.map_err(|error| hold(message, &error))?;
         Ok(images)
     }
 

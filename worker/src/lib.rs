@@ -10,6 +10,10 @@ pub mod delay;
 mod edit;
 pub mod editor;
 mod events;
+#[cfg(feature = "double")]
+pub mod failpoint;
+#[cfg(not(feature = "double"))]
+mod failpoint;
 mod http;
 mod intake;
 mod lanes;
@@ -20,6 +24,7 @@ mod outcome;
 pub mod routes;
 pub mod sources;
 pub mod store;
+mod suspects;
 mod sweep;
 pub mod tls;
 mod wake;

@@ -8,6 +8,7 @@ use retouch_shared::wire::{EditMessage, VERSION};
 
 use crate::app::App;
 use crate::broker::{Destination, Message, Queue};
+use crate::failpoint::around;
 
 /// The body of an edit message.
 pub(crate) fn payload(edit_key: EditKey) -> Bytes {
@@ -18,7 +19,7 @@ pub(crate) fn payload(edit_key: EditKey) -> Bytes {
 /// Wakes these calls, by edit key and lane; what cannot be published is left to the sweep.
 pub(crate) async fn calls(app: &App, calls: Vec<(EditKey, String)>) {
     let wakes: Vec<_> = calls.into_iter().map(|(edit_key, lane)| one(app, edit_key, lane).boxed()).collect();
-    stream::iter(wakes).buffer_unordered(64).collect::<()>().await;
+    around("wake_calls", stream::iter(wakes).buffer_unordered(64).collect::<()>()).await;
 }
 
 async fn one(app: &App, edit_key: EditKey, lane: String) {

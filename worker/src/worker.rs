@@ -12,6 +12,7 @@ use tracing::Instrument;
 use crate::app::App;
 use crate::broker::supervise::{Liveness, supervise};
 use crate::broker::{Delivery, Queue};
+use crate::failpoint::around;
 use crate::outcome::{Outcome, origin, settle};
 use crate::{archive, edit, http, intake, sweep};
 
@@ -129,11 +130,16 @@ fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl F
     };
     let worked = async move {
         let outcome: Outcome = match stage {
-            Stage::Intake => intake::handle(&app, &delivery.message).await,
+            Stage::Intake => intake::handle(&app, &delivery).await,
             Stage::Edit => edit::handle(&app, &delivery.message).await,
             Stage::Archive => archive::handle(&app, &delivery).await,
         };
-        settle(&*app.broker, &queue, delivery, outcome).await;
+        let settled = settle(&*app.broker, &queue, delivery, outcome);
+        match stage {
+            Stage::Intake => around("settle_task", settled).await,
+            Stage::Edit => around("settle_edit", settled).await,
+            Stage::Archive => settled.await,
+        }
     };
     worked.instrument(span)
 }

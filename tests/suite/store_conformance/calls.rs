@@ -378,6 +378,11 @@ async fn a_possible_duplicate_is_counted_when_it_is_sent_again(db: Fixture) {
     assert_eq!(db.of_call("possible_duplicates", key).await, 0);
     assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap());
     assert_eq!(db.of_call("possible_duplicates", key).await, 1);
+    // Whoever counted it died before it was queued again: it was sent no more often for that.
+    db.expire(key).await;
+    let lease = claim(&store, key).await.lease;
+    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap());
+    assert_eq!(db.of_call("possible_duplicates", key).await, 1);
     assert!(store.requeue_call(lease, true, "no answer", Duration::ZERO).await.unwrap());
     let next = claim(&store, key).await;
     assert_eq!((next.state, next.attempts), (CallState::Claimed, 1));

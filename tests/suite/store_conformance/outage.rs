@@ -65,6 +65,10 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         reopen_lane("lane", false);
         pause_lane("lane");
         resume_lane("lane");
+        suspect_starts(key);
+        start_suspect(key);
+        end_suspect(key);
+        clear_suspect(key);
         lanes();
         schema_state();
         migrate();

@@ -116,6 +116,8 @@ pub trait Consumer: Send {
     /// Any error means that this consumer is finished: what it delivered will be delivered again unless its
     /// acknowledgement still succeeds, and `consume` must be called anew. There is no other end.
     async fn next(&mut self) -> Result<Delivery, BrokerError>;
+    /// Returns when this consumer is lost, as by an error of `next`; for while there is no room for another delivery.
+    async fn lost(&mut self) -> BrokerError;
 }
 
 /// Why the broker could not do it.

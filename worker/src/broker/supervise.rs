@@ -107,7 +107,12 @@ where
     loop {
         // The permit comes first: what cannot be worked on stays with the broker.
         let delivery = async {
-            let permit = Arc::clone(&crew.permits).acquire_owned().await;
+            let permit = tokio::select! {
+                biased;
+                permit = Arc::clone(&crew.permits).acquire_owned() => permit,
+                // With its hands full it must still notice that the broker forgot it.
+                error = consumer.lost() => return Err(error),
+            };
             Ok::<_, BrokerError>((permit, consumer.next().await?))
         };
         let (permit, delivery) = tokio::select! {

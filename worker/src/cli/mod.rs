@@ -65,9 +65,10 @@ Settings come from the environment, then from retouch.toml:
   DASHSCOPE_WORKSPACE   the workspace that calls are made in
   RETOUCH_CONFIG        another file than retouch.toml
   RETOUCH_INTAKE_CONCURRENCY, RETOUCH_LEASE_SECONDS, RETOUCH_SWEEP_SECONDS, RETOUCH_PATIENCE_SECONDS,
-  RETOUCH_GRACE_SECONDS, RETOUCH_PROBE_SECONDS
+  RETOUCH_GRACE_SECONDS, RETOUCH_PROBE_SECONDS, RETOUCH_POISON_KILLS
                         16 tasks at a time, leases of 30 s, a sweep every 5 s, 30 s until it takes a
-                        message for lost, 25 s to finish at shutdown, 30 s until a blocked lane is tried again
+                        message for lost, 25 s to finish at shutdown, 30 s until a blocked lane is tried again,
+                        5 processes that may die of one message before it is given up
   RUST_LOG              what is logged, e.g. info or retouch_worker=debug
 In the file a setting is written in lower case without RETOUCH_, e.g. database_url = \"…\". It also
 says what edit types, models and lanes there are, and the rest about editors; `retouch routes` shows

@@ -9,6 +9,7 @@ use futures::future::{FutureExt, TryFutureExt};
 use super::{Age, HOLD, Stop, Work, lost};
 use crate::blobs::reference;
 use crate::editor::{Output, local};
+use crate::failpoint::around;
 use crate::media::{self, Media, Pixels};
 use crate::outcome::Outcome;
 use crate::sources::fetch::Purpose;
@@ -59,14 +60,14 @@ impl Work<'_> {
     async fn fetch(&self, url: &str, lives: Duration, age: Age) -> Result<(Bytes, Media), Stop> {
         let hosts = self.editor.result_hosts();
         loop {
-            let (error, give_up) =
-                match self.app.results.fetch(url, Purpose::ProviderResult { hosts: &hosts }).await {
-                    Err(error) => (error.to_string(), lives),
-                    Ok(bytes) => match self.verified(&bytes).await {
-                        Ok(media) => return Ok((bytes, media)),
-                        Err(error) => (error, lives.min(DOUBT)),
-                    },
-                };
+            let fetched = self.app.results.fetch(url, Purpose::ProviderResult { hosts: &hosts });
+            let (error, give_up) = match around("fetch_result", fetched).await {
+                Err(error) => (error.to_string(), lives),
+                Ok(bytes) => match self.verified(&bytes).await {
+                    Ok(media) => return Ok((bytes, media)),
+                    Err(error) => (error, lives.min(DOUBT)),
+                },
+            };
             let age = age.now();
             if age >= give_up {
                 let message = format!("the provider's result cannot be had: {error}");
@@ -94,7 +95,7 @@ impl Work<'_> {
         let (blobs, store, lease) = (&self.app.blobs, &self.app.store, self.call.lease);
         let kept =
             self.insist(|| blobs.put(bytes.clone(), content_type).map_err(|error| error.to_string()).boxed());
-        let kept = kept.await?;
+        let kept = around("put_result", kept).await?;
         let result = StoredResult {
             hash: kept.hash,
             content_type: content_type.to_owned(),

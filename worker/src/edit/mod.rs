@@ -20,6 +20,7 @@ use crate::lanes::Gate;
 use crate::lease::LeaseKeeper;
 use crate::outcome::{Outcome, attempt};
 use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError};
+use crate::suspects::{self, Refused};
 
 mod keep;
 mod poll;
@@ -51,7 +52,10 @@ pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
     let lease_for = app.settings.rhythm.lease;
     match app.store.claim_call(edit_key, &app.owner, lease_for).await {
         Err(error) => Outcome::hold(attempt(message), error),
-        Ok(Claim::Done) => Outcome::Done,
+        Ok(Claim::Done) => {
+            suspects::over(app, edit_key).await;
+            Outcome::Done
+        }
         // Its holder will finish it; should it die, the sweep wakes the call when the lease has run out.
         Ok(Claim::Held { remaining }) => {
             tracing::debug!(?remaining, "somebody else is at it");
@@ -78,7 +82,7 @@ async fn work(app: &Arc<App>, call: ClaimedCall) -> Outcome {
     let outcome = tokio::select! {
         // Somebody else owns the call now; every step of ours would change nothing.
         () = lost.cancelled() => self::lost(),
-        outcome = at_work.carry_on().instrument(span) => outcome,
+        outcome = at_work.carry_on_if_it_does_not_kill().instrument(span) => outcome,
     };
     gate.freed();
     outcome
@@ -112,6 +116,33 @@ impl Age {
 }
 
 impl Work<'_> {
+    /// A call whose owner died is begun with care, and so is every later try of it: what kills its process while it sends
+    /// comes back as a call that waits to be sent again.
+    async fn carry_on_if_it_does_not_kill(&self) -> Outcome {
+        let suspect = suspects::edit(self.call.lease.edit_key);
+        let known = match self.app.store.suspect_starts(suspect).await {
+            Ok(known) => known,
+            Err(error) => return self.give_up(error.to_string()).await,
+        };
+        if known.is_none() && !self.call.deserted {
+            return self.carry_on().await;
+        }
+        match suspects::work_on(self.app, suspect, known, self.carry_on()).await {
+            Ok(outcome) => outcome,
+            Err(Refused::Poison(message)) => self.fail(suspects::POISON, &message, true).await,
+            Err(Refused::Stopping) => self.give_up("the worker is stopping".to_owned()).await,
+            Err(Refused::Store(error)) => self.give_up(error.to_string()).await,
+        }
+    }
+
+    /// Not begun: left as it was found, for whoever comes next.
+    async fn give_up(&self, why: String) -> Outcome {
+        if self.call.state == CallState::Claimed {
+            return self.again(false, &why, Duration::from_secs(1)).await;
+        }
+        self.hand_over(Some(&why), Duration::from_secs(1)).await
+    }
+
     async fn carry_on(&self) -> Outcome {
         let went = match self.call.state {
             CallState::Claimed => self.submit().await,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Age, HOLD, RETRY, Stop, Work};
 use crate::delay::Backoff;
 use crate::editor::{EditError, Polled};
+use crate::failpoint::around;
 use crate::lanes::wished;
 use crate::outcome::{Outcome, rung};
 use crate::store::ClosedBy;
@@ -28,7 +29,7 @@ impl Work<'_> {
     pub(super) async fn poll(&self, id: &str, age: Age) -> Result<Outcome, Stop> {
         let mut backoff = Backoff::new(RETRY);
         loop {
-            let pause = match self.editor.poll(id, age.now()).await {
+            let pause = match around("poll", self.editor.poll(id, age.now())).await {
                 Ok(polled) => {
                     if self.gate.was_closed() {
                         self.reopen(true).await;

@@ -87,8 +87,9 @@ impl Work<'_> {
     /// A call that its last owner left ambiguous, or while it was sending.
     pub(super) async fn resolve_left(&self) -> Result<Outcome, Stop> {
         let why = "the worker died while it was sending";
-        // What had an id was accepted, and lost later: no list says more.
-        if self.call.provider_task_id.is_some() {
+        // What had an id was accepted, and lost later: no list says more. What has no time of a send any more is counted, and
+        // decided to be sent again: its last owner died before it was back in the queue.
+        if self.call.provider_task_id.is_some() || self.call.since_submit.is_zero() {
             return self.by_policy(why).await;
         }
         let began = Age::new(self.call.since_submit);
@@ -241,6 +242,8 @@ impl Work<'_> {
             }
             OnAmbiguous::Hold | OnAmbiguous::Retry => {
                 if self.call.attempts + 1 >= MAX_ATTEMPTS {
+                    // Whoever asks for this edit later sends it again.
+                    self.step(store.count_ambiguous(lease, !free, why)).await?;
                     let text = format!("given up after {MAX_ATTEMPTS} attempts: {why}");
                     return Ok(self.fail("ambiguous", &text, true).await);
                 }

@@ -9,6 +9,7 @@ use super::{Age, Stop, Work, clipped, lost};
 use crate::blobs::BlobError;
 use crate::delay::Backoff;
 use crate::editor::{EditError, EditRequest, EditSpec, Picture, Submitted};
+use crate::failpoint::around;
 use crate::lanes::{FULL, probe_after, slow_down};
 use crate::media;
 use crate::outcome::{Outcome, rung};
@@ -37,7 +38,7 @@ impl Work<'_> {
             let sent = Instant::now();
             let lane = &self.call.spec.lane;
             tracing::info!(attempt = self.call.attempts, lane, "calling");
-            match self.editor.submit(request.clone()).await {
+            match around("send", self.editor.submit(request.clone())).await {
                 Ok(Submitted::Done(bytes)) => {
                     tracing::info!(took = ?sent.elapsed(), "answered");
                     self.lane_works(pass).await;

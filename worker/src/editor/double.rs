@@ -56,6 +56,8 @@ struct Script {
     gate: Option<String>,
     /// `double_async`: accepted, on disk, and not yet answered before this file is in the folder.
     submit_gate: Option<String>,
+    /// The process dies of a submit, as of a decoder's bug.
+    abort: bool,
     /// How a submit ends, instead of well.
     fail: Option<Failure>,
     /// Only the first so many submits of this picture with these parameters fail.
@@ -192,6 +194,9 @@ impl Editor for Double {
         });
         let (request, identity, number) = recorded.await?;
         let script = Script::of(&request.spec.params)?;
+        if script.abort {
+            std::process::abort();
+        }
         let is_async = request.spec.edit_type == "double_async";
         if !is_async {
             self.pass_gate(script.gate.as_deref()).await?;

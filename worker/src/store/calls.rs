@@ -14,6 +14,7 @@ use super::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease, Money,
     StepError, Store, StoreError, StoredResult, TaskRecord, again,
 };
+use crate::failpoint::around;
 
 /// How much longer than a lease the sweep waits before it looks after a call.
 const WAKE_GRACE: Duration = Duration::from_secs(2);
@@ -37,7 +38,7 @@ impl Store {
         owner: &str,
         lease_for: Duration,
     ) -> Result<Claim, StoreError> {
-        again!(self.try_claim(edit_key, owner, lease_for))
+        around("claim_call", async { again!(self.try_claim(edit_key, owner, lease_for)) }).await
     }
 
     async fn try_claim(
@@ -59,6 +60,8 @@ impl Store {
             let remaining = Duration::from_millis(u64::try_from(row.int(21)?).unwrap_or_default());
             return Ok(Claim::Held { remaining });
         }
+        // Whoever gives a call up in an orderly way leaves no lease behind.
+        call.deserted = matches!(call.state, CallState::Claimed | CallState::Submitting) || row.int(21)? < 0;
         call.state = match call.state {
             CallState::Queued | CallState::Claimed => CallState::Claimed,
             // Its owner died between sending and committing the answer.
@@ -86,7 +89,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn renew_lease(&self, lease: Lease, lease_for: Duration) -> Result<bool, StoreError> {
         let values = [millis(lease_for).into(), millis(lease_for + WAKE_GRACE).into()];
-        self.step(self.db.sql().renew_lease, &values, lease).await
+        around("renew_lease", self.step(self.db.sql().renew_lease, &values, lease)).await
     }
 
     /// submitting or ambiguous → submitted: the provider's id is safe; anyone may poll. From then on the id is accounted for,
@@ -95,18 +98,19 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn record_submitted(&self, lease: Lease, provider_task_id: &str) -> Result<bool, StoreError> {
+        around("record_submitted", async { again!(self.try_record(lease, provider_task_id)) }).await
+    }
+
+    async fn try_record(&self, lease: Lease, provider_task_id: &str) -> Result<bool, StepError> {
         let sql = self.db.sql();
-        let id = id_list([provider_task_id]);
-        again!(async {
-            let mut tx = self.db.begin().await?;
-            let values = vals![provider_task_id, lease.edit_key.as_bytes(), lease.fence];
-            if tx.run(sql.record_submitted, values).await? == 0 {
-                return Ok(false);
-            }
-            tx.run(sql.remember_tasks, vals![&id]).await?;
-            tx.commit().await?;
-            Ok(true)
-        })
+        let mut tx = self.db.begin().await?;
+        let values = vals![provider_task_id, lease.edit_key.as_bytes(), lease.fence];
+        if tx.run(sql.record_submitted, values).await? == 0 {
+            return Ok(false);
+        }
+        tx.run(sql.remember_tasks, vals![&id_list([provider_task_id])]).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// submitting or submitted → stored: the result is safe in our blobs; anyone may finish.
@@ -123,7 +127,7 @@ impl Store {
             result.height.into(),
             bytes.into(),
         ];
-        self.step(self.db.sql().record_stored, &values, lease).await
+        around("record_stored", self.step(self.db.sql().record_stored, &values, lease)).await
     }
 
     /// Back to queued, to be tried again after `delay`. `burns` says whether this try counts. What was sent and is not
@@ -140,17 +144,25 @@ impl Store {
     ) -> Result<bool, StoreError> {
         // The sweep comes well after the message that is on its way.
         let wake = millis(delay + self.patience);
-        again!(async {
-            let mut tx = self.db.begin().await?;
-            let Some(call) = self.locked_call(&mut *tx, lease).await? else { return Ok(false) };
-            if matches!(call.state, CallState::Submitting | CallState::Submitted) {
-                self.refund(&mut *tx, &call).await?;
-            }
-            let values = vals![i64::from(burns), clip(error), wake, lease.edit_key.as_bytes(), lease.fence];
-            let changed = tx.run(self.db.sql().requeue_call, values).await?;
-            tx.commit().await?;
-            Ok(changed > 0)
-        })
+        around("requeue_call", async { again!(self.try_requeue(lease, burns, error, wake)) }).await
+    }
+
+    async fn try_requeue(
+        &self,
+        lease: Lease,
+        burns: bool,
+        error: &str,
+        wake: i64,
+    ) -> Result<bool, StepError> {
+        let mut tx = self.db.begin().await?;
+        let Some(call) = self.locked_call(&mut *tx, lease).await? else { return Ok(false) };
+        if matches!(call.state, CallState::Submitting | CallState::Submitted) {
+            self.refund(&mut *tx, &call).await?;
+        }
+        let values = vals![i64::from(burns), clip(error), wake, lease.edit_key.as_bytes(), lease.fence];
+        let changed = tx.run(self.db.sql().requeue_call, values).await?;
+        tx.commit().await?;
+        Ok(changed > 0)
     }
 
     /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is.
@@ -164,10 +176,13 @@ impl Store {
         delay: Duration,
     ) -> Result<bool, StoreError> {
         let wake = millis(delay + self.patience);
-        self.step(self.db.sql().hand_over_call, &[error.map(clip).into(), wake.into()], lease).await
+        let values = [error.map(clip).into(), wake.into()];
+        around("hand_over_call", self.step(self.db.sql().hand_over_call, &values, lease)).await
     }
 
     /// submitting or submitted → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
+    /// Counted once for each time that it was sent, also when whoever counted dies before it is queued again: from then on the
+    /// call has no time of its submit.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -177,8 +192,9 @@ impl Store {
         duplicate: bool,
         error: &str,
     ) -> Result<bool, StoreError> {
-        self.step(self.db.sql().count_ambiguous, &[i64::from(duplicate).into(), clip(error).into()], lease)
-            .await
+        let duplicate = i64::from(duplicate);
+        let values = [duplicate.into(), duplicate.into(), clip(error).into()];
+        around("count_ambiguous", self.step(self.db.sql().count_ambiguous, &values, lease)).await
     }
 
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
@@ -196,7 +212,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn finish_edit(&self, lease: Lease, result_url: &str) -> Result<Finished, StoreError> {
-        again!(self.try_finish(lease, result_url))
+        around("finish_edit", async { again!(self.try_finish(lease, result_url)) }).await
     }
 
     async fn try_finish(&self, lease: Lease, result_url: &str) -> Result<Finished, StepError> {
@@ -241,7 +257,7 @@ impl Store {
         error: &ImageError,
         charged: bool,
     ) -> Result<Finished, StoreError> {
-        again!(self.try_fail(lease, error, charged))
+        around("fail_edit", async { again!(self.try_fail(lease, error, charged)) }).await
     }
 
     async fn try_fail(&self, lease: Lease, error: &ImageError, charged: bool) -> Result<Finished, StepError> {
@@ -451,6 +467,7 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         lease: Lease { edit_key, fence: row.int(13)? },
         spec,
         state: CallState::parse(&row.text(11)?)?,
+        deserted: false,
         attempts: u32::try_from(row.int(12)?).unwrap_or_default(),
         provider_task_id: row.opt_text(14)?,
         since_submit: Duration::from_millis(u64::try_from(row.int(22)?).unwrap_or_default()),

@@ -61,6 +61,10 @@ pub(super) struct Statements {
     pub(super) due_events: &'static str,
     pub(super) snooze_events: &'static str,
     pub(super) insert_dead: &'static str,
+    pub(super) suspect_starts: &'static str,
+    pub(super) start_suspect: &'static str,
+    pub(super) end_suspect: &'static str,
+    pub(super) clear_suspect: &'static str,
     pub(super) our_tables: &'static str,
 }
 

@@ -13,6 +13,7 @@ use super::{
     CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Registered, StepError, Store, StoreError,
     TaskRecord, again,
 };
+use crate::failpoint::around;
 
 /// A registered task that is being put together.
 struct Draft {
@@ -43,14 +44,16 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn register(&self, task: &NewTask) -> Result<Registered, StoreError> {
-        let registered: Result<Option<Registered>, StoreError> = again!(async {
-            match self.try_register(task).await {
-                Ok(registered) => Ok(Some(registered)),
-                Err(StepError::Duplicate) => Ok(None),
-                Err(other) => Err(other),
-            }
-        });
-        if let Some(registered) = registered? {
+        let register = async {
+            again!(async {
+                match self.try_register(task).await {
+                    Ok(registered) => Ok(Some(registered)),
+                    Err(StepError::Duplicate) => Ok(None),
+                    Err(other) => Err(other),
+                }
+            })
+        };
+        if let Some(registered) = around("register", register).await? {
             return Ok(registered);
         }
         match self.find_task(&task.task_id).await? {

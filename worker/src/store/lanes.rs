@@ -10,6 +10,7 @@ use super::calls::millis;
 use super::db::{Row, Tx, vals};
 use super::types::{ascii, clip};
 use super::{CallState, ClaimedCall, Lease, Money, StepError, Store, StoreError, again};
+use crate::failpoint::around;
 
 /// What a lane may do, over all replicas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -230,7 +231,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn begin_submit(&self, lease: Lease, price: &Money) -> Result<Admission, StoreError> {
-        again!(self.try_begin(lease, price))
+        around("begin_submit", async { again!(self.try_begin(lease, price)) }).await
     }
 
     async fn try_begin(&self, lease: Lease, price: &Money) -> Result<Admission, StepError> {
@@ -328,18 +329,20 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn retract_submit(&self, lease: Lease) -> Result<bool, StoreError> {
-        again!(async {
-            let mut tx = self.db.begin().await?;
-            let Some(call) = self.locked_call(&mut *tx, lease).await? else { return Ok(false) };
-            if !matches!(call.state, CallState::Submitting | CallState::Ambiguous) {
-                return Ok(false);
-            }
-            self.refund(&mut *tx, &call).await?;
-            let values = vals![lease.edit_key.as_bytes(), lease.fence];
-            tx.run(self.db.sql().retract_submit, values).await?;
-            tx.commit().await?;
-            Ok(true)
-        })
+        around("retract_submit", async { again!(self.try_retract(lease)) }).await
+    }
+
+    async fn try_retract(&self, lease: Lease) -> Result<bool, StepError> {
+        let mut tx = self.db.begin().await?;
+        let Some(call) = self.locked_call(&mut *tx, lease).await? else { return Ok(false) };
+        if !matches!(call.state, CallState::Submitting | CallState::Ambiguous) {
+            return Ok(false);
+        }
+        self.refund(&mut *tx, &call).await?;
+        let values = vals![lease.edit_key.as_bytes(), lease.fence];
+        tx.run(self.db.sql().retract_submit, values).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// A call that was sent is not charged: its price goes back to the lane's budget, if it is still the same day, and it was

@@ -21,6 +21,7 @@ mod lanes;
 mod mysql;
 mod schema;
 mod sqlite;
+mod suspects;
 mod tasks;
 mod types;
 mod unexplained;

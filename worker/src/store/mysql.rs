@@ -186,8 +186,8 @@ static SQL: Statements = Statements {
     hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = COALESCE(?, last_error), \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
-    count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + ?, last_error = ?, \
-            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + IF(submitted_at IS NULL, 0, ?), \
+            submitted_at = IF(? > 0, NULL, submitted_at), last_error = ?, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
         SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
@@ -243,6 +243,12 @@ static SQL: Statements = Statements {
     insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', UTC_TIMESTAMP(3), UTC_TIMESTAMP(3)) \
         ON DUPLICATE KEY UPDATE last_at = UTC_TIMESTAMP(3)",
+    suspect_starts: "SELECT starts FROM suspects WHERE suspect_key = ? AND updated_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY",
+    // `starts` before `updated_at`: MySQL sees the columns that it has assigned already.
+    start_suspect: "INSERT INTO suspects (suspect_key, starts, updated_at) VALUES (?, 1, UTC_TIMESTAMP(3)) \
+        ON DUPLICATE KEY UPDATE starts = IF(updated_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY, starts, 0) + 1, updated_at = UTC_TIMESTAMP(3)",
+    end_suspect: "UPDATE suspects SET starts = GREATEST(starts - 1, 0) WHERE suspect_key = ?",
+    clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
 };
 

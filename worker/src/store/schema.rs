@@ -19,6 +19,7 @@ pub(super) const MYSQL: &[Step] = &[
     (2, "embedded broker", include_str!("../../../migrations/mysql/0002_embedded_broker.sql")),
     (3, "lanes", include_str!("../../../migrations/mysql/0003_lanes.sql")),
     (4, "provider tasks", include_str!("../../../migrations/mysql/0004_provider_tasks.sql")),
+    (5, "suspects", include_str!("../../../migrations/mysql/0005_suspects.sql")),
 ];
 
 /// For SQLite.
@@ -27,6 +28,7 @@ pub(super) const SQLITE: &[Step] = &[
     (2, "embedded broker", include_str!("../../../migrations/sqlite/0002_embedded_broker.sql")),
     (3, "lanes", include_str!("../../../migrations/sqlite/0003_lanes.sql")),
     (4, "provider tasks", include_str!("../../../migrations/sqlite/0004_provider_tasks.sql")),
+    (5, "suspects", include_str!("../../../migrations/sqlite/0005_suspects.sql")),
 ];
 
 /// What is in a database, compared with what this program needs.

@@ -141,8 +141,8 @@ static SQL: Statements = Statements {
     hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = coalesce(?, last_error), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
-    count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + ?, last_error = ?, \
-            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + iif(submitted_at IS NULL, 0, ?), \
+            submitted_at = iif(? > 0, NULL, submitted_at), last_error = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
         SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
@@ -185,6 +185,12 @@ static SQL: Statements = Statements {
     insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now')) \
         ON CONFLICT (letter_key) DO UPDATE SET last_at = excluded.last_at",
+    suspect_starts: "SELECT starts FROM suspects WHERE suspect_key = ? AND updated_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')",
+    start_suspect: "INSERT INTO suspects (suspect_key, starts, updated_at) VALUES (?, 1, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
+        ON CONFLICT (suspect_key) DO UPDATE SET \
+            starts = iif(updated_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day'), starts, 0) + 1, updated_at = excluded.updated_at",
+    end_suspect: "UPDATE suspects SET starts = max(starts - 1, 0) WHERE suspect_key = ?",
+    clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
 };
 

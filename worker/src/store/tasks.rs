@@ -7,6 +7,7 @@ use super::calls::millis;
 use super::db::{Tx, Val, vals};
 use super::types::{ascii, clip, digest};
 use super::{CallState, DeadLetter, DeadPayload, DueCall, StepError, Store, StoreError, TaskRecord, again};
+use crate::failpoint::around;
 
 impl Store {
     /// One task.
@@ -24,11 +25,14 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn event_sent(&self, task_id: &str, status: TaskStatus) -> Result<(), StoreError> {
-        again!(async {
-            let mut connection = self.db.plain().await?;
-            connection.run(self.db.sql().event_sent, vals![task_id, status.as_str()]).await?;
-            Ok(())
-        })
+        let sent = async {
+            again!(async {
+                let mut connection = self.db.plain().await?;
+                connection.run(self.db.sql().event_sent, vals![task_id, status.as_str()]).await?;
+                Ok(())
+            })
+        };
+        around("event_sent", sent).await
     }
 
     /// Answers to `reply_to` from now on. Returns the task as it stands afterwards: if it has ended, its event may have
@@ -56,7 +60,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn take_due_calls(&self, limit: u32) -> Result<Vec<DueCall>, StoreError> {
-        again!(self.try_take_calls(limit))
+        around("take_due_calls", async { again!(self.try_take_calls(limit)) }).await
     }
 
     async fn try_take_calls(&self, limit: u32) -> Result<Vec<DueCall>, StepError> {
@@ -89,7 +93,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn take_due_events(&self, limit: u32) -> Result<Vec<TaskRecord>, StoreError> {
-        again!(self.try_take_events(limit))
+        around("take_due_events", async { again!(self.try_take_events(limit)) }).await
     }
 
     async fn try_take_events(&self, limit: u32) -> Result<Vec<TaskRecord>, StepError> {

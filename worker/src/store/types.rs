@@ -353,6 +353,8 @@ pub struct ClaimedCall {
     pub spec: CallSpec,
     /// Where its last owner left it: `Claimed` starts over, `Submitted` polls on, `Stored` finishes, `Ambiguous` is resolved.
     pub state: CallState,
+    /// Its last owner let the lease run out: most likely it died.
+    pub deserted: bool,
     /// Failed tries so far.
     pub attempts: u32,
     /// The provider's id, once submitted.

@@ -37,6 +37,11 @@ impl Consumer for EmbeddedConsumer {
             delivery = self.deliveries.recv() => delivery.unwrap_or_else(|| Err(closed())),
         }
     }
+
+    async fn lost(&mut self) -> BrokerError {
+        self.stop.cancelled().await;
+        closed()
+    }
 }
 
 /// Feeds one consumer until it is dropped or the broker closed. Only the waiting is broken off: an interrupted claim would

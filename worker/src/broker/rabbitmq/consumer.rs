@@ -17,8 +17,10 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::{convert, passive};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue, Settle};
 
-/// How often a consumer that hears nothing asks whether the broker still knows it.
-const PROBE: Duration = Duration::from_secs(20);
+/// How often a consumer that hears nothing asks whether the broker still knows it, and how long the answer may take:
+/// within 15 s of losing it the worker says so.
+const PROBE: Duration = Duration::from_secs(5);
+const PROBE_ANSWER: Duration = Duration::from_secs(8);
 const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
 
 pub(super) struct RabbitConsumer {
@@ -54,7 +56,10 @@ impl RabbitConsumer {
 
     /// A socket that is up proves nothing: ask the broker whether the queue has a consumer and this channel is heard.
     async fn probe(&self) -> Result<(), BrokerError> {
-        let answer = passive(&self.channel, self.queue.clone()).await;
+        let answer = tokio::time::timeout(PROBE_ANSWER, passive(&self.channel, self.queue.clone())).await;
+        let Ok(answer) = answer else {
+            return Err(lost(&format!("the broker did not answer within {PROBE_ANSWER:?}")));
+        };
         match answer {
             Ok(queue) if queue.consumer_count() > 0 => Ok(()),
             Ok(_) => Err(lost("the broker does not know this consumer any more")),
@@ -88,6 +93,15 @@ impl Consumer for RabbitConsumer {
                     None => return Err(lost("the broker cancelled it")),
                 },
                 _ = self.probe.tick() => self.probe().await?,
+            }
+        }
+    }
+
+    async fn lost(&mut self) -> BrokerError {
+        loop {
+            self.probe.tick().await;
+            if let Err(error) = self.probe().await {
+                return error;
             }
         }
     }

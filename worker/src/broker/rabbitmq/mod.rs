@@ -77,8 +77,17 @@ impl RabbitMq {
     }
 
     async fn channel(&self) -> Result<Channel, AmqpError> {
-        let channel = self.connection().await?.create_channel().await;
-        channel.map_err(|error| AmqpError::from_lapin(&error))
+        let connection = self.connection().await?;
+        match tokio::time::timeout(CONNECT_TIMEOUT, connection.create_channel()).await {
+            Ok(channel) => channel.map_err(|error| AmqpError::from_lapin(&error)),
+            Err(_elapsed) => {
+                // A link that answers nobody may stay open for long: the next attempt takes a new one.
+                if let Some(dead) = self.consuming.take_if(|open| Arc::ptr_eq(open, &connection)).await {
+                    tokio::spawn(async move { dead.close(200, "OK".into()).await });
+                }
+                Err(AmqpError::Unavailable("the broker does not answer".to_owned()))
+            }
+        }
     }
 
     fn ensure_open(&self) -> Result<(), AmqpError> {

@@ -1,0 +1,84 @@
+//! The tasks that are sent: one to three pictures each, most edits asked for by several tasks, two styles in turn. Task number
+//! `n` is the same in every run.
+
+use serde_json::Value;
+
+use crate::paid::{asked, picture, task};
+use crate::stand_in::Asked;
+
+/// How the provider is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The result comes with the answer: qwen-image-2.0, and OpenAI's model.
+    Sync,
+    /// An id comes with the answer, and is polled: two functions of wanx2.1-imageedit.
+    Async,
+    /// As `Async`, and the provider's list of tasks is asked about lost answers.
+    AsyncList,
+}
+
+impl Mode {
+    /// Its name on the command line and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Async => "async",
+            Self::AsyncList => "async+list",
+        }
+    }
+
+    /// The settings of its workers.
+    #[must_use]
+    pub fn toml(self) -> String {
+        let lanes = "[lanes.\"dashscope.wanx2.1-imageedit\"]\nconcurrency = 8\nmax_in_flight = 32\nper_second = 1000\n\
+                     [lanes.\"dashscope.qwen-image-2.0\"]\nconcurrency = 8\nmax_in_flight = 32\nper_second = 1000\n";
+        let paint = "[models.\"gpt-image-1.5\"]\neditor = \"openai\"\nprice = \"0.04\"\n[routes.paint]\nmodel = \"gpt-image-1.5\"\n";
+        let (list, lanes) = match self {
+            // The list tells which task is whose only where the lane's own limits hold.
+            Self::AsyncList => ("ask_list = true\n", ""),
+            Self::Sync | Self::Async => ("", lanes),
+        };
+        format!("[editors.dashscope]\npoll_seconds = 0.1\n{list}{lanes}{paint}")
+    }
+
+    fn styles(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Sync => [("edit", "winter"), ("paint", "as a watercolour")],
+            Self::Async | Self::AsyncList => {
+                [("remove_watermark", "the text"), ("description_edit", "at night")]
+            }
+        }
+    }
+}
+
+/// One edit of one picture.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    /// The seed of the picture.
+    pub picture: u64,
+    /// The edit type of the task.
+    pub edit_type: &'static str,
+    /// What the provider is asked.
+    pub asked: Asked,
+}
+
+/// Task `n`: its id, its edits by position, and the message.
+#[must_use]
+pub fn nth(mode: Mode, n: u64) -> (String, Vec<Edit>, Value) {
+    let (edit_type, said) = mode.styles()[usize::from(n % 4 >= 2)];
+    let asked = match edit_type {
+        "edit" => Asked::new("qwen-image-2.0").prompt(said),
+        "paint" => Asked::new("gpt-image-1.5").prompt(said),
+        function => asked(function, said),
+    };
+    // Its own picture, and some that tasks before and after it want too.
+    let others = [n / 2 + 1, n.saturating_sub(n % 5)];
+    let pictures = std::iter::once(n).chain(others.into_iter().take(usize::try_from(n % 3).unwrap_or(0)));
+    let edits: Vec<Edit> =
+        pictures.map(|picture| Edit { picture, edit_type, asked: asked.clone() }).collect();
+    let bytes: Vec<_> = edits.iter().map(|edit| picture(edit.picture)).collect();
+    let id = format!("{}-{n}", mode.name().replace('+', "-"));
+    let message = task(&id, edit_type, said, &bytes);
+    (id, edits, message)
+}

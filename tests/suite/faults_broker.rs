@@ -1,0 +1,135 @@
+//! The broker fails, one fault at a time: work flows again by itself, nothing is lost, nothing is paid twice. Each prints
+//! one line: what was done, and how long until work flowed again.
+
+use std::time::{Duration, Instant};
+
+use retouch_tests::program::Running;
+use retouch_tests::proxy::Proxy;
+use retouch_tests::services::Port;
+use retouch_tests::site::Site;
+use retouch_tests::tasks::{seed, task, task_async};
+use retouch_tests::wait;
+use serde_json::{Value, json};
+
+const HURRY: [(&str, &str); 2] = [("RETOUCH_LEASE_SECONDS", "2"), ("RETOUCH_PATIENCE_SECONDS", "1")];
+
+/// By a connection of its own: the fault ends the test's, too.
+async fn publish(site: &Site, task: &Value) {
+    let body = serde_json::to_vec(task).unwrap();
+    site.env.amqp().await.publish(site.env.namespace(), "tasks", body).await;
+}
+
+/// A call is under way over the fault.
+async fn before(site: &Site, fault: &str) {
+    let n = site.number("SELECT COUNT(*) FROM image_edit_tasks").await.unsigned_abs();
+    let calls = site.calls().len();
+    let params = json!({ "gate": fault });
+    publish(site, &task_async(&format!("before-{fault}"), params, &[seed(1000 + n)])).await;
+    site.called(calls + 1).await;
+    site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
+}
+
+/// The fault is over: how long until a task that comes now has ended, and that the one under way ends too.
+async fn after(site: &Site, fault: &str, what: &str) {
+    let (over, calls) = (Instant::now(), site.calls().len());
+    let id = format!("after-{fault}");
+    publish(site, &task(&id, json!({ "fault": fault }), &[seed(1)])).await;
+    assert_eq!(site.ended(&id).await.status, "completed");
+    let took = over.elapsed();
+    site.open_gate(fault);
+    assert_eq!(site.ended(&format!("before-{fault}")).await.status, "completed");
+    assert_eq!(site.calls().len(), calls + 1, "{fault}: something was paid twice");
+    let harmed = "SELECT CAST(SUM(possible_duplicates) AS SIGNED) FROM image_edit_calls";
+    assert_eq!(site.number(harmed).await, 0);
+    assert_eq!(site.number("SELECT COUNT(*) FROM dead_letters").await, 0);
+    site.nothing_left().await;
+    println!("fault | {fault} | {what} | {:.1} s | 0 lost | 0 paid twice", took.as_secs_f64());
+}
+
+async fn ready(http: &str, wanted: u16, within: Duration) -> Duration {
+    let (start, url) = (Instant::now(), format!("http://{http}/readyz"));
+    let answered = wait::poll(within, async || {
+        let status = reqwest::get(&url).await.ok()?.status();
+        (status.as_u16() == wanted).then_some(())
+    });
+    assert!(answered.await.is_some(), "/readyz did not say {wanted} within {within:?}");
+    start.elapsed()
+}
+
+async fn worker(site: &Site, amqp_url: &str) -> (Running, String, Port) {
+    let port = Port::free().unwrap();
+    let http = format!("127.0.0.1:{}", port.number());
+    let settings = [HURRY[0], HURRY[1], ("AMQP_URL", amqp_url), ("RETOUCH_HTTP", &http)];
+    (site.worker_with(&settings).await, http, port)
+}
+
+#[tokio::test]
+async fn a_stalled_link_is_noticed_within_15_s_and_work_goes_on_after_it_without_a_restart() {
+    let site = Site::on_servers().await;
+    let (proxy, url) = Proxy::before(site.env.amqp_url()).await;
+    let (_worker, http, _port) = worker(&site, &url).await;
+    ready(&http, 200, wait::SOON).await;
+    before(&site, "stalled").await;
+    proxy.stall();
+    let noticed = ready(&http, 503, Duration::from_secs(15)).await;
+    proxy.resume();
+    after(&site, "stalled", &format!("no byte passes; noticed after {:.1} s", noticed.as_secs_f64())).await;
+    ready(&http, 200, wait::SOON).await;
+}
+
+#[tokio::test]
+async fn cut_links_deleted_queues_and_purged_messages_stop_nothing() {
+    let site = Site::on_servers().await;
+    let (proxy, url) = Proxy::before(site.env.amqp_url()).await;
+    let (_worker, http, _port) = worker(&site, &url).await;
+    before(&site, "cut").await;
+    proxy.reset().await;
+    after(&site, "cut", "every connection reset").await;
+
+    before(&site, "deleted").await;
+    let queue = format!("{}.edits.double", site.env.namespace());
+    site.env.management().delete_all(&queue).await.unwrap();
+    after(&site, "deleted", "the queue of edits deleted").await;
+
+    before(&site, "purged").await;
+    site.purge_all().await;
+    after(&site, "purged", "every queue purged").await;
+    ready(&http, 200, wait::SOON).await;
+}
+
+mod own_servers {
+    use retouch_tests::services::{MariaDb, RabbitMq};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_broker_that_is_short_of_memory_closes_channels_or_is_killed_stops_nothing() {
+        let (mut rabbitmq, mariadb) = (RabbitMq::start().await.unwrap(), MariaDb::start().await.unwrap());
+        let site = Site::on_own(&rabbitmq, &mariadb).await;
+        let (_worker, http, _port) = worker(&site, site.env.amqp_url()).await;
+        ready(&http, 200, wait::SOON).await;
+
+        before(&site, "memory").await;
+        rabbitmq.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]).await.unwrap();
+        // An edit ends meanwhile; its event waits.
+        site.open_gate("memory");
+        assert_eq!(site.ended("before-memory").await.status, "completed");
+        rabbitmq.ctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]).await.unwrap();
+        after(&site, "memory", "memory alarm: publishers blocked, then released").await;
+
+        before(&site, "channels").await;
+        // As when a delivery is held too long: the broker ends every channel, the connections stay.
+        let close = "[exit(Pid, {amqp_error, precondition_failed, \"as the test asked\", none}) \
+                     || Pid <- rabbit_channel:list()].";
+        rabbitmq.ctl(&["eval", close]).await.unwrap();
+        after(&site, "channels", "every channel ended by the broker").await;
+
+        before(&site, "killed").await;
+        rabbitmq.sync_declarations().await.unwrap();
+        rabbitmq.kill9();
+        ready(&http, 503, Duration::from_secs(15)).await;
+        rabbitmq.stop_and_restart().await.unwrap();
+        after(&site, "killed", "RabbitMQ killed and restarted").await;
+        ready(&http, 200, wait::SOON).await;
+    }
+}

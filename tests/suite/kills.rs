@@ -1,0 +1,81 @@
+//! A worker dies at every transition of a call's and a task's life, once each, and another goes on: nothing is lost, wrong, or
+//! paid for again without being counted. `tests/run-faults` does the same at length; docs/reliability.md has its figures.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::time::Duration;
+
+use retouch_tests::kills::feed::Mode;
+use retouch_tests::kills::fleet::{Fate, points};
+use retouch_tests::kills::run::{Plan, run};
+use retouch_tests::kills::simulated;
+use retouch_tests::stand_in::{Chaos, Fault, OnCreate, OnRequest, Refusal};
+use retouch_worker::failpoint::STEPS;
+
+/// A point that no task comes to in this time is a point that the test does not reach.
+const REACHED: Duration = Duration::from_secs(25);
+
+/// Everything that leads to a rare transition, often enough that some task comes there soon.
+fn misfortunes() -> Chaos {
+    let refusal = Refusal::new(400, "DataInspectionFailed", "Input data may contain inappropriate content.");
+    let refused = Refusal::throttled().retry_after(1);
+    // A key that cannot ask after its tasks: the call is handed over.
+    let denied = Refusal::new(403, "AccessDenied", "Access denied.");
+    Chaos::new()
+        .with(0.08, Fault::Create(OnCreate::Refuse { refusal, created: false }))
+        .with(0.05, Fault::Create(OnCreate::Refuse { refusal: refused, created: false }))
+        .with(0.05, Fault::Create(OnCreate::Drop { created: true }))
+        .with(0.05, Fault::Create(OnCreate::Drop { created: false }))
+        .with(0.01, Fault::Poll(OnRequest::Refuse(denied)))
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_at_any_transition_loses_nothing_and_pays_nothing_twice_uncounted() {
+    let fates: VecDeque<_> = points().into_iter().map(|point| Fate::At(point, 1, REACHED)).collect();
+    let plan = Plan {
+        mode: Mode::Async,
+        slots: 4,
+        fates,
+        most: Duration::from_secs(100),
+        seed: 4,
+        chaos: misfortunes(),
+        takes: Duration::from_millis(500),
+        open: 24,
+        plain: false,
+    };
+    let books = run(plan).await;
+    println!("{books}");
+    assert_eq!(books.broken(), Vec::<String>::new());
+    let each: BTreeMap<String, u64> = points().into_iter().map(|point| (point, 1)).collect();
+    assert_eq!(books.deaths.at, each, "one death at each point");
+    assert_eq!(books.errors.keys().collect::<Vec<_>>(), ["DataInspectionFailed"]);
+}
+
+#[test]
+fn three_hundred_deaths_in_one_process_lose_nothing_and_pay_nothing_twice_uncounted() {
+    let books = simulated::run(300, Duration::from_secs(60), 4);
+    println!("{books}");
+    assert_eq!(books.broken(), Vec::<String>::new());
+    assert!(books.kills >= 300);
+}
+
+#[test]
+fn every_step_that_is_listed_has_its_points_in_the_worker_and_no_other_has() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/src");
+    let mut used = BTreeSet::new();
+    let mut folders = vec![source];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let steps = text.split("around(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            used.extend(steps.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+        }
+    }
+    let listed: BTreeSet<String> = STEPS.iter().map(|step| (*step).to_owned()).collect();
+    assert_eq!(used, listed);
+}

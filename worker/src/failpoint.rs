@@ -1,0 +1,201 @@
+//! Fail-points: named places before and after each transition of a call's and a task's life, where a test lets a worker die.
+//!
+//! What must stay true: without the cargo feature `double`, which no release has, a step is awaited and nothing else; and every
+//! transition of ARCHITECTURE.md ("A call's life") that is committed, sent or published has its name in [`STEPS`].
+//!
+//! A point is hit before its step begins (`NAME:before`) and when it is over, however it went (`NAME:after`). What happens
+//! there is told by `RETOUCH_TEST_FAILPOINTS`, a list with `;` between its parts:
+//!
+//! - `record_submitted:after=kill@2`: dies when it comes there for the second time;
+//! - `*=kill:0.01:7`: dies at each point with this probability, by dice with this seed.
+//!
+//! To die is `abort`: like `kill -9` it unwinds nothing, runs no destructor and flushes no buffer, every thread ends at once and
+//! the kernel closes the connections; unlike it, it happens exactly here and needs neither `unsafe` nor another process.
+
+/// Every step that has points, in the order of a life: intake, call, ends, sweep.
+#[cfg(feature = "double")]
+pub const STEPS: &[&str] = &[
+    "keep_inputs",
+    "register",
+    "wake_calls",
+    "settle_task",
+    "claim_call",
+    "renew_lease",
+    "begin_submit",
+    "send",
+    "retract_submit",
+    "record_submitted",
+    "poll",
+    "count_ambiguous",
+    "requeue_call",
+    "hand_over_call",
+    "fetch_result",
+    "put_result",
+    "record_stored",
+    "finish_edit",
+    "fail_edit",
+    "publish_event",
+    "event_sent",
+    "settle_edit",
+    "take_due_calls",
+    "take_due_events",
+];
+
+/// One step between its two points.
+#[cfg(not(feature = "double"))]
+pub(crate) fn around<F: Future>(_: &'static str, step: F) -> F {
+    step
+}
+
+#[cfg(feature = "double")]
+pub(crate) use self::armed::around;
+#[cfg(feature = "double")]
+pub use self::armed::{Script, watch_thread};
+
+#[cfg(feature = "double")]
+mod armed {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::future::pending;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::STEPS;
+
+    /// Where the script is read from.
+    const VARIABLE: &str = "RETOUCH_TEST_FAILPOINTS";
+
+    static OF_PROCESS: LazyLock<Option<Mutex<Script>>> = LazyLock::new(|| {
+        let text = std::env::var(VARIABLE).ok()?;
+        match text.parse() {
+            Ok(script) => Some(Mutex::new(script)),
+            Err(error) => {
+                tracing::error!(error, "{VARIABLE}");
+                std::process::abort()
+            }
+        }
+    });
+
+    type Watch = Box<dyn FnMut(&str) -> bool>;
+
+    thread_local! {
+        static OF_THREAD: RefCell<Option<Watch>> = const { RefCell::new(None) };
+    }
+
+    /// Asks `dies` at every point that is hit on this thread; at `true` whoever came there goes no further. For many workers in
+    /// one process, each with a runtime of one thread, which the test then drops.
+    pub fn watch_thread(dies: impl FnMut(&str) -> bool + 'static) {
+        OF_THREAD.set(Some(Box::new(dies)));
+    }
+
+    /// One step between its two points.
+    pub(crate) async fn around<F: Future>(step: &'static str, work: F) -> F::Output {
+        debug_assert!(STEPS.contains(&step), "{step} is no step that is listed");
+        hit(step, "before").await;
+        let done = work.await;
+        hit(step, "after").await;
+        done
+    }
+
+    async fn hit(step: &str, when: &str) {
+        let point = format!("{step}:{when}");
+        if let Some(script) = &*OF_PROCESS
+            && script.lock().unwrap_or_else(PoisonError::into_inner).dies(&point)
+        {
+            tracing::warn!(point, "dying here, as the test wants it");
+            std::process::abort();
+        }
+        let dies = OF_THREAD.with_borrow_mut(|watch| watch.as_mut().is_some_and(|dies| dies(&point)));
+        if dies {
+            pending::<()>().await;
+        }
+    }
+
+    /// When to die.
+    #[derive(Debug, Default)]
+    pub struct Script {
+        /// At this point, when it is hit so often.
+        at: HashMap<String, u64>,
+        hits: HashMap<String, u64>,
+        chance: Option<(f64, StdRng)>,
+    }
+
+    impl Script {
+        /// Counts a hit; `true` when it is the last.
+        pub fn dies(&mut self, point: &str) -> bool {
+            let hits = self.hits.entry(point.to_owned()).or_default();
+            *hits += 1;
+            let meant = self.at.get(point) == Some(hits);
+            let unlucky =
+                self.chance.as_mut().is_some_and(|(probability, dice)| dice.random_bool(*probability));
+            meant || unlucky
+        }
+    }
+
+    impl std::str::FromStr for Script {
+        type Err = String;
+
+        fn from_str(text: &str) -> Result<Self, String> {
+            let mut script = Self::default();
+            for part in text.split(';').filter(|part| !part.is_empty()) {
+                let wrong = || format!("{part:?} is neither POINT=kill@COUNT nor *=kill:PROBABILITY:SEED");
+                let (point, action) = part.split_once('=').ok_or_else(wrong)?;
+                if point == "*" {
+                    let dice = action.strip_prefix("kill:").and_then(|dice| dice.split_once(':'));
+                    let (probability, seed) = dice.ok_or_else(wrong)?;
+                    let probability: f64 = probability.parse().map_err(|_| wrong())?;
+                    let seed: u64 = seed.parse().map_err(|_| wrong())?;
+                    if !(0.0..=1.0).contains(&probability) {
+                        return Err(wrong());
+                    }
+                    script.chance = Some((probability, StdRng::seed_from_u64(seed)));
+                    continue;
+                }
+                let step = point.strip_suffix(":before").or_else(|| point.strip_suffix(":after"));
+                if !step.is_some_and(|step| STEPS.contains(&step)) {
+                    return Err(format!("there is no point {point:?}"));
+                }
+                let count = action.strip_prefix("kill@").ok_or_else(wrong)?;
+                script.at.insert(point.to_owned(), count.parse().map_err(|_| wrong())?);
+            }
+            Ok(script)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_script_kills_at_the_point_and_the_time_that_it_names() {
+            let mut script: Script = "send:before=kill@2;poll:after=kill@1".parse().unwrap();
+            let points =
+                [("send:before", false), ("send:after", false), ("send:before", true), ("poll:after", true)];
+            for (point, dies) in points {
+                assert_eq!(script.dies(point), dies, "{point}");
+            }
+        }
+
+        #[test]
+        fn dice_with_the_same_seed_kill_at_the_same_hits() {
+            let fatal = |seed| {
+                let mut script: Script = format!("*=kill:0.1:{seed}").parse().unwrap();
+                (0..1000).filter(|_| script.dies("send:before")).collect::<Vec<u32>>()
+            };
+            assert_eq!(fatal(7), fatal(7));
+            assert_ne!(fatal(7), fatal(8));
+            assert!((50..200).contains(&fatal(7).len()));
+        }
+
+        #[test]
+        fn a_point_that_does_not_exist_is_a_mistake_and_not_a_test_that_kills_nobody() {
+            for text in
+                ["sent:after=kill@1", "send=kill@1", "send:after=kill", "*=kill:2:1", "*=kill:0.1", "x"]
+            {
+                assert!(text.parse::<Script>().is_err(), "{text}");
+            }
+        }
+    }
+}
