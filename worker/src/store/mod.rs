@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+mod admission;
 mod calls;
 mod db;
 mod intake;
@@ -26,8 +27,8 @@ mod tasks;
 mod types;
 mod unexplained;
 
+pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 use db::{Db, DbError};
-pub use lanes::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 pub use schema::SchemaState;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,

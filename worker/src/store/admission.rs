@@ -1,0 +1,293 @@
+//! Admission: whether a lane lets a call be sent. What a lane is and what it answers, and the decision itself: a pure function
+//! of a lane's row, so that it can be read and tested as a table. `lanes` reads the row and writes what follows.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Money, StoreError};
+
+/// What a lane may do, over all replicas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LanePolicy {
+    /// Calls sent and not over.
+    pub max_in_flight: Option<u32>,
+    /// At least this long between two submits.
+    pub submit_interval: Option<Duration>,
+    /// Most that may be spent in one UTC day.
+    pub daily_budget: Option<Money>,
+    /// Whether nothing is sent while it is not known of another call what became of its submit.
+    pub one_unresolved: bool,
+}
+
+/// A lane's answer to a call that wants to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// The call is committed as `submitting`, and its price as spent: send it now.
+    Admitted(Pass),
+    /// As many calls are in flight as may be.
+    Full,
+    /// The next submit is due after this.
+    NotBefore(Duration),
+    /// It takes no calls at the moment.
+    Closed(Closure),
+    /// The call is somebody else's now: do not send.
+    LostLease,
+}
+
+/// What an admitted call should know of its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// The lane is blocked, and this call finds out whether it still is.
+    pub probe: bool,
+    /// How often in a row the provider had asked to slow down.
+    pub throttles: u32,
+    /// How often in a row a call found the lane blocked.
+    pub probes: u32,
+}
+
+/// Why a lane takes no calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Closure {
+    /// In kind.
+    pub by: ClosedBy,
+    /// The provider's code, `budget_spent` or `paused`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// When a call may try again; none: when a person says so.
+    #[serde(skip)]
+    pub probe_in: Option<Duration>,
+}
+
+/// What closed a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosedBy {
+    /// The provider, when a call was sent.
+    Submit,
+    /// The provider, when an accepted call was asked after.
+    Poll,
+    /// The daily budget.
+    Budget,
+    /// A person.
+    Pause,
+}
+
+impl ClosedBy {
+    /// The word in the table.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submit => "submit",
+            Self::Poll => "poll",
+            Self::Budget => "budget",
+            Self::Pause => "pause",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
+        let all = [Self::Submit, Self::Poll, Self::Budget, Self::Pause];
+        let found = all.into_iter().find(|by| by.as_str() == text);
+        found.ok_or_else(|| StoreError::Corrupt(format!("unknown reason of a closed lane {text:?}")))
+    }
+}
+
+/// A lane as `retouch lanes` and health show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneView {
+    /// Its name.
+    pub name: String,
+    /// Its limits.
+    pub policy: LanePolicy,
+    /// Why it takes no calls, if it takes none.
+    pub closed: Option<Closure>,
+    /// Until the next submit may be made, because the provider asked to slow down.
+    pub throttled_for: Option<Duration>,
+    /// Spent on this UTC day, what is under way included.
+    pub spent_micros: i64,
+    /// Of the spending.
+    pub currency: Option<String>,
+    /// Calls that wait to be sent.
+    pub queued: u64,
+    /// Calls that are sent and not over.
+    pub in_flight: u64,
+    /// How long the longest of the queued ones has been waiting.
+    pub oldest: Option<Duration>,
+}
+
+/// A lane's row, as the decision needs it; times relative to the database's now.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LaneRow {
+    pub(super) policy: LanePolicy,
+    pub(super) next_submit_in: Option<Duration>,
+    pub(super) throttles: u32,
+    pub(super) probes: u32,
+    pub(super) spent_micros: i64,
+    pub(super) blocked: Option<Closure>,
+    pub(super) paused: bool,
+    pub(super) midnight_in: Duration,
+}
+
+/// What becomes of a call that wants to be sent, and of its lane.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Admit(Pass),
+    Full,
+    NotBefore(Duration),
+    Closed(Closure),
+}
+
+/// Pure, so that it can be read and tested as a table.
+pub(super) fn decide(lane: &LaneRow, in_flight: u64, unresolved: u64, price: &Money) -> Decision {
+    if lane.paused {
+        return Decision::Closed(paused());
+    }
+    if let Some(closure) = budget_spent(lane, price) {
+        return Decision::Closed(closure);
+    }
+    // A budget that is there again needs no probe.
+    let blocked = lane.blocked.as_ref().filter(|closure| closure.by != ClosedBy::Budget);
+    let probe = match blocked {
+        Some(closure) if closure.probe_in.is_some() => return Decision::Closed(closure.clone()),
+        Some(_) => true,
+        None => false,
+    };
+    if let Some(after) = lane.next_submit_in {
+        return Decision::NotBefore(after);
+    }
+    // No probe either: what is asked for then, the provider's list, is how such a lane finds out that it is open again.
+    if lane.policy.one_unresolved && unresolved > 0 {
+        return Decision::Full;
+    }
+    // What hangs in a blocked lane must not keep it from finding out that it is open again.
+    let full = lane.policy.max_in_flight.is_some_and(|most| in_flight >= u64::from(most));
+    if full && !probe {
+        return Decision::Full;
+    }
+    Decision::Admit(Pass { probe, throttles: lane.throttles, probes: lane.probes })
+}
+
+pub(super) fn paused() -> Closure {
+    Closure {
+        by: ClosedBy::Pause,
+        code: "paused".to_owned(),
+        message: "paused by a person; `retouch lanes resume NAME` lets it go on".to_owned(),
+        probe_in: None,
+    }
+}
+
+fn budget_spent(lane: &LaneRow, price: &Money) -> Option<Closure> {
+    use retouch_shared::event::decimal;
+    let budget = lane.policy.daily_budget.as_ref()?;
+    let after = lane.spent_micros.saturating_add(price.micros);
+    (price.micros > 0 && after > budget.micros).then(|| Closure {
+        by: ClosedBy::Budget,
+        code: "budget_spent".to_owned(),
+        message: format!(
+            "{} of the daily budget of {} {} are spent, and a call costs {}; it goes on at midnight UTC, or with a higher daily_budget",
+            decimal(lane.spent_micros),
+            decimal(budget.micros),
+            budget.currency,
+            decimal(price.micros)
+        ),
+        probe_in: Some(lane.midnight_in),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRICE: i64 = 140_000;
+
+    fn price() -> Money {
+        Money { micros: PRICE, currency: "CNY".to_owned() }
+    }
+
+    fn closure(by: ClosedBy, probe_in: Option<u64>) -> Closure {
+        let probe_in = probe_in.map(Duration::from_secs);
+        Closure { by, code: "InvalidApiKey".to_owned(), message: "no".to_owned(), probe_in }
+    }
+
+    fn budgeted(images: i64, spent: i64) -> LaneRow {
+        let budget = Money { micros: images * PRICE, currency: "CNY".to_owned() };
+        let policy = LanePolicy { daily_budget: Some(budget), ..LanePolicy::default() };
+        let midnight_in = Duration::from_secs(60);
+        LaneRow { policy, spent_micros: spent * PRICE, midnight_in, ..LaneRow::default() }
+    }
+
+    fn word(decision: &Decision) -> &'static str {
+        match decision {
+            Decision::Admit(Pass { probe: false, .. }) => "admit",
+            Decision::Admit(Pass { probe: true, .. }) => "probe",
+            Decision::Full => "full",
+            Decision::NotBefore(_) => "not before",
+            Decision::Closed(closure) => match closure.by {
+                ClosedBy::Pause => "paused",
+                ClosedBy::Budget => "budget",
+                ClosedBy::Submit | ClosedBy::Poll => "blocked",
+            },
+        }
+    }
+
+    #[test]
+    fn a_lane_decides_by_pause_then_budget_then_block_then_pace_then_places() {
+        let second = Some(Duration::from_secs(1));
+        let two = LanePolicy { max_in_flight: Some(2), ..LanePolicy::default() };
+        let open = LaneRow::default();
+        let blocked = |by, probe_in| LaneRow {
+            blocked: Some(closure(by, probe_in)),
+            policy: two.clone(),
+            ..LaneRow::default()
+        };
+        let table = [
+            ("no limits", open.clone(), 1000, "admit"),
+            ("paused", LaneRow { paused: true, ..budgeted(1, 1) }, 0, "paused"),
+            ("the last image of the budget", budgeted(10, 9), 0, "admit"),
+            ("the eleventh of ten", budgeted(10, 10), 0, "budget"),
+            ("a budget below one image", budgeted(0, 0), 0, "budget"),
+            (
+                "a new day",
+                LaneRow { blocked: Some(closure(ClosedBy::Budget, Some(9))), ..budgeted(10, 0) },
+                0,
+                "admit",
+            ),
+            ("blocked", blocked(ClosedBy::Submit, Some(9)), 0, "blocked"),
+            ("blocked, the probe is due", blocked(ClosedBy::Submit, None), 0, "probe"),
+            ("a probe although it is full", blocked(ClosedBy::Poll, None), 2, "probe"),
+            ("too soon", LaneRow { next_submit_in: second, ..open.clone() }, 0, "not before"),
+            ("room", LaneRow { policy: two.clone(), ..open.clone() }, 1, "admit"),
+            ("full", LaneRow { policy: two.clone(), ..open }, 2, "full"),
+        ];
+        for (what, lane, in_flight, expected) in table {
+            assert_eq!(word(&decide(&lane, in_flight, 1, &price())), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn where_one_may_be_unresolved_nothing_is_sent_beside_it_and_no_probe_either() {
+        let one = LanePolicy { one_unresolved: true, max_in_flight: Some(9), ..LanePolicy::default() };
+        let open = LaneRow { policy: one, ..LaneRow::default() };
+        let probing = LaneRow { blocked: Some(closure(ClosedBy::Submit, None)), ..open.clone() };
+        for (lane, unresolved, expected) in
+            [(&open, 0, "admit"), (&open, 1, "full"), (&probing, 0, "probe"), (&probing, 1, "full")]
+        {
+            assert_eq!(word(&decide(lane, 3, unresolved, &price())), expected, "{lane:?}");
+        }
+    }
+
+    #[test]
+    fn what_costs_nothing_goes_on_when_the_budget_is_spent() {
+        let free = Money { micros: 0, currency: "CNY".to_owned() };
+        assert_eq!(word(&decide(&budgeted(1, 1), 0, 0, &free)), "admit");
+    }
+
+    #[test]
+    fn a_spent_budget_says_how_much_and_when_it_goes_on() {
+        let Decision::Closed(closure) = decide(&budgeted(10, 10), 0, 0, &price()) else { panic!() };
+        for part in ["1.4 ", "CNY", "0.14", "midnight UTC", "daily_budget"] {
+            assert!(closure.message.contains(part), "{part}: {}", closure.message);
+        }
+        assert_eq!(closure.probe_in, Some(Duration::from_secs(60)));
+    }
+}
