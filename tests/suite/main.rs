@@ -51,6 +51,7 @@ mod paid_flow;
 mod paid_lanes;
 mod paid_rolling;
 mod paid_scale;
+mod paid_shutdown;
 mod producers;
 mod routes;
 mod stand_in;
