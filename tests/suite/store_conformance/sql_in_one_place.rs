@@ -1,4 +1,4 @@
-//! Statements stay together: one file a dialect.
+//! Statements stay together, one file a dialect; and time is the database's.
 
 use std::path::{Path, PathBuf};
 
@@ -63,4 +63,38 @@ fn there_is_no_sql_outside_the_store() {
     }
     assert!(strays.is_empty(), "SQL outside the store:\n{}", strays.join("\n"));
     assert!(statements > 20, "the search itself finds nothing");
+}
+
+/// Where a worker may look at its own clock, and why an hour more or less does no harm there.
+const CLOCKS: &[(&str, &str)] = &[
+    (
+        "worker/src/editor/http.rs",
+        "reads a Retry-After that is a date, where the answer has no date of its own; clamped",
+    ),
+    ("worker/src/broker/supervise.rs", "says to people since when a consumer is lost"),
+    ("worker/src/editor/double.rs", "the test double, which no release has"),
+];
+
+/// So a worker whose clock is an hour off claims, renews, sweeps and spends like any other.
+#[test]
+fn no_lease_and_no_limit_depends_on_the_clock_of_a_worker() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    sources(&root.join("worker/src"), &mut files);
+    let mut found: Vec<String> = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(root).unwrap().display().to_string();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let reads = |line: &str| {
+            ["Utc::now", "Local::now", "SystemTime::now"].iter().any(|clock| line.contains(clock))
+        };
+        if !name.contains("tests") && code.filter(|line| reads(line)).count() > 0 {
+            found.push(name);
+        }
+    }
+    found.sort();
+    let mut known: Vec<_> = CLOCKS.iter().map(|(file, _)| (*file).to_owned()).collect();
+    known.sort();
+    assert_eq!(found, known, "a clock is read elsewhere, or no longer");
 }
