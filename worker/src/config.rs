@@ -66,7 +66,7 @@ pub struct Rhythm {
     pub poison_kills: u32,
 }
 
-/// Everything that can be set: README.md lists the settings.
+/// Everything that can be set: docs/operations.md lists the settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `DATABASE_URL`.
@@ -118,6 +118,19 @@ impl Settings {
     /// As for [`Settings::load`].
     pub fn load_offer() -> Result<Offer> {
         Offer::decide(&mut Raw::read()?, keys(variable)?)
+    }
+
+    /// Only where HTTP is served; none where it is off.
+    ///
+    /// # Errors
+    /// As for [`Settings::load`].
+    pub fn load_http() -> Result<Option<SocketAddr>> {
+        http(Raw::read()?.http.as_deref())
+    }
+
+    /// The name of every environment variable that is a setting of this build.
+    pub fn variables() -> Vec<String> {
+        read::variables().map(str::to_owned).chain(editors::key_names()).collect()
     }
 
     fn decide(mut raw: Raw, keys: Keys) -> Result<Self> {

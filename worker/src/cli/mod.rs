@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::config::Settings;
 
 mod edit;
+mod health;
 mod inputs;
 mod lanes;
 mod logging;
@@ -44,6 +45,7 @@ enum Command {
     Lanes(lanes::Lanes),
     Routes(routes::ShowRoutes),
     Migrate(migrate::Migrate),
+    Health(health::Health),
     Schema(schema::PrintSchema),
 }
 
@@ -139,6 +141,7 @@ async fn run(args: Args) -> Result<Ending, Failure> {
         Command::Migrate(migrate) => {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
         }
+        Command::Health(health) => health.run(json).await,
         Command::Routes(routes) => routes.run(json),
         Command::Schema(schema) => schema.run(),
     }

@@ -175,9 +175,8 @@ impl EditorSettings {
 /// One sentence that names the variable and the fix; never a key.
 pub(super) fn keys(variable: impl Fn(&str) -> Result<Option<String>>) -> Result<Keys> {
     let mut keys = Keys::new();
-    for editor in EDITORS {
-        let Some(name) = editor.needs.filter(|_| editor.paid) else { continue };
-        let file = format!("{name}_FILE");
+    for (editor, name) in paid() {
+        let file = in_file(name);
         let (place, key) = match (variable(name)?, variable(&file)?) {
             (None, None) => continue,
             (Some(_), Some(_)) => bail!("{name} and {file} are both set; set one of them"),
@@ -210,8 +209,21 @@ pub(super) fn refuse_keys(path: &str, file: &Dict) -> Result<()> {
 }
 
 fn key_variables() -> String {
-    let names = EDITORS.iter().filter(|editor| editor.paid).filter_map(|editor| editor.needs);
-    names.map(|name| format!("{name} or {name}_FILE")).collect::<Vec<_>>().join(", ")
+    paid().map(|(_, name)| format!("{name} or {}", in_file(name))).collect::<Vec<_>>().join(", ")
+}
+
+/// The variables that hold the providers' keys, and those that name a file instead.
+pub(super) fn key_names() -> impl Iterator<Item = String> {
+    paid().flat_map(|(_, name)| [name.to_owned(), in_file(name)])
+}
+
+/// Each editor that costs money, with the variable that holds its key.
+fn paid() -> impl Iterator<Item = (&'static EditorKind, &'static str)> {
+    EDITORS.iter().filter(|editor| editor.paid).filter_map(|editor| Some((editor, editor.needs?)))
+}
+
+fn in_file(name: &str) -> String {
+    format!("{name}_FILE")
 }
 
 /// The text is never quoted: it may hold a password.

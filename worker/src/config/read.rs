@@ -79,6 +79,11 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
 /// Read by other parts: the file's place.
 const ELSEWHERE: &[&str] = &["RETOUCH_CONFIG"];
 
+/// Every variable that is a setting of this build, the keys apart.
+pub(super) fn variables() -> impl Iterator<Item = &'static str> {
+    VARIABLES.iter().map(|&(name, ..)| name).chain(ELSEWHERE.iter().copied())
+}
+
 impl Raw {
     /// Reads the file, if there is one, and the environment over it.
     ///
@@ -147,7 +152,7 @@ fn refuse_keys(file: &Figment) -> Result<()> {
 fn refuse_unknown_variables() -> Result<()> {
     for (name, _) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|name| name.starts_with("RETOUCH_")) else { continue };
-        let known = VARIABLES.iter().any(|(variable, ..)| *variable == name) || ELSEWHERE.contains(&name);
+        let known = variables().any(|variable| variable == name);
         let of_tests = name.starts_with("RETOUCH_TEST_");
         ensure!(known || of_tests, "{name} is not a setting of retouch: see `retouch --help` for the list");
     }
