@@ -1,5 +1,5 @@
-//! A Python with what the example producers need, and one with the providers' official SDKs, each installed once under the
-//! target folder.
+//! A Python with what the example producers need, one with the providers' official SDKs, and one with the tools that check the
+//! packaging, each installed once under the target folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,14 @@ pub async fn producer(script: &str, arguments: &[&str]) -> Program {
 /// A program of `tests/sdk`, which drives an official SDK, ready for its arguments.
 pub async fn sdk(script: &str, arguments: &[&str]) -> Program {
     program("test-sdk", "sdk", script, arguments).await
+}
+
+/// A tool of `tests/packaging/requirements.txt`, ready for its arguments.
+pub async fn packaging_tool(tool: &str, arguments: &[&str]) -> Program {
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/requirements.txt");
+    let install = move || interpreter("test-packaging", &requirements);
+    let interpreter = tokio::task::spawn_blocking(install).await.unwrap();
+    Program::other(interpreter.with_file_name(tool), arguments)
 }
 
 async fn program(name: &'static str, folder: &str, script: &str, arguments: &[&str]) -> Program {
