@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use retouch_tests::kills::books::{Books, per_10_000};
 use retouch_tests::kills::feed::Mode;
 use retouch_tests::kills::{fleet, run, simulated};
-use retouch_tests::program::Program;
 use retouch_tests::stand_in::Chaos;
 
 const USAGE: &str = "\
@@ -29,7 +28,7 @@ struct Arguments {
 }
 
 fn arguments() -> Option<Arguments> {
-    let (minutes, modes, workers) = (10, vec![Mode::Sync, Mode::Async], 3);
+    let (minutes, modes, workers) = (10, vec![Mode::Sync, Mode::Async, Mode::AsyncList], 3);
     let mut given = Arguments { kills: 60, minutes, seed: 1, modes, workers, simulate: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -76,13 +75,9 @@ async fn kill(arguments: &Arguments) -> ExitCode {
     let begun = Instant::now();
     let mut all = Vec::new();
     for &mode in modes {
-        if mode == Mode::AsyncList && !knows_list().await {
-            println!("== async+list: skipped, these workers have no setting ask_list");
-            continue;
-        }
         let share = kills.div_ceil(modes.len());
         let most = Duration::from_secs(minutes * 60 / modes.len() as u64);
-        let fates: VecDeque<_> = fleet::fates(share, seed);
+        let fates: VecDeque<_> = fleet::fates(share, seed, mode.patience());
         let books = run::run(run::Plan {
             mode,
             slots: workers,
@@ -128,15 +123,4 @@ fn table(all: &[Books]) {
             per_10_000(plain, kills),
         );
     }
-}
-
-/// Whether the built program has the setting.
-async fn knows_list() -> bool {
-    let folder = tempfile::tempdir().ok();
-    let Some(folder) = folder else { return false };
-    let file = folder.path().join("retouch.toml");
-    if std::fs::write(&file, "[editors.dashscope]\nask_list = true\n").is_err() {
-        return false;
-    }
-    Program::new(&["routes"]).env("RETOUCH_CONFIG", &file).run().await.status.success()
 }

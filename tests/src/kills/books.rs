@@ -194,6 +194,7 @@ impl fmt::Display for Books {
                     self.deaths.at.len()
                 ),
             ),
+            ("died while a submit was sent", self.deaths.while_sending().to_string()),
             ("left behind", if self.left.is_empty() { "nothing".to_owned() } else { self.left.clone() }),
             ("wall time", format!("{:.0} s", self.took.as_secs_f64())),
         ] {

@@ -1,5 +1,7 @@
-//! The tasks that are sent: one to three pictures each, most edits asked for by several tasks, two styles in turn. Task number
+//! The tasks that are sent: one to three pictures each, most edits asked for by several tasks, some styles in turn. Task number
 //! `n` is the same in every run.
+
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -28,6 +30,16 @@ impl Mode {
         }
     }
 
+    /// How long a worker may live.
+    #[must_use]
+    pub const fn patience(self) -> Duration {
+        match self {
+            Self::Sync | Self::Async => Duration::from_secs(3),
+            // Its lanes wait while a submit is looked up, so its calls take longer to come by.
+            Self::AsyncList => Duration::from_secs(8),
+        }
+    }
+
     /// The settings of its workers.
     #[must_use]
     pub fn toml(self) -> String {
@@ -42,15 +54,26 @@ impl Mode {
         format!("[editors.dashscope]\npoll_seconds = 0.1\n{list}{lanes}{paint}")
     }
 
-    fn styles(self) -> [(&'static str, &'static str); 2] {
+    fn styles(self) -> &'static [Style] {
+        const EDIT: &str = "edit";
+        const ASYNC: Style = ("remove_watermark", "the text", None);
         match self {
-            Self::Sync => [("edit", "winter"), ("paint", "as a watercolour")],
-            Self::Async | Self::AsyncList => {
-                [("remove_watermark", "the text"), ("description_edit", "at night")]
-            }
+            Self::Sync => &[(EDIT, "winter", None), ("paint", "as a watercolour", None)],
+            Self::Async => &[ASYNC, ("description_edit", "at night", None)],
+            // A lane sends nothing while it does not know what became of its last submit, so there are several.
+            Self::AsyncList => &[
+                ASYNC,
+                (EDIT, "winter", Some("wan2.5-i2i-preview")),
+                (EDIT, "winter", Some("wan2.6-image")),
+                (EDIT, "winter", Some("wan2.7-image")),
+                (EDIT, "winter", Some("wan2.7-image-pro")),
+            ],
         }
     }
 }
+
+/// Edit type, prompt, and the model where it is not the edit type's own.
+type Style = (&'static str, &'static str, Option<&'static str>);
 
 /// One edit of one picture.
 #[derive(Debug, Clone)]
@@ -66,11 +89,13 @@ pub struct Edit {
 /// Task `n`: its id, its edits by position, and the message.
 #[must_use]
 pub fn nth(mode: Mode, n: u64) -> (String, Vec<Edit>, Value) {
-    let (edit_type, said) = mode.styles()[usize::from(n % 4 >= 2)];
-    let asked = match edit_type {
-        "edit" => Asked::new("qwen-image-2.0").prompt(said),
-        "paint" => Asked::new("gpt-image-1.5").prompt(said),
-        function => asked(function, said),
+    let styles = mode.styles();
+    let (edit_type, said, model) = styles[usize::try_from(n / 2).unwrap_or(0) % styles.len()];
+    let asked = match (edit_type, model) {
+        (_, Some(model)) => Asked::new(model).prompt(said),
+        ("edit", None) => Asked::new("qwen-image-2.0").prompt(said),
+        ("paint", None) => Asked::new("gpt-image-1.5").prompt(said),
+        (function, None) => asked(function, said),
     };
     // Its own picture, and some that tasks before and after it want too.
     let others = [n / 2 + 1, n.saturating_sub(n % 5)];
@@ -79,6 +104,9 @@ pub fn nth(mode: Mode, n: u64) -> (String, Vec<Edit>, Value) {
         pictures.map(|picture| Edit { picture, edit_type, asked: asked.clone() }).collect();
     let bytes: Vec<_> = edits.iter().map(|edit| picture(edit.picture)).collect();
     let id = format!("{}-{n}", mode.name().replace('+', "-"));
-    let message = task(&id, edit_type, said, &bytes);
+    let mut message = task(&id, edit_type, said, &bytes);
+    if let Some(model) = model {
+        message["model"] = model.into();
+    }
     (id, edits, message)
 }

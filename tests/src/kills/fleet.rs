@@ -33,17 +33,18 @@ pub fn points() -> Vec<String> {
     STEPS.iter().flat_map(|step| [format!("{step}:before"), format!("{step}:after")]).collect()
 }
 
-/// Half of them at points, each in its turn, half at random moments, some of these while they start.
+/// Half of them at points, each in its turn, half at random moments, some of these while they start. None lives longer than
+/// `longest`.
 #[must_use]
-pub fn fates(count: usize, seed: u64) -> VecDeque<Fate> {
+pub fn fates(count: usize, seed: u64, longest: Duration) -> VecDeque<Fate> {
     let mut dice = StdRng::seed_from_u64(seed);
     let mut points = points().into_iter().cycle().skip(usize::try_from(seed % 48).unwrap_or(0));
     let fate = |nth: usize| {
         if nth.is_multiple_of(2) {
             let hits = *[1, 1, 2, 5].choose(&mut dice).unwrap();
-            return Fate::At(points.next().unwrap(), hits, Duration::from_secs(3));
+            return Fate::At(points.next().unwrap(), hits, longest);
         }
-        Fate::After(Duration::from_millis(dice.random_range(200..2500)))
+        Fate::After(dice.random_range(longest / 15..longest))
     };
     (0..count).map(fate).collect()
 }
@@ -64,6 +65,13 @@ impl Deaths {
     #[must_use]
     pub fn met(&self) -> usize {
         usize::try_from(self.all()).unwrap() + self.odd.len()
+    }
+
+    /// Of those at points: between the commit before a submit and the commit of its answer.
+    #[must_use]
+    pub fn while_sending(&self) -> u64 {
+        let points = ["begin_submit:after", "send:before", "send:after", "record_submitted:before"];
+        points.iter().filter_map(|point| self.at.get(*point)).sum()
     }
 
     /// All of them.
@@ -198,7 +206,7 @@ mod tests {
     #[test]
     fn every_point_is_somebodys_fate() {
         let mut met = std::collections::BTreeSet::new();
-        for fate in fates(2 * points().len(), 12) {
+        for fate in fates(2 * points().len(), 12, Duration::from_secs(3)) {
             if let Fate::At(point, ..) = fate {
                 met.insert(point);
             }
