@@ -10,6 +10,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 pub mod broker;
+pub mod bucket;
 pub mod env;
 pub mod kills;
 pub mod laptop;
