@@ -32,6 +32,7 @@ mod edit_report;
 mod edit_terminal;
 mod edit_together;
 mod edit_usage;
+mod faults_blobs;
 mod faults_broker;
 mod faults_store;
 mod flow_counts;
