@@ -12,6 +12,7 @@
 pub mod broker;
 pub mod bucket;
 pub mod env;
+pub mod faketime;
 pub mod kills;
 pub mod laptop;
 pub mod node;

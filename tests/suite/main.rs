@@ -34,6 +34,7 @@ mod edit_together;
 mod edit_usage;
 mod faults_blobs;
 mod faults_broker;
+mod faults_clock;
 mod faults_database;
 mod faults_store;
 mod flow_counts;
