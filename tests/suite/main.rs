@@ -36,6 +36,7 @@ mod faults_blobs;
 mod faults_broker;
 mod faults_clock;
 mod faults_database;
+mod faults_provider;
 mod faults_store;
 mod flow_counts;
 mod flow_editor;
