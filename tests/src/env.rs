@@ -57,6 +57,16 @@ impl Env {
         Self::on(&rabbitmq.amqp_url(), &rabbitmq.http_url(), &mariadb.url("")).await
     }
 
+    /// As [`Env::on_own`] for the database alone; the broker is the shared one.
+    pub async fn on_own_database(mariadb: &MariaDb) -> Self {
+        Self::on(&variable(AMQP_URL), &variable(RABBITMQ_HTTP_URL), &mariadb.url("")).await
+    }
+
+    /// As [`Env::on_own`] for the broker alone; the database server is the shared one.
+    pub async fn on_own_broker(rabbitmq: &RabbitMq) -> Self {
+        Self::on(&rabbitmq.amqp_url(), &rabbitmq.http_url(), &variable(MYSQL_URL)).await
+    }
+
     async fn on(amqp_url: &str, http_url: &str, mysql_url: &str) -> Self {
         install_tls();
         // The end of a version 7 UUID is its random part.

@@ -10,7 +10,9 @@
 #![allow(clippy::needless_pass_by_value)]
 
 pub mod broker;
+pub mod bucket;
 pub mod env;
+pub mod faketime;
 pub mod kills;
 pub mod laptop;
 pub mod node;

@@ -85,6 +85,16 @@ impl Site {
         Self::on(Env::on_own(rabbitmq, mariadb).await).await
     }
 
+    /// As [`Site::on_own`] for the database alone.
+    pub async fn on_own_database(mariadb: &MariaDb) -> Self {
+        Self::on(Env::on_own_database(mariadb).await).await
+    }
+
+    /// As [`Site::on_own`] for the broker alone.
+    pub async fn on_own_broker(rabbitmq: &RabbitMq) -> Self {
+        Self::on(Env::on_own_broker(rabbitmq).await).await
+    }
+
     async fn on(env: Env) -> Self {
         migrate(env.program(&["migrate"])).await;
         let entrance = Entrance::RabbitMq(Box::new(env.amqp().await));

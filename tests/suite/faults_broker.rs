@@ -132,4 +132,37 @@ mod own_servers {
         after(&site, "killed", "RabbitMQ killed and restarted").await;
         ready(&http, 200, wait::SOON).await;
     }
+
+    /// Of the broker's patience with a delivery, 30 minutes by default, are left 5 s, looked at every second.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_call_that_takes_longer_than_the_brokers_consumer_timeout_is_done_and_paid_once() {
+        let patience = ", {consumer_timeout, 5000}, {channel_tick_interval, 1000}";
+        let rabbitmq = RabbitMq::start_with(patience).await.unwrap();
+        let site = Site::on_own_broker(&rabbitmq).await;
+        let (worker, http, _port) = worker(&site, site.env.amqp_url()).await;
+        ready(&http, 200, wait::SOON).await;
+        // One is submitted and polled, one gets its result with the answer.
+        publish(&site, &task("at-once", json!({ "gate": "timeout" }), &[seed(2000)])).await;
+        before(&site, "timeout").await;
+        let closed = async || timed_out(&worker).then_some(());
+        wait::until("a channel closed by the broker", closed).await;
+        worker.line("consuming again").await;
+        after(
+            &site,
+            "timeout",
+            "two calls longer than RabbitMQ's consumer timeout (5 s); it closed the channel",
+        )
+        .await;
+        assert_eq!(site.ended("at-once").await.status, "completed");
+        assert_eq!(site.calls().len(), 3);
+        assert_eq!(site.number("SELECT MAX(paid_calls) FROM image_edit_calls").await, 1);
+        assert_eq!(site.number("SELECT CAST(SUM(paid_calls) AS SIGNED) FROM image_edit_calls").await, 3);
+        ready(&http, 200, wait::SOON).await;
+    }
+
+    /// Whether the broker closed a channel because a delivery on it was not acknowledged in time.
+    fn timed_out(worker: &Running) -> bool {
+        let said = worker.stderr();
+        said.lines().any(|line| line.contains("not consuming") && line.contains("PRECONDITION_FAILED"))
+    }
 }

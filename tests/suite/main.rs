@@ -21,6 +21,7 @@ macro_rules! on_both {
     };
 }
 
+mod blobs_s3;
 mod broker_conformance;
 mod broker_embedded;
 mod broker_rabbitmq;
@@ -31,7 +32,11 @@ mod edit_report;
 mod edit_terminal;
 mod edit_together;
 mod edit_usage;
+mod faults_blobs;
 mod faults_broker;
+mod faults_clock;
+mod faults_database;
+mod faults_provider;
 mod faults_store;
 mod flow_counts;
 mod flow_editor;

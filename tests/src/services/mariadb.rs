@@ -16,17 +16,25 @@ pub struct MariaDb {
     program: PathBuf,
     port: Port,
     folder: TempDir,
+    /// Further options, for every start.
+    options: Vec<String>,
 }
 
 impl MariaDb {
     /// Creates an empty server and waits until it takes connections.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`MariaDb::start`], with further options, also for the creation.
+    pub async fn start_with(options: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("retouch-mariadb-").tempdir()?;
         let mut this = Self {
             server: None,
             program: program(&["/usr/sbin/mariadbd"], "mariadbd")?,
             port: Port::free()?,
             folder,
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
         };
         this.install().await?;
         this.launch().await?;
@@ -56,6 +64,12 @@ impl MariaDb {
         self.launch().await
     }
 
+    /// As [`MariaDb::restart`], with other further options from here on.
+    pub async fn restart_with(&mut self, options: &[&str]) -> Result<()> {
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+        self.restart().await
+    }
+
     /// Stops the server in good order if it runs.
     pub async fn stop(&mut self) {
         if let Some(server) = self.server.take() {
@@ -80,7 +94,7 @@ impl MariaDb {
         // The usual root of a Debian server logs in by its system user through the socket; ours does over
         // TCP.
         command.arg("--auth-root-authentication-method=normal").args(user());
-        command.arg(format!("--datadir={}", self.data().display()));
+        command.arg(format!("--datadir={}", self.data().display())).args(&self.options);
         let log = File::create(self.log())?;
         command.stdout(log.try_clone()?).stderr(log);
         let install = Group::spawn(&mut command, Some(self.folder.path()))?;
@@ -101,7 +115,7 @@ impl MariaDb {
         // What the packages configure; the compiled-in default is latin1.
         command.args(["--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci"]);
         // Every test has pools of its own.
-        command.arg("--max-connections=1000");
+        command.arg("--max-connections=1000").args(&self.options);
         let log = File::options().create(true).append(true).open(self.log())?;
         command.stdout(Stdio::from(log.try_clone()?)).stderr(log);
         let server = Group::spawn(&mut command, Some(self.folder.path()))?;

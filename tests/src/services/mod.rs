@@ -1,5 +1,5 @@
 //! Private servers for the tests: a RabbitMQ and a MariaDB of the installed packages, each in a folder of its
-//! own, on free ports of 127.0.0.1, gone without a trace on drop.
+//! own, on free ports of 127.0.0.1, gone without a trace on drop. And an S3 server, in the test's own process.
 //!
 //! The suite shares one of each, started by `with-servers`. A test that stops or kills a server starts its
 //! own.
@@ -22,10 +22,12 @@ use crate::{process::Group, wait};
 mod mariadb;
 mod port;
 mod rabbitmq;
+mod s3;
 
 pub use mariadb::MariaDb;
 pub use port::Port;
 pub use rabbitmq::RabbitMq;
+pub use s3::{S3, S3Fault};
 
 /// Two cores under a full test run start a broker slowly; far beyond what an idle machine needs.
 const START_WITHIN: Duration = Duration::from_secs(180);

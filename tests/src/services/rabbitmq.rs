@@ -44,6 +44,12 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// Starts a fresh node, with the management API, and waits until it takes connections.
     pub async fn start() -> Result<Self> {
+        Self::start_with("").await
+    }
+
+    /// As [`RabbitMq::start`], with further settings of the application `rabbit`, as Erlang terms, each after a comma:
+    /// `", {consumer_timeout, 5000}"`.
+    pub async fn start_with(settings: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("retouch-rabbitmq-").tempdir()?;
         let mut this = Self {
             server: None,
@@ -54,7 +60,7 @@ impl RabbitMq {
             distribution: Port::free()?,
             folder,
         };
-        this.configure()?;
+        this.configure(settings)?;
         this.launch_mapper().await?;
         this.launch().await?;
         Ok(this)
@@ -130,7 +136,7 @@ impl RabbitMq {
         self.folder.path().join(name)
     }
 
-    fn configure(&self) -> Result<()> {
+    fn configure(&self, settings: &str) -> Result<()> {
         let cookie = self.path(".erlang.cookie");
         fs::write(&cookie, format!("{}{}", std::process::id(), self.amqp.number()))?;
         // Erlang refuses a cookie that others can read.
@@ -152,7 +158,8 @@ impl RabbitMq {
         );
         fs::write(self.path("rabbitmq.conf"), config)?;
         // A quorum queue tells its counts at each tick: every 5 s by default, far too late for a test.
-        fs::write(self.path("advanced.config"), "[{rabbit, [{quorum_tick_interval, 200}]}].")?;
+        let advanced = format!("[{{rabbit, [{{quorum_tick_interval, 200}}{settings}]}}].");
+        fs::write(self.path("advanced.config"), advanced)?;
         Ok(())
     }
 

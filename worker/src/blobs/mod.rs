@@ -205,13 +205,21 @@ impl Blobs {
 
     /// "Not found" is believed only of a store that is there.
     async fn not_read(&self, hash: Digest32, error: &object_store::Error) -> BlobError {
-        if !matches!(error, object_store::Error::NotFound { .. }) {
+        if matches!(error, object_store::Error::NotFound { .. }) {
+            return match self.is_there().await {
+                Ok(()) => BlobError::Missing(hash),
+                Err(why) => BlobError::Unavailable(why),
+            };
+        }
+        if !is_refusal(error) {
             return BlobError::Unavailable(explain(error));
         }
-        match self.is_there().await {
-            Ok(()) => BlobError::Missing(hash),
-            Err(why) => BlobError::Unavailable(why),
-        }
+        // The answer to a HEAD has no body to say why; that to a listing has.
+        let why = self.is_there().await.err().unwrap_or_else(|| explain(error));
+        BlobError::Unavailable(format!(
+            "we are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the right of that key to list, read and \
+             write: {why}"
+        ))
     }
 
     async fn is_there(&self) -> Result<(), String> {
@@ -225,10 +233,24 @@ impl Blobs {
             // A HEAD on a bucket that is gone answers the same 404 as on an object; listing tells them apart.
             Place::Bucket => {
                 let mut listing = self.store.list(Some(&self.prefix.clone().join(ALGORITHM)));
-                listing.try_next().await.map(|_| ()).map_err(|error| explain(&error))
+                listing.try_next().await.map(|_| ()).map_err(|error| no_listing(&error))
             }
         }
     }
+}
+
+fn is_refusal(error: &object_store::Error) -> bool {
+    use object_store::Error::{PermissionDenied, Unauthenticated};
+    matches!(error, PermissionDenied { .. } | Unauthenticated { .. })
+}
+
+/// Why a bucket cannot be listed, and where that is mended.
+fn no_listing(error: &object_store::Error) -> String {
+    let text = explain(error);
+    if text.contains("NoSuchBucket") {
+        return format!("the bucket does not exist: make it, or name another one in RETOUCH_BLOBS: {text}");
+    }
+    text
 }
 
 /// Where a blob is, relative to the public base; also its object key under the prefix.
