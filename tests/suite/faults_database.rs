@@ -84,7 +84,7 @@ mod own_servers {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_deadlock_that_the_worker_loses_is_tried_again_as_a_whole() {
+    async fn no_work_is_lost_or_paid_twice_where_the_worker_loses_deadlocks() {
         let mariadb = MariaDb::start().await.unwrap();
         let site = Site::on_own_database(&mariadb).await;
         let worker = site.worker_with(&HURRY).await;
