@@ -21,6 +21,8 @@ use object_store::{
 use retouch_shared::key::Digest32;
 use url::Url;
 
+use crate::metrics::count::blob_error;
+
 mod location;
 #[cfg(test)]
 mod tests;
@@ -137,7 +139,7 @@ impl Blobs {
         self.store
             .put_opts(&self.path(hash), bytes.into(), options)
             .await
-            .map_err(|error| BlobError::Unavailable(explain(&error)))?;
+            .map_err(|error| unavailable(explain(&error)))?;
         Ok(kept)
     }
 
@@ -157,6 +159,7 @@ impl Blobs {
         if digest(&bytes).await == hash {
             return Ok(bytes);
         }
+        blob_error("corrupt");
         Err(BlobError::Corrupt(hash))
     }
 
@@ -181,7 +184,7 @@ impl Blobs {
     pub async fn delete(&self, hash: Digest32) -> Result<(), BlobError> {
         match self.store.delete(&self.path(hash)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(BlobError::Unavailable(explain(&error))),
+            Err(error) => Err(unavailable(explain(&error))),
         }
     }
 
@@ -206,11 +209,11 @@ impl Blobs {
     /// "Not found" is believed only of a store that is there.
     async fn not_read(&self, hash: Digest32, error: &object_store::Error) -> BlobError {
         if !matches!(error, object_store::Error::NotFound { .. }) {
-            return BlobError::Unavailable(explain(error));
+            return unavailable(explain(error));
         }
         match self.is_there().await {
             Ok(()) => BlobError::Missing(hash),
-            Err(why) => BlobError::Unavailable(why),
+            Err(why) => unavailable(why),
         }
     }
 
@@ -229,6 +232,11 @@ impl Blobs {
             }
         }
     }
+}
+
+fn unavailable(why: String) -> BlobError {
+    blob_error("unavailable");
+    BlobError::Unavailable(why)
 }
 
 /// Where a blob is, relative to the public base; also its object key under the prefix.
