@@ -10,7 +10,9 @@
 #![allow(clippy::needless_pass_by_value)]
 
 pub mod broker;
+pub mod collector;
 pub mod env;
+pub mod exposition;
 pub mod kills;
 pub mod laptop;
 pub mod node;
@@ -19,6 +21,7 @@ pub mod picture_server;
 pub mod pictures;
 pub mod process;
 pub mod program;
+pub mod promql;
 pub mod proxy;
 pub mod python;
 pub mod services;
@@ -26,3 +29,4 @@ pub mod site;
 pub mod stand_in;
 pub mod tasks;
 pub mod wait;
+pub mod watched;

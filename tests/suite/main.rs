@@ -56,3 +56,8 @@ mod producers;
 mod routes;
 mod stand_in;
 mod store_conformance;
+mod watch_files;
+mod watch_health;
+mod watch_log;
+mod watch_metrics;
+mod watch_traces;
