@@ -11,7 +11,9 @@
 
 pub mod broker;
 pub mod bucket;
+pub mod collector;
 pub mod env;
+pub mod exposition;
 pub mod faketime;
 pub mod kills;
 pub mod laptop;
@@ -21,6 +23,7 @@ pub mod picture_server;
 pub mod pictures;
 pub mod process;
 pub mod program;
+pub mod promql;
 pub mod proxy;
 pub mod python;
 pub mod services;
@@ -28,3 +31,4 @@ pub mod site;
 pub mod stand_in;
 pub mod tasks;
 pub mod wait;
+pub mod watched;

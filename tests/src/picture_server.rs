@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::State,
-    http::{StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, stream};
@@ -38,6 +38,8 @@ pub enum Answer {
 struct Paths {
     answers: HashMap<String, Answer>,
     requests: HashMap<String, usize>,
+    /// Requests that named a trace.
+    traced: usize,
     held: HashMap<String, bool>,
 }
 
@@ -112,6 +114,12 @@ impl PictureServer {
         self.shared.paths.lock().unwrap().requests.get(path).copied().unwrap_or_default()
     }
 
+    /// How many requests named a trace.
+    #[must_use]
+    pub fn traced_requests(&self) -> usize {
+        self.shared.paths.lock().unwrap().traced
+    }
+
     /// How many requests came in all.
     #[must_use]
     pub fn total_requests(&self) -> usize {
@@ -134,8 +142,9 @@ impl Drop for PictureServer {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path();
+    shared.paths.lock().unwrap().traced += usize::from(headers.contains_key("traceparent"));
     *shared.paths.lock().unwrap().requests.entry(path.to_owned()).or_default() += 1;
     shared.changed.send_replace(());
     let held = |_: &()| !shared.paths.lock().unwrap().held.contains_key(path);

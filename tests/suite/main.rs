@@ -64,3 +64,8 @@ mod routes;
 mod stand_in;
 mod store_conformance;
 mod upgrades;
+mod watch_files;
+mod watch_health;
+mod watch_log;
+mod watch_metrics;
+mod watch_traces;

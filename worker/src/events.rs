@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::broker::{BrokerError, Destination, Message};
 use crate::failpoint::around;
 use crate::store::TaskRecord;
+use crate::trace::{self, TraceContext};
 
 /// Publishes the event of an ended task to the events exchange and to its `reply_to`; does nothing for one that has
 /// not ended. An unconfirmed event stays due, and the sweep sends it again.
@@ -18,6 +19,7 @@ async fn try_publish(app: &App, task: &TaskRecord) -> anyhow::Result<()> {
     let mut message = Message::new(serde_json::to_vec(&event)?);
     message.message_id = Some(event.event_id.to_string());
     message.correlation_id.clone_from(&task.correlation_id);
+    trace::stamp(&mut message.headers, task.trace.as_ref());
     app.broker.publish(Destination::Event(event.routing_key()), message.clone()).await?;
     if let Some(reply_to) = &task.reply_to {
         match app.broker.publish(Destination::Reply(reply_to.clone()), message).await {
@@ -29,5 +31,8 @@ async fn try_publish(app: &App, task: &TaskRecord) -> anyhow::Result<()> {
         }
     }
     app.store.event_sent(&task.task_id, task.status).await?;
+    let trace_id = task.trace.as_ref().map(TraceContext::trace_id);
+    let status = task.status.as_str();
+    tracing::info!(task_id = task.task_id, trace_id, status, "event sent");
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Intake: one task message becomes one task in the store. It never calls an editor, so it is fast whatever the
 //! provider does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::{self, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use retouch_shared::event::ImageError;
+use retouch_shared::event::{ImageError, ImageStatus};
 use retouch_shared::key::{Digest32, EditIdentity, EditKey};
 use retouch_shared::task::{Params, Source, Task};
 
@@ -23,7 +23,7 @@ use crate::store::{
     CachedResult, CallSpec, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord,
 };
 use crate::suspects::{self, Refused};
-use crate::{events, wake};
+use crate::{events, trace, wake};
 
 /// Pictures of one task that are loaded at a time.
 const LOADS: usize = 8;
@@ -85,6 +85,7 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
                 calls = wake.len(),
                 "task taken in"
             );
+            tell_waits(&new, &task, &wake);
             // The store has it all: a message that is lost from here on is found by the sweep.
             wake::calls(app, wake).await;
             events::publish(app, &task).await;
@@ -92,6 +93,18 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
         }
         Registered::Same(known) => answer_again(app, message, &known).await,
         Registered::Conflict => Ok(conflict(task)),
+    }
+}
+
+/// From a task to the edits that it waits for: their own lines name no task until they end.
+fn tell_waits(new: &NewTask, task: &TaskRecord, started: &[(EditKey, String)]) {
+    let mut told = BTreeSet::new();
+    for (planned, image) in new.images.iter().zip(&task.images) {
+        let Planned::Miss { call, .. } = planned else { continue };
+        if image.status == ImageStatus::Waiting && told.insert(call.edit_key) {
+            let joined = !started.iter().any(|(edit_key, _)| *edit_key == call.edit_key);
+            tracing::info!(edit_key = %call.edit_key, lane = call.lane, joined, "waiting for an edit");
+        }
     }
 }
 
@@ -341,6 +354,7 @@ async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Resu
         correlation_id: message.correlation_id.clone(),
         currency,
         payload,
+        trace: trace::current(),
     })
 }
 

@@ -9,6 +9,7 @@ use crate::broker::{
     ATTEMPT, Broker, BrokerError, Delivery, Destination, ERROR, Message, ORIGIN, Queue, REASON,
 };
 use crate::delay::{Backoff, Pace};
+use crate::metrics::count;
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,16 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// The word of metrics.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Delay { .. } => "delayed",
+            Self::Dead { .. } => "dead",
+            Self::HandBack => "handed_back",
+        }
+    }
+
     /// Held back because our own database or blobs cannot be asked. At most half a minute at a time: a ladder climbed
     /// through a long outage would leave the work waiting for hours after its end.
     pub(crate) fn hold(attempt: u32, error: impl std::fmt::Display) -> Self {
@@ -87,6 +98,7 @@ pub(crate) async fn settle(broker: &dyn Broker, queue: &Queue, delivery: Deliver
     if !settler.ack().await {
         // The channel is gone; the broker will deliver it again, and the store knows that it was done.
         tracing::warn!("an acknowledgement was lost");
+        count::lost_ack(&origin(queue));
     }
 }
 

@@ -10,13 +10,12 @@ use std::sync::Arc;
 use retouch_shared::key::EditKey;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 use crate::app::App;
-use crate::broker::{BrokerError, Destination, Message, Queue};
+use crate::broker::{BrokerError, Destination, Headers, Message, Queue};
 use crate::outcome::Outcome;
 use crate::store::DueCall;
-use crate::{edit, events, wake};
+use crate::{edit, events, trace, wake};
 
 /// Rows of each kind that one round looks at.
 const ROUND: u32 = 200;
@@ -48,12 +47,11 @@ impl Orphans {
         }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return false };
         let (app, edit_key, lane) = (Arc::clone(app), call.edit_key, call.lane.clone());
-        let span = tracing::info_span!("edit", edit_key = tracing::field::Empty);
         let work = async move {
             carry_on(&app, edit_key, lane).await;
             drop(place);
         };
-        self.under_way.spawn(work.instrument(span));
+        self.under_way.spawn(trace::within(trace::edit_span(), &Headers::new(), work));
         true
     }
 }

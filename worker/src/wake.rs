@@ -9,6 +9,7 @@ use retouch_shared::wire::{EditMessage, VERSION};
 use crate::app::App;
 use crate::broker::{Destination, Message, Queue};
 use crate::failpoint::around;
+use crate::trace;
 
 /// The body of an edit message.
 pub(crate) fn payload(edit_key: EditKey) -> Bytes {
@@ -24,7 +25,9 @@ pub(crate) async fn calls(app: &App, calls: Vec<(EditKey, String)>) {
 
 async fn one(app: &App, edit_key: EditKey, lane: String) {
     let to = Destination::Queue(Queue::Edits { lane });
-    if let Err(error) = app.broker.publish(to, Message::new(payload(edit_key))).await {
+    let mut message = Message::new(payload(edit_key));
+    trace::stamp(&mut message.headers, trace::current().as_ref());
+    if let Err(error) = app.broker.publish(to, message).await {
         tracing::warn!(%edit_key, %error, "cannot wake a call now; the sweep will");
     }
 }

@@ -2,19 +2,19 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::Instrument;
 
 use crate::app::App;
 use crate::broker::supervise::{Liveness, supervise};
 use crate::broker::{Delivery, Queue};
 use crate::failpoint::around;
+use crate::metrics::{count, recorder};
 use crate::outcome::{Outcome, origin, settle};
-use crate::{archive, edit, http, intake, sweep};
+use crate::{archive, edit, http, intake, sweep, trace};
 
 /// Dead messages archived at a time.
 const ARCHIVE: u16 = 4;
@@ -22,10 +22,12 @@ const ARCHIVE: u16 = 4;
 /// For connections to close once the work is done.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// One consumed queue, for `/readyz`.
+/// One consumed queue, for `/readyz` and `/metrics`.
 pub struct Consumed {
     /// The queue's name without the namespace.
     pub queue: String,
+    /// The queue.
+    pub(crate) source: Queue,
     /// How its consumer is.
     pub liveness: watch::Receiver<Liveness>,
 }
@@ -77,6 +79,9 @@ impl Worker {
     /// The address cannot be listened on.
     pub async fn serve(&mut self) -> Result<()> {
         let Some(address) = self.app.settings.http else { return Ok(()) };
+        let queues: Vec<_> = self.consumed.iter().map(|consumed| consumed.queue.clone()).collect();
+        count::begin(&queues, &self.app.lanes());
+        self.others.spawn(recorder::upkeep());
         let server = http::bind(address, Arc::clone(&self.app), std::mem::take(&mut self.consumed)).await?;
         self.others.spawn(server);
         Ok(())
@@ -84,7 +89,7 @@ impl Worker {
 
     fn consume(&mut self, queue: Queue, prefetch: u16, stage: Stage) {
         let (status, liveness) = watch::channel(Liveness::Starting);
-        self.consumed.push(Consumed { queue: origin(&queue), liveness });
+        self.consumed.push(Consumed { queue: origin(&queue), source: queue.clone(), liveness });
         let app = Arc::clone(&self.app);
         self.consumers.spawn(async move {
             let (broker, shutdown) = (Arc::clone(&app.broker), app.shutdown.clone());
@@ -124,16 +129,23 @@ enum Stage {
 /// One delivery through its stage to its end.
 fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl Future<Output = ()> + Send {
     let span = match stage {
-        Stage::Intake => tracing::info_span!("intake", task_id = tracing::field::Empty),
-        Stage::Edit => tracing::info_span!("edit", edit_key = tracing::field::Empty),
-        Stage::Archive => tracing::info_span!("archive"),
+        Stage::Intake => trace::intake_span(),
+        Stage::Edit => trace::edit_span(),
+        Stage::Archive => trace::archive_span(),
     };
+    let headers = delivery.message.headers.clone();
     let worked = async move {
+        let (name, began) = (origin(&queue), Instant::now());
+        count::delivered(&name, delivery.redelivered);
         let outcome: Outcome = match stage {
             Stage::Intake => intake::handle(&app, &delivery).await,
             Stage::Edit => edit::handle(&app, &delivery.message).await,
             Stage::Archive => archive::handle(&app, &delivery).await,
         };
+        count::handled(&name, outcome.as_str());
+        if let Stage::Intake = stage {
+            count::intake(outcome.as_str(), began.elapsed());
+        }
         let settled = settle(&*app.broker, &queue, delivery, outcome);
         match stage {
             Stage::Intake => around("settle_task", settled).await,
@@ -141,5 +153,5 @@ fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl F
             Stage::Archive => settled.await,
         }
     };
-    worked.instrument(span)
+    trace::within(span, &headers, worked)
 }

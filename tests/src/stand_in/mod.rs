@@ -42,9 +42,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header;
-use axum::middleware::map_response_with_state;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{self, Next, map_response_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
@@ -58,6 +58,9 @@ pub use self::ledger::{Bill, Create, Ledger, Told};
 pub use self::models::{FUNCTIONS, MODELS, Model, Style, find as find_model};
 pub use self::settings::{Limits, ModelLimits, Settings};
 use self::state::Shared;
+
+/// What a request said of its trace: its path, `traceparent` and `tracestate`.
+pub type Traced = (String, Option<String>, Option<String>);
 
 /// The account of [`StandIn::KEY`].
 const ACCOUNT: &str = "1001";
@@ -120,6 +123,12 @@ impl StandIn {
     #[must_use]
     pub fn openai_url(&self) -> String {
         self.shared.url("/v1")
+    }
+
+    /// Every request: its path, `traceparent` and `tracestate`.
+    #[must_use]
+    pub fn traces(&self) -> Vec<Traced> {
+        self.shared.traces.lock().unwrap().clone()
     }
 
     /// The books as they are now.
@@ -218,6 +227,18 @@ async fn dated(State(shared): State<Arc<Shared>>, mut response: Response) -> Res
     response
 }
 
+fn said(path: &str, headers: &HeaderMap) -> Traced {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    (path.to_owned(), header("traceparent"), header("tracestate"))
+}
+
+/// Notes what a request says of the trace that it is a part of.
+async fn traced(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let noted = said(request.uri().path(), request.headers());
+    shared.traces.lock().unwrap().push(noted);
+    next.run(request).await
+}
+
 fn router(shared: Arc<Shared>) -> Router {
     const AIGC: &str = "/api/v1/services/aigc";
     Router::new()
@@ -234,6 +255,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/results/{name}", get(results::download))
         .route("/v1/images/edits", post(openai::edits))
         .merge(control::router())
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), traced))
         .layer(map_response_with_state(Arc::clone(&shared), dated))
         .layer(DefaultBodyLimit::max(dashscope::MOST_BODY))
         .with_state(shared)

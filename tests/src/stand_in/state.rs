@@ -27,6 +27,8 @@ pub(super) struct Shared {
     /// Told when something changed that a synchronous call may wait for.
     pub(super) changed: watch::Sender<()>,
     state: Mutex<State>,
+    /// What requests said of their traces.
+    pub(super) traces: Mutex<Vec<super::Traced>>,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,14 @@ impl Shared {
         };
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().unwrap();
         let changed = watch::Sender::new(());
-        Self { address, clock: Clock::new(), http, changed, state: Mutex::new(state) }
+        Self {
+            address,
+            clock: Clock::new(),
+            http,
+            changed,
+            traces: Mutex::default(),
+            state: Mutex::new(state),
+        }
     }
 
     /// The state as it is now: what was due has happened.

@@ -71,6 +71,7 @@ const CLOCKS: &[(&str, &str)] = &[
         "worker/src/editor/http.rs",
         "reads a Retry-After that is a date, where the answer has no date of its own; clamped",
     ),
+    ("worker/src/metrics/recorder.rs", "says to Prometheus when the process began"),
     ("worker/src/broker/supervise.rs", "says to people since when a consumer is lost"),
     ("worker/src/editor/double.rs", "the test double, which no release has"),
 ];

@@ -21,6 +21,8 @@ use object_store::{
 use retouch_shared::key::Digest32;
 use url::Url;
 
+use crate::metrics::count::blob_error;
+
 mod location;
 #[cfg(test)]
 mod tests;
@@ -137,7 +139,7 @@ impl Blobs {
         self.store
             .put_opts(&self.path(hash), bytes.into(), options)
             .await
-            .map_err(|error| BlobError::Unavailable(explain(&error)))?;
+            .map_err(|error| unavailable(explain(&error)))?;
         Ok(kept)
     }
 
@@ -157,6 +159,7 @@ impl Blobs {
         if digest(&bytes).await == hash {
             return Ok(bytes);
         }
+        blob_error("corrupt");
         Err(BlobError::Corrupt(hash))
     }
 
@@ -181,7 +184,7 @@ impl Blobs {
     pub async fn delete(&self, hash: Digest32) -> Result<(), BlobError> {
         match self.store.delete(&self.path(hash)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(BlobError::Unavailable(explain(&error))),
+            Err(error) => Err(unavailable(explain(&error))),
         }
     }
 
@@ -208,15 +211,15 @@ impl Blobs {
         if matches!(error, object_store::Error::NotFound { .. }) {
             return match self.is_there().await {
                 Ok(()) => BlobError::Missing(hash),
-                Err(why) => BlobError::Unavailable(why),
+                Err(why) => unavailable(why),
             };
         }
         if !is_refusal(error) {
-            return BlobError::Unavailable(explain(error));
+            return unavailable(explain(error));
         }
         // The answer to a HEAD has no body to say why; that to a listing has.
         let why = self.is_there().await.err().unwrap_or_else(|| explain(error));
-        BlobError::Unavailable(format!(
+        unavailable(format!(
             "we are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the right of that key to list, read and \
              write: {why}"
         ))
@@ -251,6 +254,11 @@ fn no_listing(error: &object_store::Error) -> String {
         return format!("the bucket does not exist: make it, or name another one in RETOUCH_BLOBS: {text}");
     }
     text
+}
+
+fn unavailable(why: String) -> BlobError {
+    blob_error("unavailable");
+    BlobError::Unavailable(why)
 }
 
 /// Where a blob is, relative to the public base; also its object key under the prefix.

@@ -44,7 +44,7 @@ pub enum Destination {
 }
 
 /// Our own headers, carried from publish to delivery. Names are lower case and start with `x-retouch-`, except
-/// `traceparent`. What the broker adds (`x-death`, …) is read by the adapter and never published again.
+/// [`TRACEPARENT`] and [`TRACESTATE`]. What the broker adds (`x-death`, …) is read by the adapter and never published again.
 pub type Headers = BTreeMap<String, String>;
 
 /// How often work on this message has been tried and delayed, in decimal.
@@ -55,6 +55,10 @@ pub const ERROR: &str = "x-retouch-error";
 pub const REASON: &str = "x-retouch-reason";
 /// The queue that a dead message comes from.
 pub const ORIGIN: &str = "x-retouch-origin";
+/// The trace that a message belongs to, and the span that sent it (W3C Trace Context).
+pub const TRACEPARENT: &str = "traceparent";
+/// What tracing systems add to it.
+pub const TRACESTATE: &str = "tracestate";
 
 /// A message to publish.
 #[derive(Debug, Clone)]

@@ -130,7 +130,13 @@ pub fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<Ending, Failure> {
     crate::tls::init();
-    logging::init(matches!(args.command, Command::Worker(_))).map_err(Failure::Usage)?;
+    let logging = logging::init(matches!(args.command, Command::Worker(_))).map_err(Failure::Usage)?;
+    let ended = command(args).await;
+    logging.end().await;
+    ended
+}
+
+async fn command(args: Args) -> Result<Ending, Failure> {
     let json = args.json;
     match args.command {
         Command::Edit(edit) => edit.run(settings()?, json).await,

@@ -6,6 +6,7 @@ use super::signals::Signals;
 use super::{Ending, Failure};
 use crate::app::App;
 use crate::config::{BrokerChoice, Settings};
+use crate::metrics::recorder;
 use crate::worker::Worker;
 
 /// Run a worker: any number of them, on any number of machines
@@ -23,6 +24,9 @@ impl RunWorker {
             return Err(Failure::Usage(anyhow::anyhow!(
                 "DATABASE_URL must be set when AMQP_URL is: all workers of a queue share one database"
             )));
+        }
+        if settings.http.is_some() {
+            recorder::install().map_err(Failure::Unreachable)?;
         }
         let mut signals = Signals::new().map_err(Failure::unreachable)?;
         let app = App::open(settings).await.map_err(Failure::Unreachable)?;

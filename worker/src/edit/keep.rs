@@ -11,9 +11,10 @@ use crate::blobs::reference;
 use crate::editor::{Output, local};
 use crate::failpoint::around;
 use crate::media::{self, Media, Pixels};
+use crate::metrics::count::{self, Phase};
 use crate::outcome::Outcome;
 use crate::sources::fetch::Purpose;
-use crate::store::StoredResult;
+use crate::store::{Finished, StoredResult};
 
 /// What arrives and is no picture is asked for again for this long: a transfer can be cut, a page of errors can go away.
 const DOUBT: Duration = Duration::from_secs(60 * 60);
@@ -24,7 +25,8 @@ impl Work<'_> {
         match output {
             Output::Bytes(bytes) => self.keep_bytes(bytes).await,
             Output::Url { url, lives } => {
-                let (bytes, media) = self.fetch(&url, lives, age).await?;
+                let fetched = self.phase(Phase::Fetch, self.fetch(&url, lives, age));
+                let (bytes, media) = fetched.await?;
                 self.store(bytes, media).await
             }
         }
@@ -91,6 +93,14 @@ impl Work<'_> {
 
     /// The result into our own blobs, then stored, then finished.
     async fn store(&self, bytes: Bytes, media: Media) -> Result<Outcome, Stop> {
+        match self.phase(Phase::Store, self.put_and_record(bytes, media)).await? {
+            Some(result) => self.finish_as(&result).await,
+            None => Ok(lost()),
+        }
+    }
+
+    /// `None`: the lease was lost.
+    async fn put_and_record(&self, bytes: Bytes, media: Media) -> Result<Option<StoredResult>, Stop> {
         let content_type = media.format.content_type();
         let (blobs, store, lease) = (&self.app.blobs, &self.app.store, self.call.lease);
         let kept =
@@ -106,11 +116,11 @@ impl Work<'_> {
         let stored =
             self.insist(|| store.record_stored(lease, &result).map_err(|error| error.to_string()).boxed());
         if !stored.await? {
-            return Ok(lost());
+            return Ok(None);
         }
         // The lane has a place again, whatever finishing takes.
         self.gate.freed();
-        self.finish_as(&result).await
+        Ok(Some(result))
     }
 
     /// A call whose result somebody else stored.
@@ -131,7 +141,11 @@ impl Work<'_> {
         let (store, lease) = (&self.app.store, self.call.lease);
         let finished =
             self.insist(|| store.finish_edit(lease, &url).map_err(|error| error.to_string()).boxed());
-        self.told(finished.await?).await
+        let finished = self.phase(Phase::Finish, finished).await?;
+        if let Finished::Ended(_) = finished {
+            count::call(&self.call.spec.lane, self.call.since_submit + self.began.elapsed());
+        }
+        self.told(finished).await
     }
 }
 

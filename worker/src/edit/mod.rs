@@ -4,6 +4,7 @@
 //! first poll; a result is in our own blobs before anything else may fail; nothing is sent with a lost lease.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
@@ -18,9 +19,11 @@ use crate::editor::Editor;
 use crate::events;
 use crate::lanes::Gate;
 use crate::lease::LeaseKeeper;
+use crate::metrics::count::{self, Phase};
 use crate::outcome::{Outcome, attempt};
 use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError};
 use crate::suspects::{self, Refused};
+use crate::trace::phase_span;
 
 mod keep;
 mod poll;
@@ -77,7 +80,15 @@ async fn work(app: &Arc<App>, call: ClaimedCall) -> Outcome {
     let keeper = LeaseKeeper::start(&app.store, call.lease, app.settings.rhythm.lease);
     let lost = keeper.lost();
     let gate = app.gates.of(&call.spec.lane);
-    let at_work = Work { app, editor, keeper: &keeper, gate: &gate, call, began: Instant::now() };
+    let at_work = Work {
+        app,
+        editor,
+        keeper: &keeper,
+        gate: &gate,
+        call,
+        began: Instant::now(),
+        noted: AtomicBool::new(false),
+    };
     let span = tracing::Span::current();
     let outcome = tokio::select! {
         // Somebody else owns the call now; every step of ours would change nothing.
@@ -96,6 +107,8 @@ struct Work<'a> {
     gate: &'a Gate,
     call: ClaimedCall,
     began: Instant,
+    /// Whether it was counted as ambiguous.
+    noted: AtomicBool,
 }
 
 /// How long ago a call was submitted, by the database's clock and then by ours.
@@ -212,6 +225,14 @@ impl Work<'_> {
             return Outcome::HandBack;
         }
         Outcome::Delay { after, error: why.unwrap_or("still under way at the provider").to_owned() }
+    }
+
+    /// One phase of the call, timed.
+    async fn phase<T>(&self, phase: Phase, work: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let done = work.instrument(phase_span(phase)).await;
+        count::phase(&self.call.spec.lane, phase, began.elapsed());
+        done
     }
 
     /// A step of the store that may be repeated by whoever comes next: not now means later.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::{Age, HOLD, RETRY, Stop, Work};
 use crate::delay::Backoff;
-use crate::editor::{EditError, Polled};
+use crate::editor::{EditError, Output, Polled};
 use crate::failpoint::around;
 use crate::lanes::wished;
+use crate::metrics::count::Phase;
 use crate::outcome::{Outcome, rung};
 use crate::store::ClosedBy;
 
@@ -27,6 +28,14 @@ impl Work<'_> {
     }
 
     pub(super) async fn poll(&self, id: &str, age: Age) -> Result<Outcome, Stop> {
+        match self.phase(Phase::Run, self.ask_until_done(id, age)).await? {
+            Ok(output) => self.keep(output, age).await,
+            Err(outcome) => Ok(outcome),
+        }
+    }
+
+    /// What the provider made, or how this delivery ends.
+    async fn ask_until_done(&self, id: &str, age: Age) -> Result<Result<Output, Outcome>, Stop> {
         let mut backoff = Backoff::new(RETRY);
         loop {
             let pause = match around("poll", self.editor.poll(id, age.now())).await {
@@ -35,7 +44,7 @@ impl Work<'_> {
                         self.reopen(true).await;
                     }
                     match polled {
-                        Polled::Done(output) => return self.keep(output, age).await,
+                        Polled::Done(output) => return Ok(Ok(output)),
                         Polled::Pending { after } => {
                             backoff.reset();
                             after
@@ -44,14 +53,14 @@ impl Work<'_> {
                 }
                 Err(error) => match self.poll_failed(error, &mut backoff).await? {
                     Ok(pause) => pause,
-                    Err(outcome) => return Ok(outcome),
+                    Err(outcome) => return Ok(Err(outcome)),
                 },
             };
             if self.began.elapsed() + pause > HOLD {
-                return Ok(self.hand_over(None, Duration::from_secs(1)).await);
+                return Ok(Err(self.hand_over(None, Duration::from_secs(1)).await));
             }
             tokio::select! {
-                () = self.app.shutdown.cancelled() => return Ok(self.hand_over(None, Duration::ZERO).await),
+                () = self.app.shutdown.cancelled() => return Ok(Err(self.hand_over(None, Duration::ZERO).await)),
                 () = tokio::time::sleep(pause) => {}
             }
         }

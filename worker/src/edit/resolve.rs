@@ -5,6 +5,7 @@
 //! list that must have it; and any doubt ends in the policy, never in a guess.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::{FutureExt, TryFutureExt};
@@ -15,8 +16,9 @@ use crate::config::OnAmbiguous;
 use crate::delay::Backoff;
 use crate::editor::{AGE_ERROR, EditError, Listed, ListedTask};
 use crate::lanes::wished;
+use crate::metrics::count;
 use crate::outcome::{Outcome, rung};
-use crate::store::{ClosedBy, Unexplained};
+use crate::store::{CallState, ClosedBy, Unexplained};
 
 /// Between two looks at a list that does not have the task yet.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -110,6 +112,7 @@ impl Work<'_> {
         if !noted.await? {
             return Ok(lost());
         }
+        self.count(false);
         let asking = Instant::now();
         let mut backoff = Backoff::new(RETRY);
         loop {
@@ -225,16 +228,37 @@ impl Work<'_> {
         Ok(outcome)
     }
 
+    /// Commits that it is ambiguous, and whether it is about to be sent once more. `false`: the lease was lost.
+    async fn note(&self, duplicate: bool, why: &str) -> Result<bool, Stop> {
+        let noted = self.step(self.app.store.count_ambiguous(self.call.lease, duplicate, why)).await?;
+        if noted {
+            self.count(duplicate);
+        }
+        Ok(noted)
+    }
+
+    /// For metrics: once for each time that it was sent, as the store does.
+    fn count(&self, duplicate: bool) {
+        let lane = &self.call.spec.lane;
+        // Its last owner counted it, and died before it was back in the queue.
+        let counted = self.call.state == CallState::Ambiguous && self.call.since_submit.is_zero();
+        if !counted && !self.noted.swap(true, Ordering::Relaxed) {
+            count::ambiguous(lane);
+        }
+        if duplicate && !counted {
+            count::possible_duplicate(lane);
+        }
+    }
+
     /// `RETOUCH_ON_AMBIGUOUS`.
     pub(super) async fn by_policy(&self, why: &str) -> Result<Outcome, Stop> {
         let why = clipped(why);
-        let (store, lease) = (&self.app.store, self.call.lease);
         let free = self.call.spec.price.micros == 0;
         let policy = self.app.settings.on_ambiguous;
         tracing::warn!(why, free, ?policy, "ambiguous");
         match policy {
             OnAmbiguous::Hold if !free => {
-                self.step(store.count_ambiguous(lease, false, why)).await?;
+                self.note(false, why).await?;
                 let message = format!(
                     "it may have been paid: {why}; look at the provider's account: whoever sends the edit again may pay it again"
                 );
@@ -243,12 +267,12 @@ impl Work<'_> {
             OnAmbiguous::Hold | OnAmbiguous::Retry => {
                 if self.call.attempts + 1 >= MAX_ATTEMPTS {
                     // Whoever asks for this edit later sends it again.
-                    self.step(store.count_ambiguous(lease, !free, why)).await?;
+                    self.note(!free, why).await?;
                     let text = format!("given up after {MAX_ATTEMPTS} attempts: {why}");
                     return Ok(self.fail("ambiguous", &text, true).await);
                 }
                 // What costs nothing cannot be paid twice.
-                if !self.step(store.count_ambiguous(lease, !free, why)).await? {
+                if !self.note(!free, why).await? {
                     return Ok(lost());
                 }
                 Ok(self.again(true, why, Duration::from_secs(1)).await)

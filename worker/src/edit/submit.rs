@@ -12,6 +12,7 @@ use crate::editor::{EditError, EditRequest, EditSpec, Picture, Submitted};
 use crate::failpoint::around;
 use crate::lanes::{FULL, probe_after, slow_down};
 use crate::media;
+use crate::metrics::count::Phase;
 use crate::outcome::{Outcome, rung};
 use crate::store::{Admission, ClosedBy, Closure, Money, Pass};
 
@@ -34,11 +35,12 @@ impl Work<'_> {
     pub(super) async fn submit(&self) -> Result<Outcome, Stop> {
         let request = self.request().await?;
         loop {
-            let pass = self.admitted().await?;
+            let pass = self.phase(Phase::LaneWait, self.admitted()).await?;
             let sent = Instant::now();
             let lane = &self.call.spec.lane;
             tracing::info!(attempt = self.call.attempts, lane, "calling");
-            match around("send", self.editor.submit(request.clone())).await {
+            let submitted = self.phase(Phase::Submit, self.editor.submit(request.clone()));
+            match around("send", submitted).await {
                 Ok(Submitted::Done(bytes)) => {
                     tracing::info!(took = ?sent.elapsed(), "answered");
                     self.lane_works(pass).await;

@@ -15,6 +15,7 @@ use super::{
     StepError, Store, StoreError, StoredResult, TaskRecord, again,
 };
 use crate::failpoint::around;
+use crate::metrics::count::{self, Answered};
 
 /// How much longer than a lease the sweep waits before it looks after a call.
 const WAKE_GRACE: Duration = Duration::from_secs(2);
@@ -237,12 +238,13 @@ impl Store {
             price: call.spec.price.clone(),
         };
         let answer = |task: &mut TaskRecord, wait: &Wait| answer(task, wait, &call.spec, &result);
-        let ended = self.settle_waits(&mut *tx, key, &waits, answer).await?;
+        let (ended, answered) = self.settle_waits(&mut *tx, key, &waits, answer).await?;
         // Served times: a row starts with the images that waited for it, one at least.
         let served = i64::try_from(waits.len()).unwrap_or(i64::MAX).max(1);
         tx.run(sql.upsert_cache, vals![result_url, served, key.as_bytes()]).await?;
         self.close_call(&mut *tx, lease, CallState::Done, None).await?;
         tx.commit().await?;
+        count::ended(&call.spec.model, &call.spec.price, true, answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -270,10 +272,14 @@ impl Store {
             self.refund(&mut *tx, &call).await?;
         }
         let fail = |task: &mut TaskRecord, wait: &Wait| fail(task, wait, error);
-        let ended = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
+        let (ended, answered) = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
         self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message)).await?;
         self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error)).await?;
         tx.commit().await?;
+        // Of an ambiguous one nobody knows; that is counted elsewhere.
+        let paid =
+            matches!(call.state, CallState::Submitting | CallState::Submitted | CallState::Stored) && charged;
+        count::ended(&call.spec.model, &call.spec.price, paid, answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -303,17 +309,17 @@ impl Store {
     }
 
     /// Fills in every waiting image, ends the tasks that have nothing left to wait for, deletes the waits.
-    /// Returns the tasks that ended.
+    /// Returns the tasks that ended, and what was added to all of them.
     async fn settle_waits(
         &self,
         tx: &mut dyn Tx,
         key: EditKey,
         waits: &[Wait],
         settle: impl Fn(&mut TaskRecord, &Wait) + Sync,
-    ) -> Result<Vec<TaskRecord>, StepError> {
+    ) -> Result<(Vec<TaskRecord>, Answered), StepError> {
         let sql = self.db.sql();
         if waits.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Answered::default()));
         }
         // By task id: that is the order of the locks.
         let ids: BTreeSet<&str> = waits.iter().map(|wait| wait.task_id.as_str()).collect();
@@ -322,11 +328,13 @@ impl Store {
             let task = TaskRecord::from_row(&row)?;
             tasks.insert(task.task_id.clone(), task);
         }
+        let before = Answered::in_all(tasks.values());
         for wait in waits {
             if let Some(task) = tasks.get_mut(&wait.task_id) {
                 settle(task, wait);
             }
         }
+        let answered = Answered::in_all(tasks.values()).since(before);
         for rows in json_rows(tasks.values_mut().map(task_row)) {
             tx.run(sql.update_tasks, vals![&rows, millis(self.patience)]).await?;
         }
@@ -334,11 +342,11 @@ impl Store {
         let ended = tasks.values().filter(|task| task.status.has_ended()).map(|task| task.id);
         let ended: Vec<i64> = ended.collect();
         if ended.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), answered));
         }
         // Read back for the times that the database wrote.
         let rows = tx.rows(sql.tasks_by_id, vals![&json!(ended).to_string()]).await?;
-        Ok(rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?)
+        Ok((rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?, answered))
     }
 
     async fn close_call(

@@ -8,7 +8,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
+use super::readings::ReadingsStatements;
 use super::schema::SchemaState;
+use crate::metrics::count::database_error;
 
 /// Every statement of a dialect. Texts are constant: rows travel as one JSON parameter, because a prepared
 /// statement that varies costs a round trip each time (and is not a `&'static str`).
@@ -66,6 +68,7 @@ pub(super) struct Statements {
     pub(super) end_suspect: &'static str,
     pub(super) clear_suspect: &'static str,
     pub(super) our_tables: &'static str,
+    pub(super) readings: &'static ReadingsStatements,
 }
 
 /// A value that goes into a statement.
@@ -214,9 +217,21 @@ pub(super) trait Db: Send + Sync {
     async fn close(&self);
 }
 
-/// Sorts an sqlx error into what the protocol does next. `sort` knows the dialect's codes: MySQL's error number,
+/// Sorts an sqlx error into what the protocol does next, and counts it. `sort` knows the dialect's codes: MySQL's error number,
 /// SQLite's extended result code.
 pub(super) fn classify(error: sqlx::Error, sort: fn(u32) -> fn(String) -> DbError) -> DbError {
+    let sorted = sorted(error, sort);
+    match &sorted {
+        DbError::Conflict(_) => database_error("conflict"),
+        DbError::Unavailable(_) => database_error("unavailable"),
+        DbError::Failed(_) => database_error("failed"),
+        // How the same task again is noticed.
+        DbError::Duplicate(_) => {}
+    }
+    sorted
+}
+
+fn sorted(error: sqlx::Error, sort: fn(u32) -> fn(String) -> DbError) -> DbError {
     let text = error.to_string();
     match error {
         sqlx::Error::Database(error) => {

@@ -14,6 +14,8 @@ use super::{
     TaskRecord, again,
 };
 use crate::failpoint::around;
+use crate::metrics::count;
+use crate::trace::TraceContext;
 
 /// A registered task that is being put together.
 struct Draft {
@@ -95,6 +97,7 @@ impl Store {
             rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
         let record = TaskRecord::from_row(record)?;
         tx.commit().await?;
+        count::registered(&task.model, &record);
         let wake = draft.queue.into_iter().map(|(key, (lane, _))| (key, lane)).collect();
         Ok(Registered::New { task: Box::new(record), wake })
     }
@@ -148,6 +151,7 @@ impl Store {
         let (params, inputs) = (task.params.canonical(), json!(task.inputs).to_string());
         let (results, metadata) =
             (json!(draft.images).to_string(), task.metadata.as_ref().map(Value::to_string));
+        let traceparent = task.trace.as_ref().map(TraceContext::traceparent);
         let values = vals![
             &task.task_id,
             task.request_hash.as_bytes(),
@@ -167,6 +171,8 @@ impl Store {
             error,
             task.reply_to.as_deref(),
             task.correlation_id.as_deref(),
+            traceparent.as_deref(),
+            task.trace.as_ref().and_then(TraceContext::state),
             ended,
             millis(self.patience),
             ended,

@@ -20,6 +20,7 @@ mod db;
 mod intake;
 mod lanes;
 mod mysql;
+mod readings;
 mod schema;
 mod sqlite;
 mod suspects;
@@ -29,6 +30,7 @@ mod unexplained;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 use db::{Db, DbError};
+pub use readings::{CallsReading, Readings};
 pub use schema::SchemaState;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,

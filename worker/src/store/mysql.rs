@@ -13,12 +13,14 @@ use sqlx::{ConnectOptions, Connection, Executor, MySql};
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx, vals};
 use super::schema::{self, SchemaState};
 
+mod readings;
+
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
     () => {
         "t.id, t.task_id, t.request_hash, t.edit_type, t.status, t.total_images, t.hit_images, t.joined_images, t.paid_images, \
         t.failed_images, t.paid_micros, t.saved_micros, t.currency, t.results, t.metadata, t.reply_to, t.correlation_id, \
-        CAST(t.created_at AS CHAR), CAST(t.completed_at AS CHAR), t.inputs, t.error"
+        CAST(t.created_at AS CHAR), CAST(t.completed_at AS CHAR), t.inputs, t.error, t.traceparent, t.tracestate"
     };
 }
 
@@ -94,8 +96,8 @@ static SQL: Statements = Statements {
             source VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.source')) j",
     insert_task: "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
             hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
-            reply_to, correlation_id, event_due, created_at, updated_at, completed_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, \
+            reply_to, correlation_id, traceparent, tracestate, event_due, created_at, updated_at, completed_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
             IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, NULL), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), IF(? = 1, UTC_TIMESTAMP(3), NULL))",
     count_hits: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', n BIGINT PATH '$.count')) j",
@@ -250,6 +252,7 @@ static SQL: Statements = Statements {
     end_suspect: "UPDATE suspects SET starts = GREATEST(starts - 1, 0) WHERE suspect_key = ?",
     clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
+    readings: &readings::READINGS,
 };
 
 /// Waits a minute for whoever else migrates this database. 64 characters at most.

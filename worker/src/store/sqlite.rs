@@ -15,12 +15,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
 use super::schema::{self, SchemaState};
 
+mod readings;
+
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
     () => {
         "t.id, t.task_id, t.request_hash, t.edit_type, t.status, t.total_images, t.hit_images, t.joined_images, t.paid_images, \
         t.failed_images, t.paid_micros, t.saved_micros, t.currency, t.results, t.metadata, t.reply_to, t.correlation_id, \
-        t.created_at, t.completed_at, t.inputs, t.error"
+        t.created_at, t.completed_at, t.inputs, t.error, t.traceparent, t.tracestate"
     };
 }
 
@@ -55,8 +57,8 @@ static SQL: Statements = Statements {
         SELECT ?, unhex(j.value ->> 'edit_key'), j.value ->> 'position', j.value ->> 'source', strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j",
     insert_task: "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
             hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
-            reply_to, correlation_id, event_due, created_at, updated_at, completed_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, \
+            reply_to, correlation_id, traceparent, tracestate, event_due, created_at, updated_at, completed_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
             iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), NULL), strftime('%Y-%m-%d %H:%M:%f', 'now'), \
             strftime('%Y-%m-%d %H:%M:%f', 'now'), iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL))",
     count_hits: "UPDATE image_edit_cache SET hit_count = hit_count + (j.value ->> 'count'), last_hit_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
@@ -192,6 +194,7 @@ static SQL: Statements = Statements {
     end_suspect: "UPDATE suspects SET starts = max(starts - 1, 0) WHERE suspect_key = ?",
     clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
+    readings: &readings::READINGS,
 };
 
 /// A SQLite file.

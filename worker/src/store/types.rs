@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::StoreError;
 use super::db::Row;
+use crate::trace::TraceContext;
 
 /// An amount of money.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +139,8 @@ pub struct NewTask {
     pub currency: String,
     /// The message as it came, for the dead letter if images fail.
     pub payload: DeadPayload,
+    /// Where it belongs among the traces.
+    pub trace: Option<TraceContext>,
 }
 
 /// What `register` did.
@@ -200,6 +203,8 @@ pub struct TaskRecord {
     pub inputs: Vec<String>,
     /// The first error, for people.
     pub error: Option<String>,
+    /// Where it belongs among the traces.
+    pub trace: Option<TraceContext>,
 }
 
 impl TaskRecord {
@@ -227,6 +232,7 @@ impl TaskRecord {
             completed_at: row.opt_text(18)?.as_deref().map(time).transpose()?,
             inputs: serde_json::from_str(&row.text(19)?).map_err(StoreError::corrupt)?,
             error: row.opt_text(20)?,
+            trace: TraceContext::read(row.opt_text(21)?.as_deref(), row.opt_text(22)?.as_deref()),
         })
     }
 
@@ -305,6 +311,10 @@ pub enum CallState {
 }
 
 impl CallState {
+    /// Those of a call that is not over.
+    pub const ALIVE: [Self; 6] =
+        [Self::Queued, Self::Claimed, Self::Submitting, Self::Submitted, Self::Ambiguous, Self::Stored];
+
     /// The word in the table.
     pub const fn as_str(self) -> &'static str {
         match self {

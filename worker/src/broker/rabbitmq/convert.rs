@@ -10,7 +10,7 @@ use retouch_shared::amqp::AmqpError;
 use retouch_shared::publisher::{NUMBER_HEADER, Outgoing};
 use retouch_shared::topology::{DEAD_KEY, TASKS_KEY, Topology, rung_for};
 
-use crate::broker::{BrokerError, Destination, Headers, Message, Queue};
+use crate::broker::{BrokerError, Destination, Headers, Message, Queue, TRACEPARENT, TRACESTATE};
 
 /// Longest header value in bytes: all headers must fit one frame together, and errors grow.
 const MAX_HEADER_BYTES: usize = 1024;
@@ -136,7 +136,7 @@ pub(super) fn broker_death(received: &Received) -> Option<(String, String)> {
 }
 
 fn is_ours(name: &str) -> bool {
-    (name.starts_with("x-retouch-") && name != NUMBER_HEADER) || name == "traceparent"
+    (name.starts_with("x-retouch-") && name != NUMBER_HEADER) || [TRACEPARENT, TRACESTATE].contains(&name)
 }
 
 /// What the broker added is left behind: carried along, it would be counted on by newer versions (a message on the
@@ -196,6 +196,7 @@ mod tests {
         let mut message = received(&[
             ("x-retouch-attempt", AMQPValue::LongInt(3)),
             ("traceparent", string("00-a-b-01")),
+            ("tracestate", string("a=1")),
             ("x-death", AMQPValue::FieldArray(vec![].into())),
             ("x-first-death-reason", string("expired")),
             ("x-delivery-count", AMQPValue::LongLongInt(2)),
@@ -204,10 +205,10 @@ mod tests {
         ]);
         assert!(redelivered(&message));
         let Message { mut headers, .. } = incoming(&mut message);
-        assert_eq!(headers.keys().collect::<Vec<_>>(), ["traceparent", "x-retouch-attempt"]);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["traceparent", "tracestate", "x-retouch-attempt"]);
         assert_eq!(headers["x-retouch-attempt"], "3");
         headers.insert("x-death".into(), "no".into());
-        assert_eq!(table(&headers).inner().len(), 2);
+        assert_eq!(table(&headers).inner().len(), 3);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::models::Style;
 use super::wire::Said;
 use crate::editor::EditError;
 use crate::editor::http::{Answer, ApiKey};
+use crate::trace;
 
 const WORKSPACE: HeaderName = HeaderName::from_static("x-dashscope-workspace");
 const ASYNC: HeaderName = HeaderName::from_static("x-dashscope-async");
@@ -65,12 +66,14 @@ impl Api {
         }
         let timeout = if style.is_async() { AT_ONCE.min(self.timeout) } else { self.timeout };
         let request = self.client.post(self.url(&style.path())).bearer_auth(self.key()?).headers(headers);
+        let request = trace::outgoing(request);
         Ok(request.body(body.to_string()).timeout(timeout))
     }
 
     /// A question.
     pub(super) fn get(&self, url: Url) -> Result<RequestBuilder, EditError> {
         let request = self.client.get(url).bearer_auth(self.key()?).headers(self.headers());
+        let request = trace::outgoing(request);
         Ok(request.timeout(SMALL.min(self.timeout)))
     }
 

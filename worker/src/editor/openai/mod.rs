@@ -29,6 +29,7 @@ use super::{
 };
 use crate::media::Format;
 use crate::sources::guard::AllowHosts;
+use crate::trace;
 use answer::Found;
 
 /// The provider kind that enters the edit key.
@@ -90,7 +91,7 @@ impl OpenAi {
 
     async fn send(&self, key: &str, form: Form) -> Result<Answer, EditError> {
         let request = self.client.post(self.endpoint.clone()).bearer_auth(key).multipart(form);
-        http::send(request).await.map_err(|error| match error {
+        http::send(trace::outgoing(request)).await.map_err(|error| match error {
             SendError::NotSent(why) => EditError::NotSent(why),
             SendError::NoAnswer(why) => EditError::Ambiguous(why),
         })

@@ -1,0 +1,150 @@
+//! `/metrics`: what this process counted, and what it reads of the database and the broker when it is asked. What cannot be had
+//! in time is left out, and counted: the rest is worth having all the more then.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::Served;
+use super::asked::{Patience, Question};
+use crate::broker::supervise::Liveness;
+use crate::config::BrokerChoice;
+use crate::metrics::text::{Family, units};
+use crate::metrics::{self, count, recorder};
+use crate::store::{CallState, ClosedBy, DatabaseLocation, LaneView, Readings};
+
+/// Ten replicas that are scraped every few seconds ask the database less often than one worker does by working.
+const PATIENCE: Patience = Patience { keep: Duration::from_secs(5), wait: Duration::from_secs(2) };
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What is asked of others.
+#[derive(Default)]
+pub(super) struct Asked {
+    database: Question<Option<Readings>>,
+    broker: Question<Option<Vec<(String, u64)>>>,
+}
+
+/// In the text format 0.0.4.
+pub(super) async fn metrics(State(served): State<Served>) -> Response {
+    let (readings, depths) = tokio::join!(served.readings(), served.depths());
+    let mut text = recorder::render();
+    served.of_this_process(&mut text);
+    if let Some(readings) = readings {
+        of_the_database(&readings, &mut text);
+    }
+    let mut ready = Family::new(metrics::QUEUE_READY);
+    for (queue, depth) in depths.unwrap_or_default() {
+        ready.sample([&queue], depth);
+    }
+    ready.write_to(&mut text);
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
+}
+
+impl Served {
+    async fn readings(&self) -> Option<Readings> {
+        let store = self.app.store.clone();
+        let ask = || async move {
+            let readings = store.readings().await;
+            readings.inspect_err(|error| tracing::debug!(%error, "no readings for /metrics")).ok()
+        };
+        let readings = self.scrape.database.ask(PATIENCE, ask).await.flatten();
+        if readings.is_none() {
+            count::scrape_error("database");
+        }
+        readings
+    }
+
+    async fn depths(&self) -> Option<Vec<(String, u64)>> {
+        let broker = self.app.broker.clone();
+        let queues: Vec<_> =
+            self.consumed.iter().map(|consumed| (consumed.queue.clone(), consumed.source.clone())).collect();
+        let ask = || async move {
+            let mut depths = Vec::with_capacity(queues.len());
+            for (name, queue) in queues {
+                match broker.depth(queue).await {
+                    Ok(depth) => depths.push((name, depth)),
+                    Err(error) => {
+                        tracing::debug!(%error, "no depths for /metrics");
+                        return None;
+                    }
+                }
+            }
+            Some(depths)
+        };
+        let depths = self.scrape.broker.ask(PATIENCE, ask).await.flatten();
+        if depths.is_none() {
+            count::scrape_error("broker");
+        }
+        depths
+    }
+
+    fn of_this_process(&self, text: &mut String) {
+        let mut up = Family::new(metrics::CONSUMER_UP);
+        for consumed in &*self.consumed {
+            up.sample([&consumed.queue], u8::from(*consumed.liveness.borrow() == Liveness::Consuming));
+        }
+        up.write_to(text);
+        let database = match self.app.settings.database {
+            DatabaseLocation::Sqlite(_) => "sqlite",
+            DatabaseLocation::MySql(_) => "mysql",
+        };
+        let broker = match self.app.settings.broker {
+            BrokerChoice::Embedded => "embedded",
+            BrokerChoice::RabbitMq { .. } => "rabbitmq",
+        };
+        let mut build = Family::new(metrics::BUILD_INFO);
+        build.sample([env!("CARGO_PKG_VERSION"), database, broker], 1);
+        build.write_to(text);
+    }
+}
+
+fn of_the_database(readings: &Readings, text: &mut String) {
+    let [mut calls, mut leases] = [metrics::CALLS, metrics::LEASES].map(Family::new);
+    let mut oldest = Family::new(metrics::OLDEST_QUEUED);
+    for lane in &readings.lanes {
+        let of_lane: Vec<_> = readings.calls.iter().filter(|reading| reading.lane == lane.name).collect();
+        leases.sample([&lane.name], of_lane.iter().map(|reading| reading.leased).sum::<u64>());
+        for state in CallState::ALIVE {
+            let calls_in = of_lane.iter().filter(|reading| reading.state == state.as_str());
+            calls.sample([&lane.name, state.as_str()], calls_in.map(|reading| reading.calls).sum::<u64>());
+        }
+        let waited = readings.oldest.iter().find(|(name, _)| *name == lane.name);
+        oldest.sample([&lane.name], waited.map_or(0.0, |(_, waited)| waited.as_secs_f64()));
+    }
+    let mut dead = Family::new(metrics::DEAD_LETTERS);
+    for (reason, letters) in &readings.dead {
+        dead.sample([reason], letters);
+    }
+    let mut due = Family::new(metrics::EVENTS_DUE);
+    due.sample([], readings.events_due);
+    for family in [calls, leases, oldest, dead, due] {
+        family.write_to(text);
+    }
+    of_the_lanes(&readings.lanes, text);
+}
+
+fn of_the_lanes(lanes: &[LaneView], text: &mut String) {
+    let [mut state, mut spent, mut budget] =
+        [metrics::LANE_STATE, metrics::LANE_SPENT, metrics::LANE_BUDGET].map(Family::new);
+    for lane in lanes {
+        let is = match lane.closed.as_ref().map(|closure| closure.by) {
+            None => "open",
+            Some(ClosedBy::Pause) => "paused",
+            Some(ClosedBy::Submit | ClosedBy::Poll | ClosedBy::Budget) => "blocked",
+        };
+        for word in ["open", "blocked", "paused"] {
+            state.sample([&lane.name, word], u8::from(word == is));
+        }
+        if let Some(currency) = &lane.currency {
+            spent.sample([&lane.name, currency], units(lane.spent_micros));
+        }
+        if let Some(most) = &lane.policy.daily_budget {
+            budget.sample([&lane.name, &most.currency], units(most.micros));
+        }
+    }
+    for family in [state, spent, budget] {
+        family.write_to(text);
+    }
+}

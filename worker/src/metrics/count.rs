@@ -1,0 +1,195 @@
+//! What is counted, by what happened. Each of these is called when that is committed, not before.
+
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+
+use super::money::{PAID, SAVED};
+use super::names::{
+    AMBIGUOUS_CALLS, BLOB_ERRORS, CALL_DURATION, CALL_PHASE_DURATION, DATABASE_ERRORS, DELIVERIES, IMAGES,
+    INTAKE_DURATION, LOST_ACKS, PAID_CALLS, POSSIBLE_DUPLICATES, REDELIVERIES, SCRAPE_ERRORS, TASKS,
+    TASKS_ACCEPTED,
+};
+use crate::store::{Money, TaskRecord};
+
+/// A phase of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    LaneWait,
+    Submit,
+    Run,
+    Fetch,
+    Store,
+    Finish,
+}
+
+impl Phase {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::LaneWait => "lane_wait",
+            Self::Submit => "submit",
+            Self::Run => "run",
+            Self::Fetch => "fetch",
+            Self::Store => "store",
+            Self::Finish => "finish",
+        }
+    }
+}
+
+/// What the end of an edit changed in the tasks that waited for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) joined: u32,
+    pub(crate) paid: u32,
+    pub(crate) failed: u32,
+    pub(crate) saved_micros: i64,
+}
+
+impl Answered {
+    /// So many of each are answered in these tasks.
+    pub(crate) fn in_all<'a>(tasks: impl Iterator<Item = &'a TaskRecord>) -> Self {
+        tasks.fold(Self::default(), |sum, task| Self {
+            joined: sum.joined + task.joined,
+            paid: sum.paid + task.paid,
+            failed: sum.failed + task.failed,
+            saved_micros: sum.saved_micros + task.saved_micros,
+        })
+    }
+
+    /// What was added since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            joined: self.joined.saturating_sub(before.joined),
+            paid: self.paid.saturating_sub(before.paid),
+            failed: self.failed.saturating_sub(before.failed),
+            saved_micros: self.saved_micros - before.saved_micros,
+        }
+    }
+}
+
+/// A new task was registered.
+pub(crate) fn registered(model: &str, task: &TaskRecord) {
+    counter!(TASKS_ACCEPTED.name).increment(1);
+    images("hit", task.hit);
+    images("failed", task.failed);
+    saved(model, &task.currency, task.saved_micros);
+    if task.status.has_ended() {
+        counter!(TASKS.name, "status" => task.status.as_str()).increment(1);
+    }
+}
+
+/// An edit ended, and these tasks by it; `charged` says what was paid for it.
+pub(crate) fn ended(model: &str, price: &Money, charged: bool, answered: Answered, tasks: &[TaskRecord]) {
+    images("joined", answered.joined);
+    images("paid", answered.paid);
+    images("failed", answered.failed);
+    saved(model, &price.currency, answered.saved_micros);
+    if charged {
+        let labels = [("model", model.to_owned()), ("currency", price.currency.clone())];
+        counter!(PAID_CALLS.name, &labels).increment(1);
+        PAID.add(model, &price.currency, price.micros);
+    }
+    for task in tasks {
+        counter!(TASKS.name, "status" => task.status.as_str()).increment(1);
+    }
+}
+
+fn images(source: &'static str, count: u32) {
+    counter!(IMAGES.name, "source" => source).increment(count.into());
+}
+
+fn saved(model: &str, currency: &str, micros: i64) {
+    if micros != 0 {
+        SAVED.add(model, currency, micros);
+    }
+}
+
+/// A submit is not answered for.
+pub(crate) fn ambiguous(lane: &str) {
+    counter!(AMBIGUOUS_CALLS.name, "lane" => lane.to_owned()).increment(1);
+}
+
+/// It is sent once more.
+pub(crate) fn possible_duplicate(lane: &str) {
+    counter!(POSSIBLE_DUPLICATES.name, "lane" => lane.to_owned()).increment(1);
+}
+
+/// A call has left a phase, by whatever way.
+pub(crate) fn phase(lane: &str, phase: Phase, took: Duration) {
+    let labels = [("lane", lane.to_owned()), ("phase", phase.as_str().to_owned())];
+    histogram!(CALL_PHASE_DURATION.name, &labels).record(took.as_secs_f64());
+}
+
+/// A call has ended well.
+pub(crate) fn call(lane: &str, took: Duration) {
+    histogram!(CALL_DURATION.name, "lane" => lane.to_owned()).record(took.as_secs_f64());
+}
+
+/// Intake is done with a message.
+pub(crate) fn intake(outcome: &'static str, took: Duration) {
+    histogram!(INTAKE_DURATION.name, "outcome" => outcome).record(took.as_secs_f64());
+}
+
+/// A message has come.
+pub(crate) fn delivered(queue: &str, before: bool) {
+    if before {
+        counter!(REDELIVERIES.name, "queue" => queue.to_owned()).increment(1);
+    }
+}
+
+/// A message is worked on.
+pub(crate) fn handled(queue: &str, outcome: &'static str) {
+    counter!(DELIVERIES.name, "queue" => queue.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// An acknowledgement was not heard.
+pub(crate) fn lost_ack(queue: &str) {
+    counter!(LOST_ACKS.name, "queue" => queue.to_owned()).increment(1);
+}
+
+/// A statement did not work.
+pub(crate) fn database_error(kind: &'static str) {
+    counter!(DATABASE_ERRORS.name, "kind" => kind).increment(1);
+}
+
+/// A blob could not be had or kept.
+pub(crate) fn blob_error(kind: &'static str) {
+    counter!(BLOB_ERRORS.name, "kind" => kind).increment(1);
+}
+
+/// Figures could not be had.
+pub(crate) fn scrape_error(source: &'static str) {
+    counter!(SCRAPE_ERRORS.name, "source" => source).increment(1);
+}
+
+/// Makes known, with 0, what has a known set of labels: a rate over a counter that appears with its first error misses it.
+pub(crate) fn begin(queues: &[String], lanes: &[String]) {
+    let zero = |counter: metrics::Counter| counter.increment(0);
+    for source in ["hit", "joined", "paid", "failed"] {
+        zero(counter!(IMAGES.name, "source" => source));
+    }
+    zero(counter!(TASKS_ACCEPTED.name));
+    for status in ["completed", "partial", "failed"] {
+        zero(counter!(TASKS.name, "status" => status));
+    }
+    for lane in lanes {
+        zero(counter!(AMBIGUOUS_CALLS.name, "lane" => lane.clone()));
+        zero(counter!(POSSIBLE_DUPLICATES.name, "lane" => lane.clone()));
+    }
+    for queue in queues {
+        zero(counter!(REDELIVERIES.name, "queue" => queue.clone()));
+        zero(counter!(LOST_ACKS.name, "queue" => queue.clone()));
+        for outcome in ["done", "delayed", "dead", "handed_back"] {
+            zero(counter!(DELIVERIES.name, "queue" => queue.clone(), "outcome" => outcome));
+        }
+    }
+    for kind in ["conflict", "unavailable", "failed"] {
+        zero(counter!(DATABASE_ERRORS.name, "kind" => kind));
+    }
+    for kind in ["unavailable", "corrupt"] {
+        zero(counter!(BLOB_ERRORS.name, "kind" => kind));
+    }
+    for source in ["database", "broker"] {
+        zero(counter!(SCRAPE_ERRORS.name, "source" => source));
+    }
+}
