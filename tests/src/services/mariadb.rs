@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{Port, STOP_WITHIN, bare, program, ready, tail};
+use super::{Certificates, Port, STOP_WITHIN, bare, program, ready, tail};
 use crate::process::Group;
 
 /// One server and its data folder.
@@ -16,17 +16,33 @@ pub struct MariaDb {
     program: PathBuf,
     port: Port,
     folder: TempDir,
+    /// Settings beside the usual ones.
+    more: Vec<String>,
 }
 
 impl MariaDb {
     /// Creates an empty server and waits until it takes connections.
     pub async fn start() -> Result<Self> {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// As [`MariaDb::start`]; takes connections with TLS only.
+    pub async fn start_tls(certificates: &Certificates) -> Result<Self> {
+        let (cert, key) = certificates.of("server");
+        let file = |option: &str, file: PathBuf| format!("--ssl-{option}={}", file.display());
+        let files = [file("ca", certificates.ca()), file("cert", cert), file("key", key)];
+        Self::start_with([&files[..], &["--require-secure-transport=ON".to_owned()]].concat()).await
+    }
+
+    /// As [`MariaDb::start`], with further settings.
+    pub async fn start_with(more: Vec<String>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("retouch-mariadb-").tempdir()?;
         let mut this = Self {
             server: None,
             program: program(&["/usr/sbin/mariadbd"], "mariadbd")?,
             port: Port::free()?,
             folder,
+            more,
         };
         this.install().await?;
         this.launch().await?;
@@ -101,7 +117,7 @@ impl MariaDb {
         // What the packages configure; the compiled-in default is latin1.
         command.args(["--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci"]);
         // Every test has pools of its own.
-        command.arg("--max-connections=1000");
+        command.arg("--max-connections=1000").args(&self.more);
         let log = File::options().create(true).append(true).open(self.log())?;
         command.stdout(Stdio::from(log.try_clone()?)).stderr(log);
         let server = Group::spawn(&mut command, Some(self.folder.path()))?;

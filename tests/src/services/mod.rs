@@ -19,10 +19,12 @@ use tokio::{
 
 use crate::{process::Group, wait};
 
+mod certificates;
 mod mariadb;
 mod port;
 mod rabbitmq;
 
+pub use certificates::Certificates;
 pub use mariadb::MariaDb;
 pub use port::Port;
 pub use rabbitmq::RabbitMq;

@@ -233,6 +233,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/", post(uploads::upload))
         .route("/results/{name}", get(results::download))
         .route("/v1/images/edits", post(openai::edits))
+        .route("/v1/models", get(openai::models))
         .merge(control::router())
         .layer(map_response_with_state(Arc::clone(&shared), dated))
         .layer(DefaultBodyLimit::max(dashscope::MOST_BODY))

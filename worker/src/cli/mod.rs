@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
 
+mod doctor;
 mod edit;
 mod inputs;
 mod lanes;
@@ -22,6 +23,7 @@ mod schema;
 mod signals;
 mod submit;
 mod task;
+mod topology;
 mod worker;
 
 /// Prompt-driven image edits through a paid API, and never the same edit paid twice.
@@ -44,6 +46,8 @@ enum Command {
     Lanes(lanes::Lanes),
     Routes(routes::ShowRoutes),
     Migrate(migrate::Migrate),
+    Doctor(doctor::Doctor),
+    Topology(topology::Topology),
     Schema(schema::PrintSchema),
 }
 
@@ -100,6 +104,8 @@ enum Ending {
     Done,
     /// Exit 1.
     SomeFailed,
+    /// What is wrong was said on standard output: exit with this code.
+    Told(u8),
 }
 
 /// Runs the program.
@@ -118,6 +124,7 @@ pub fn main() -> ExitCode {
     let (error, code) = match ended {
         Ok(Ending::Done) => return ExitCode::SUCCESS,
         Ok(Ending::SomeFailed) => return ExitCode::from(1),
+        Ok(Ending::Told(code)) => return ExitCode::from(code),
         Err(Failure::Usage(error)) => (error, 2),
         Err(Failure::Unreachable(error)) => (error, 3),
         Err(Failure::Interrupted(error)) => (error, 130),
@@ -139,6 +146,8 @@ async fn run(args: Args) -> Result<Ending, Failure> {
         Command::Migrate(migrate) => {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
         }
+        Command::Doctor(doctor) => doctor.run(json).await,
+        Command::Topology(topology) => topology.run(json).await,
         Command::Routes(routes) => routes.run(json),
         Command::Schema(schema) => schema.run(),
     }

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
+use super::inspect::InspectStatements;
 use super::schema::SchemaState;
 
 /// Every statement of a dialect. Texts are constant: rows travel as one JSON parameter, because a prepared
@@ -66,6 +67,7 @@ pub(super) struct Statements {
     pub(super) end_suspect: &'static str,
     pub(super) clear_suspect: &'static str,
     pub(super) our_tables: &'static str,
+    pub(super) inspect: &'static InspectStatements,
 }
 
 /// A value that goes into a statement.

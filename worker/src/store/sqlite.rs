@@ -15,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
 use super::schema::{self, SchemaState};
 
+mod inspect;
+
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
     () => {
@@ -192,6 +194,7 @@ static SQL: Statements = Statements {
     end_suspect: "UPDATE suspects SET starts = max(starts - 1, 0) WHERE suspect_key = ?",
     clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
+    inspect: &inspect::INSPECT,
 };
 
 /// A SQLite file.
