@@ -82,7 +82,8 @@ async fn text(name: &str, file: &Path) -> Result<String, AmqpError> {
 
 /// A handshake that failed, with what to do about it.
 pub(super) fn explained(why: String) -> String {
-    let fix = if why.contains("UnknownIssuer") {
+    // The second is an authority of a name that is trusted, and another key.
+    let fix = if why.contains("UnknownIssuer") || why.contains("BadSignature") {
         "the server's certificate is of an authority that this machine does not trust; \
          name its file in the URL: ?cacertfile=/path/ca.pem"
     } else if why.contains("invalid peer certificate") {

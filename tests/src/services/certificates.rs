@@ -20,7 +20,7 @@ impl Certificates {
     /// Makes them; the server's is good for `localhost` and 127.0.0.1.
     pub fn new() -> Result<Self> {
         let this = Self { folder: tempfile::Builder::new().prefix("retouch-tls-").tempdir()? };
-        let mut authority = params(&[], "Retouch test authority")?;
+        let mut authority = params(&[], &format!("Retouch test authority {}", uuid::Uuid::now_v7()))?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;

@@ -52,7 +52,7 @@ async fn a_database_that_may_not_be_written_or_compares_inexactly_is_named() {
     let url = env.mysql_url().replace("root@", &format!("{name}:hunter2@"));
     let report = examine(doctor(&env).env("DATABASE_URL", url)).await;
     execute(&env, &format!("DROP USER '{name}'@'%'")).await;
-    report.names("database user may only read", "database writes", "failed", "INSERT command denied");
+    report.names("database user may only read", "database writes", "failed", "command denied to user");
     execute(
         &env,
         "ALTER TABLE image_edit_tasks MODIFY edit_type VARCHAR(32) COLLATE utf8mb4_general_ci NOT NULL",

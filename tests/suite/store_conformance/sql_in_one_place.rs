@@ -72,6 +72,7 @@ const CLOCKS: &[(&str, &str)] = &[
         "reads a Retry-After that is a date, where the answer has no date of its own; clamped",
     ),
     ("worker/src/broker/supervise.rs", "says to people since when a consumer is lost"),
+    ("worker/src/doctor/database/facts.rs", "compares it with the database's, and tells people"),
     ("worker/src/editor/double.rs", "the test double, which no release has"),
 ];
 

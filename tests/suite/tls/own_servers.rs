@@ -2,7 +2,7 @@
 
 use retouch_tests::program::{Finished, Program, Running};
 use retouch_tests::services::{Certificates, MariaDb, RabbitMq};
-use retouch_tests::site::{Site, working};
+use retouch_tests::site::{Site, TaskRow, working};
 use retouch_tests::tasks::{seed, task};
 use retouch_tests::wait;
 use serde_json::json;
@@ -12,7 +12,10 @@ async fn works(site: &Site, worker: Program, task_id: &str) -> Running {
     let worker = worker.start();
     working(&worker).await;
     site.publish(&task(task_id, json!({}), &[seed(1)])).await;
-    assert_eq!(site.ended(task_id).await.status, "completed");
+    let ended = async || site.task(task_id).await.filter(TaskRow::has_ended);
+    let ended = wait::poll(2 * wait::SOON, ended).await;
+    let status = ended.map(|task| task.status);
+    assert_eq!(status.as_deref(), Some("completed"), "{task_id}: {}", worker.stderr());
     site.nothing_left().await;
     worker
 }
@@ -84,5 +87,5 @@ async fn a_worker_works_over_the_tls_of_a_database_and_refuses_one_of_an_unknown
     is_refused(over("?ssl-mode=VERIFY_IDENTITY"), &unknown).await;
     is_refused(over(&format!("?ssl-ca={}", others.ca().display())), &unknown).await;
     // The server takes nobody without.
-    is_refused(over("?ssl-mode=DISABLED"), &["DATABASE_URL", "insecure transport"]).await;
+    is_refused(over("?ssl-mode=DISABLED"), &["DATABASE_URL"]).await;
 }

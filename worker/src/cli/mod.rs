@@ -55,7 +55,7 @@ const SETTINGS: &str = "\
 Settings come from the environment, then from retouch.toml:
   DATABASE_URL          sqlite:///file (default: in the user's data folder) or
                         mysql://user:password@host/database
-  AMQP_URL              amqp://… or amqps://… (default: embedded in the SQLite file)
+  AMQP_URL              amqp://… or amqps://…?cacertfile=/path/ca.pem (default: embedded in the SQLite file)
   RETOUCH_BLOBS         file:///folder or s3://bucket/prefix (default: beside the SQLite file)
   RETOUCH_PUBLIC_URL    what result URLs start with (default: the worker's own /blobs/)
   RETOUCH_HTTP          ADDRESS:PORT or off (default: 127.0.0.1:8080)

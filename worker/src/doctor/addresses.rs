@@ -109,3 +109,33 @@ fn address_host(address: IpAddr) -> Host<&'static str> {
         IpAddr::V6(v6) => Host::Ipv6(v6),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::State;
+
+    #[tokio::test]
+    async fn a_base_url_is_judged_by_where_it_leads_and_whether_the_key_is_readable_on_the_way() {
+        for (url, allowed, state, says) in [
+            ("http://1.1.1.1/v1", "", State::Failed, "for all to read"),
+            ("https://1.1.1.1/v1", "", State::Good, "a public address"),
+            ("http://10.0.0.7:4000/v1", "", State::Warning, "a private address"),
+            ("http://10.0.0.7:4000/v1", "10.0.0.0/8", State::Good, "exempt by name"),
+            ("https://169.254.169.254/v1", "", State::Warning, "the metadata service's address"),
+        ] {
+            let (url, allowed) = (url.parse().unwrap(), allowed.parse().unwrap());
+            let check = base_url("openai", "OPENAI_BASE_URL", &url, &allowed).await;
+            assert_eq!(check.state, state, "{check:?}");
+            assert!(check.detail.contains(says), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn what_opens_the_guard_to_everybody_is_said() {
+        let state = |allowed: &str| exempt(&allowed.parse().unwrap()).state;
+        assert_eq!(state("gateway.internal,*.cdn.example,10.0.0.0/8"), State::Good);
+        assert_eq!(state("0.0.0.0/0"), State::Warning);
+        assert_eq!(state("169.254.0.0/16"), State::Warning);
+    }
+}

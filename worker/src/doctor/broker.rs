@@ -118,7 +118,7 @@ fn queues(findings: Option<Result<Vec<Finding>, BrokerError>>, may_declare: bool
         let detail = format!(
             "{} of {all} are missing, and this login may not declare them: {}",
             missing.len(),
-            missing.join(", ")
+            some(&missing)
         );
         checks.push(Check::failed(
             name,
@@ -134,7 +134,7 @@ fn queues(findings: Option<Result<Vec<Finding>, BrokerError>>, may_declare: bool
         ));
     } else if !missing.is_empty() {
         let detail =
-            format!("{} of {all} exchanges and queues are missing: {}", missing.len(), missing.join(", "));
+            format!("{} of {all} exchanges and queues are missing: {}", missing.len(), some(&missing));
         checks.push(Check::warning(name, detail, "a worker declares them when it starts"));
     }
     if unknown > 0 {
@@ -149,6 +149,16 @@ fn queues(findings: Option<Result<Vec<Finding>, BrokerError>>, may_declare: bool
         checks.push(Check::good(name, format!("{all} exchanges and queues are as they must be")));
     }
     checks
+}
+
+/// The first few: a line is to be read.
+fn some(names: &[&str]) -> String {
+    match names {
+        [first, second, third, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second}, {third} and {} more", rest.len())
+        }
+        few => few.join(", "),
+    }
 }
 
 fn judged(rights: Result<Rights, BrokerError>) -> [Check; 2] {

@@ -121,7 +121,8 @@ async fn of_schema(location: &DatabaseLocation, store: Store, checks: &mut Vec<C
         Some(Ok(())) => Check::good("database writes", "a row was written and rolled back"),
         answer => {
             let why = answer.and_then(Result::err).map_or_else(no_answer, |error| reason(&error));
-            let fix = "grant the user SELECT, INSERT, UPDATE and DELETE; a replica that is read-only cannot be worked on";
+            let fix =
+                "grant the user all rights on this database; a replica that is read-only cannot be worked on";
             Check::failed("database writes", why, fix)
         }
     });

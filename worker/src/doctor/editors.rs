@@ -45,14 +45,11 @@ fn refused(name: String, needs: &str, error: &EditError) -> Check {
             told,
             format!("correct {needs}, the account or the base URL (keys belong to one region)"),
         ),
-        EditError::NotSent(_) => {
+        EditError::NotSent(_) | EditError::Unavailable(_) => {
             Check::failed(name, told, "correct the base URL, or open the way to it: DNS, firewall, proxy")
         }
         EditError::RateLimited { .. } => Check::warning(name, told, "wait a minute, and ask again"),
-        EditError::Unbilled { .. }
-        | EditError::Unavailable(_)
-        | EditError::Ambiguous(_)
-        | EditError::Rejected { .. } => {
+        EditError::Unbilled { .. } | EditError::Ambiguous(_) | EditError::Rejected { .. } => {
             Check::warning(name, told, "ask again; if it stays, look at the base URL")
         }
     }

@@ -33,5 +33,5 @@ pub(super) fn check(parts: &Parts) -> Vec<Check> {
 }
 
 fn wrong(told: &str) -> Check {
-    Check::failed(NAME, told, "correct it in the environment or the file: README.md lists the settings")
+    Check::failed(NAME, told, "README.md lists the settings")
 }

@@ -293,10 +293,13 @@ fn options(url: &str) -> Result<MySqlConnectOptions, DbError> {
 /// A handshake that failed over the server's certificate, with what to do about it.
 fn untrusted(error: DbError) -> DbError {
     match error {
-        DbError::Unavailable(why) if why.contains("UnknownIssuer") => DbError::Unavailable(format!(
-            "{why}: the server's certificate is of an authority that this machine does not trust; \
+        // The second is an authority of a name that is trusted, and another key.
+        DbError::Unavailable(why) if why.contains("UnknownIssuer") || why.contains("BadSignature") => {
+            DbError::Unavailable(format!(
+                "{why}: the server's certificate is of an authority that this machine does not trust; \
              name its file in the URL: ?ssl-ca=/path/ca.pem"
-        )),
+            ))
+        }
         DbError::Unavailable(why) if why.contains("invalid peer certificate") => {
             DbError::Unavailable(format!(
                 "{why}: the server's certificate is not good for this host; use the name that it was made for"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, Event, ExchangeKind};
@@ -36,9 +36,22 @@ pub struct Rights {
 
 /// Tries them. The connection is not to be used for anything else: a broker that is blocked reads nothing from it any more.
 pub(super) async fn rights(connection: &Connection, names: &Topology) -> Result<Rights, BrokerError> {
-    let mut rights = Rights::default();
     let queue = format!("{}.doctor.{}", names.exchange(), uuid::Uuid::now_v7().simple());
-    let declared = declare(&open(connection).await?, &queue).await;
+    let tried = try_on(connection, names, &queue).await?;
+    if tried.blocked.is_none() && tried.declare == Some(Ok(())) {
+        // It would go with the connection, but nobody waits for that.
+        let deleted = open(connection)
+            .await?
+            .queue_delete(name(&queue).map_err(error)?, QueueDeleteOptions::default())
+            .await;
+        deleted.map_err(|failed| error(AmqpError::from_lapin(&failed)))?;
+    }
+    Ok(tried)
+}
+
+async fn try_on(connection: &Connection, names: &Topology, queue: &str) -> Result<Rights, BrokerError> {
+    let mut rights = Rights::default();
+    let declared = declare(&open(connection).await?, queue).await;
     let has_queue = declared.is_ok();
     rights.declare = Some(verdict(declared)?);
     // Without the exchange (no worker has been here yet) messages go to the queue by its name.
@@ -48,14 +61,14 @@ pub(super) async fn rights(connection: &Connection, names: &Topology) -> Result<
         Err(failed) => return Err(error(failed)),
     };
     if has_queue && !exchange.is_empty() {
-        let bound = bind(&open(connection).await?, &queue, exchange).await;
+        let bound = bind(&open(connection).await?, queue, exchange).await;
         // It takes the right to read from the exchange, which consumers of events need.
         if let Err(why) = verdict(bound)? {
             rights.consume = Some(Err(why));
         }
     }
     let channel = open(connection).await?;
-    match publish(connection, &channel, exchange, &queue).await {
+    match publish(connection, &channel, exchange, queue).await {
         Published::Confirmed => {
             rights.took_one = true;
             rights.publish = (!exchange.is_empty()).then_some(Ok(()));
@@ -68,7 +81,7 @@ pub(super) async fn rights(connection: &Connection, names: &Topology) -> Result<
         Published::Failed(failed) => rights.publish = Some(verdict(Err(failed))?),
     }
     if has_queue && rights.consume.is_none() {
-        rights.consume = Some(verdict(get(&open(connection).await?, &queue).await)?);
+        rights.consume = Some(verdict(get(&open(connection).await?, queue).await)?);
     }
     Ok(rights)
 }
