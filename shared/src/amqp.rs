@@ -4,10 +4,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::{AsyncRead, AsyncWrite};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::runtime::default_runtime;
+use lapin::tcp::AMQPUriTcpExt;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use tokio::sync::Mutex;
+use url::Url;
+
+use self::tls::TlsFiles;
+
+mod tls;
 
 /// Why the broker could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +62,7 @@ impl AmqpError {
 #[derive(Clone)]
 pub struct Link {
     uri: AMQPUri,
+    tls: TlsFiles,
     timeout: Duration,
 }
 
@@ -62,7 +71,7 @@ const HEARTBEAT_SECONDS: u16 = 20;
 
 impl Link {
     /// Reads `amqp://…` or `amqps://…`; nothing is connected yet. For `amqps` the process must have installed a
-    /// default `rustls` provider.
+    /// default `rustls` provider; `?cacertfile=/path/ca.pem` names an authority to trust beside the system's.
     ///
     /// # Errors
     /// [`AmqpError::Refused`] where it is not such a URL. The message never holds the URL: it may hold a password.
@@ -70,12 +79,36 @@ impl Link {
         let mut uri: AMQPUri = url
             .parse()
             .map_err(|error: String| AmqpError::Refused(format!("the AMQP URL cannot be used: {error}")))?;
+        // It was read as one already.
+        let parsed = Url::parse(url);
+        let tls = parsed.map_or_else(|_| Ok(TlsFiles::default()), |url| TlsFiles::of(&url))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         if uri.vhost.is_empty() {
             // `amqp://host/` names the virtual host "" by the letter of the specification; nobody means that.
             uri.vhost.push('/');
         }
-        Ok(Self { uri, timeout })
+        Ok(Self { uri, tls, timeout })
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
+    }
+
+    /// The virtual host.
+    pub fn vhost(&self) -> &str {
+        &self.uri.vhost
+    }
+
+    /// A bare line to the broker, with TLS where the URL says so, on which nothing of AMQP was said yet.
+    ///
+    /// # Errors
+    /// See [`AmqpError`].
+    pub async fn dial(&self) -> Result<impl AsyncRead + AsyncWrite + Send + 'static, AmqpError> {
+        let tls = self.tls.read().await?;
+        let runtime = default_runtime().map_err(|error| AmqpError::from_lapin(&error))?;
+        let dialled = self.uri.connect_with_config_async(tls.as_ref(), &runtime).await;
+        dialled.map_err(|error| AmqpError::Unavailable(tls::explained(error.to_string())))
     }
 
     /// Connects, without automatic recovery: recovered channels deliver again what is still being worked on, and a
@@ -85,12 +118,16 @@ impl Link {
     /// See [`AmqpError`].
     pub async fn connect(&self, name: &str) -> Result<Connection, AmqpError> {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let address = format!("{}:{}", self.uri.authority.host, self.uri.authority.port);
-        let connect = Connection::connect_uri(self.uri.clone(), properties);
+        let address = self.address();
+        let tls = self.tls.read().await?;
+        let runtime = default_runtime().map_err(|error| AmqpError::from_lapin(&error))?;
+        let connect = Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime);
         match tokio::time::timeout(self.timeout, connect).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(match AmqpError::from_lapin(&error) {
-                AmqpError::Unavailable(why) => AmqpError::Unavailable(format!("{address}: {why}")),
+                AmqpError::Unavailable(why) => {
+                    AmqpError::Unavailable(format!("{address}: {}", tls::explained(why)))
+                }
                 AmqpError::NotFound(why) | AmqpError::Refused(why) => {
                     AmqpError::Refused(format!("{address}: {why}"))
                 }

@@ -193,6 +193,13 @@ impl Management {
         Ok(())
     }
 
+    /// Changes what a user may do in the default virtual host: three patterns of names.
+    pub async fn permit(&self, name: &str, configure: &str, write: &str, read: &str) -> anyhow::Result<()> {
+        let rights = json!({"configure": configure, "write": write, "read": read});
+        self.send(Method::PUT, &["permissions", "/", name], "", Some(rights)).await?;
+        Ok(())
+    }
+
     /// Removes a user.
     pub async fn delete_user(&self, name: &str) -> anyhow::Result<()> {
         self.call(Method::DELETE, &["users", name], "").await?;

@@ -22,6 +22,7 @@ use crate::suspects::Suspects;
 mod editors;
 
 pub use editors::editors;
+pub(crate) use editors::open_editors;
 
 /// The editors by provider kind.
 pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;

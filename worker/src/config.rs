@@ -6,22 +6,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use retouch_shared::topology::{DEFAULT_NAMESPACE, Topology};
+use retouch_shared::topology::Topology;
 use serde::Deserialize;
 use url::Url;
 
+use self::editors::keys;
 pub use self::editors::{DashscopeSettings, EditorSettings, OpenaiSettings};
-use self::editors::{Keys, keys};
 pub use self::lanes::{Lane, LaneLimits, Lanes};
 pub use self::offer::Offer;
+pub use self::parts::Parts;
 use self::read::{Raw, variable};
 use crate::blobs::BlobsLocation;
 use crate::sources::guard::AllowHosts;
-use crate::store::{DatabaseLocation, PATIENCE};
+use crate::store::DatabaseLocation;
 
 mod editors;
 mod lanes;
 mod offer;
+mod parts;
 mod read;
 
 /// Which broker.
@@ -101,7 +103,7 @@ impl Settings {
     /// # Errors
     /// One sentence that names the setting and the fix; never a secret.
     pub fn load() -> Result<Self> {
-        Self::decide(Raw::read()?, keys(variable)?)
+        Parts::load()?.together()
     }
 
     /// Only which database: all that some commands need.
@@ -132,47 +134,16 @@ impl Settings {
     pub fn variables() -> Vec<String> {
         read::variables().map(str::to_owned).chain(editors::key_names()).collect()
     }
+}
 
-    fn decide(mut raw: Raw, keys: Keys) -> Result<Self> {
-        let offer = Offer::decide(&mut raw, keys)?;
-        let database = database(raw.database_url.as_deref())?;
-        let broker = broker(raw.amqp_url, &database)?;
-        let blobs = blobs(raw.blobs.as_deref(), &database)?;
-        let http = http(raw.http.as_deref())?;
-        let (public_url, public_url_given) = public_url(raw.public_url.as_deref(), http, &blobs)?;
-        let allow_hosts = raw.allow_hosts.as_deref().unwrap_or_default().parse();
-        let allow_hosts: AllowHosts = allow_hosts.context("RETOUCH_ALLOW_HOSTS")?;
-        let topology = Topology::new(raw.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))
-            .context("RETOUCH_NAMESPACE")?;
-        ensure!(
-            raw.poison_kills.is_none_or(|kills| kills >= 2),
-            "RETOUCH_POISON_KILLS must be 2 or more: one process may die of anything"
-        );
-        ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
-        let database_given = raw.database_url.is_some();
-        Ok(Self {
-            database,
-            database_given,
-            broker,
-            blobs,
-            public_url,
-            public_url_given,
-            http,
-            allow_hosts,
-            topology,
-            on_ambiguous: raw.on_ambiguous,
-            offer,
-            rhythm: Rhythm {
-                intake: raw.intake_concurrency.unwrap_or(16),
-                lease: seconds("LEASE", raw.lease_seconds, 30)?,
-                sweep: seconds("SWEEP", raw.sweep_seconds, 5)?,
-                patience: seconds("PATIENCE", raw.patience_seconds, PATIENCE.as_secs())?,
-                grace: seconds("GRACE", raw.grace_seconds, 25)?,
-                probe: seconds("PROBE", raw.probe_seconds, 30)?,
-                poison_kills: raw.poison_kills.unwrap_or(5),
-            },
-        })
-    }
+/// Workers of one queue share one database: a file of its own for each replica would pay for the same edit once a replica.
+///
+/// # Errors
+/// RabbitMQ without a database that was given.
+pub fn shares_a_database(broker: &BrokerChoice, database_given: bool) -> Result<()> {
+    let alone = matches!(broker, BrokerChoice::RabbitMq { .. }) && !database_given;
+    ensure!(!alone, "DATABASE_URL must be set when AMQP_URL is: all workers of a queue share one database");
+    Ok(())
 }
 
 fn seconds(name: &str, given: Option<u64>, default: u64) -> Result<Duration> {
@@ -210,7 +181,8 @@ fn database(url: Option<&str>) -> Result<DatabaseLocation> {
     Ok(DatabaseLocation::MySql(url))
 }
 
-fn broker(url: Option<String>, database: &DatabaseLocation) -> Result<BrokerChoice> {
+/// `database`: none where what is set for it cannot be understood.
+fn broker(url: Option<String>, database: Option<&DatabaseLocation>) -> Result<BrokerChoice> {
     match (url, database) {
         (Some(url), _) => {
             ensure!(
@@ -219,16 +191,17 @@ fn broker(url: Option<String>, database: &DatabaseLocation) -> Result<BrokerChoi
             );
             Ok(BrokerChoice::RabbitMq { url })
         }
-        (None, DatabaseLocation::Sqlite(_)) => Ok(BrokerChoice::Embedded),
-        (None, DatabaseLocation::MySql(_)) => {
+        (None, Some(DatabaseLocation::Sqlite(_))) => Ok(BrokerChoice::Embedded),
+        (None, Some(DatabaseLocation::MySql(_))) => {
             bail!(
                 "AMQP_URL must be set when DATABASE_URL is not SQLite: the embedded broker lives in the SQLite file"
             )
         }
+        (None, None) => bail!("AMQP_URL is not set, and DATABASE_URL, where the broker would be, is wrong"),
     }
 }
 
-fn blobs(location: Option<&str>, database: &DatabaseLocation) -> Result<BlobsLocation> {
+fn blobs(location: Option<&str>, database: Option<&DatabaseLocation>) -> Result<BlobsLocation> {
     match (location, database) {
         (Some(location), _) => {
             let blobs: BlobsLocation = location.parse().context("RETOUCH_BLOBS")?;
@@ -239,10 +212,13 @@ fn blobs(location: Option<&str>, database: &DatabaseLocation) -> Result<BlobsLoc
             );
             Ok(blobs)
         }
-        (None, DatabaseLocation::Sqlite(file)) => Ok(BlobsLocation::Folder(beside(file, "blobs")?)),
-        (None, DatabaseLocation::MySql(_)) => bail!(
+        (None, Some(DatabaseLocation::Sqlite(file))) => Ok(BlobsLocation::Folder(beside(file, "blobs")?)),
+        (None, Some(DatabaseLocation::MySql(_))) => bail!(
             "RETOUCH_BLOBS must be set when DATABASE_URL is not SQLite: file:///folder shared by the replicas, or s3://bucket/prefix"
         ),
+        (None, None) => {
+            bail!("RETOUCH_BLOBS is not set, and DATABASE_URL, beside which they would be, is wrong")
+        }
     }
 }
 
@@ -264,7 +240,11 @@ fn http(address: Option<&str>) -> Result<Option<SocketAddr>> {
     }
 }
 
-fn public_url(given: Option<&str>, http: Option<SocketAddr>, blobs: &BlobsLocation) -> Result<(Url, bool)> {
+fn public_url(
+    given: Option<&str>,
+    http: Option<SocketAddr>,
+    blobs: Option<&BlobsLocation>,
+) -> Result<(Url, bool)> {
     if let Some(given) = given {
         let url = Url::parse(given)
             .with_context(|| format!("RETOUCH_PUBLIC_URL cannot be understood: {given:?}"))?;
@@ -273,7 +253,10 @@ fn public_url(given: Option<&str>, http: Option<SocketAddr>, blobs: &BlobsLocati
     }
     let url = match (http, blobs) {
         (Some(address), _) => Url::parse(&format!("http://{address}/blobs/"))?,
-        (None, blobs) => blobs_url(blobs)?,
+        (None, Some(blobs)) => blobs_url(blobs)?,
+        (None, None) => {
+            bail!("RETOUCH_PUBLIC_URL is not set, and RETOUCH_BLOBS, from which it follows, is wrong")
+        }
     };
     Ok((url, false))
 }

@@ -7,6 +7,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod delay;
+mod doctor;
 mod edit;
 pub mod editor;
 mod events;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{Port, STOP_WITHIN, bare, program, ready, tail};
+use super::{Certificates, Port, STOP_WITHIN, bare, program, ready, tail};
 use crate::process::Group;
 
 /// One server and its data folder.
@@ -24,6 +24,14 @@ impl MariaDb {
     /// Creates an empty server and waits until it takes connections.
     pub async fn start() -> Result<Self> {
         Self::start_with(&[]).await
+    }
+
+    /// As [`MariaDb::start`]; takes connections with TLS only.
+    pub async fn start_tls(certificates: &Certificates) -> Result<Self> {
+        let (cert, key) = certificates.of("server");
+        let file = |option: &str, file: PathBuf| format!("--ssl-{option}={}", file.display());
+        let [ca, cert, key] = [file("ca", certificates.ca()), file("cert", cert), file("key", key)];
+        Self::start_with(&[&ca, &cert, &key, "--require-secure-transport=ON"]).await
     }
 
     /// As [`MariaDb::start`], with further options, also for the creation.

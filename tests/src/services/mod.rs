@@ -19,11 +19,13 @@ use tokio::{
 
 use crate::{process::Group, wait};
 
+mod certificates;
 mod mariadb;
 mod port;
 mod rabbitmq;
 mod s3;
 
+pub use certificates::Certificates;
 pub use mariadb::MariaDb;
 pub use port::Port;
 pub use rabbitmq::RabbitMq;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{Port, STOP_WITHIN, bare, program, ready};
+use super::{Certificates, Port, STOP_WITHIN, bare, program, ready};
 use crate::process::Group;
 
 /// The distribution's wrapper in /usr/sbin changes user and folders; the scripts behind it do as they are
@@ -35,6 +35,8 @@ pub struct RabbitMq {
     server: Option<Group>,
     epmd: Option<Group>,
     amqp: Port,
+    /// Where it speaks TLS, if it does.
+    amqps: Option<Port>,
     http: Port,
     mapper: Port,
     distribution: Port,
@@ -44,23 +46,34 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// Starts a fresh node, with the management API, and waits until it takes connections.
     pub async fn start() -> Result<Self> {
-        Self::start_with("").await
+        Self::start_new("", None).await
     }
 
     /// As [`RabbitMq::start`], with further settings of the application `rabbit`, as Erlang terms, each after a comma:
     /// `", {consumer_timeout, 5000}"`.
     pub async fn start_with(settings: &str) -> Result<Self> {
+        Self::start_new(settings, None).await
+    }
+
+    /// As [`RabbitMq::start`]; a port for TLS comes beside that for the harness, and asks for a client's certificate where it
+    /// has one.
+    pub async fn start_tls(certificates: &Certificates) -> Result<Self> {
+        Self::start_new("", Some(certificates)).await
+    }
+
+    async fn start_new(settings: &str, certificates: Option<&Certificates>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("retouch-rabbitmq-").tempdir()?;
         let mut this = Self {
             server: None,
             epmd: None,
             amqp: Port::free()?,
+            amqps: certificates.map(|_| Port::free()).transpose()?,
             http: Port::free()?,
             mapper: Port::free()?,
             distribution: Port::free()?,
             folder,
         };
-        this.configure(settings)?;
+        this.configure(settings, certificates)?;
         this.launch_mapper().await?;
         this.launch().await?;
         Ok(this)
@@ -70,6 +83,13 @@ impl RabbitMq {
     #[must_use]
     pub fn amqp_url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.amqp.number())
+    }
+
+    /// The default virtual host over TLS.
+    #[must_use]
+    pub fn amqps_url(&self) -> String {
+        let port = self.amqps.as_ref().expect("it was started without TLS").number();
+        format!("amqps://guest:guest@127.0.0.1:{port}/%2f")
     }
 
     /// The root of the management API, without a path.
@@ -136,7 +156,7 @@ impl RabbitMq {
         self.folder.path().join(name)
     }
 
-    fn configure(&self, settings: &str) -> Result<()> {
+    fn configure(&self, settings: &str, certificates: Option<&Certificates>) -> Result<()> {
         let cookie = self.path(".erlang.cookie");
         fs::write(&cookie, format!("{}{}", std::process::id(), self.amqp.number()))?;
         // Erlang refuses a cookie that others can read.
@@ -144,7 +164,7 @@ impl RabbitMq {
         fs::write(self.path("plugins"), "[rabbitmq_management].")?;
         // The broker would block publishers on a machine that is merely full of build output, and the
         // statistics collector costs processor time that the tests need; counts of messages do without it.
-        let config = format!(
+        let mut config = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp}\n\
              management.tcp.ip = 127.0.0.1\n\
              management.tcp.port = {http}\n\
@@ -156,6 +176,21 @@ impl RabbitMq {
             amqp = self.amqp.number(),
             http = self.http.number(),
         );
+        if let (Some(port), Some(certificates)) = (&self.amqps, certificates) {
+            let (cert, key) = certificates.of("server");
+            config += &format!(
+                "listeners.ssl.1 = 127.0.0.1:{}\n\
+                 ssl_options.cacertfile = {}\n\
+                 ssl_options.certfile = {}\n\
+                 ssl_options.keyfile = {}\n\
+                 ssl_options.verify = verify_peer\n\
+                 ssl_options.fail_if_no_peer_cert = false\n",
+                port.number(),
+                certificates.ca().display(),
+                cert.display(),
+                key.display(),
+            );
+        }
         fs::write(self.path("rabbitmq.conf"), config)?;
         // A quorum queue tells its counts at each tick: every 5 s by default, far too late for a test.
         let advanced = format!("[{{rabbit, [{{quorum_tick_interval, 200}}{settings}]}}].");

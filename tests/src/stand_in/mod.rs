@@ -254,6 +254,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/", post(uploads::upload))
         .route("/results/{name}", get(results::download))
         .route("/v1/images/edits", post(openai::edits))
+        .route("/v1/models", get(openai::models))
         .merge(control::router())
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), traced))
         .layer(map_response_with_state(Arc::clone(&shared), dated))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -45,6 +45,16 @@ pub(super) async fn edits(State(shared): State<Arc<Shared>>, request: Request) -
         arrived.finish(work).await
     });
     work.await.unwrap()
+}
+
+/// `GET /v1/models`: what an account may use, and so whether a key is one.
+pub(super) async fn models(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let (state, _) = shared.now();
+    if let Err(refusal) = state.account(&headers, Wire::OpenAi) {
+        return refusal.answer(Wire::OpenAi);
+    }
+    let model = json!({"id": DEFAULT_MODEL, "object": "model", "created": 1, "owned_by": "openai"});
+    ok(&json!({"object": "list", "data": [model]}))
 }
 
 /// The JSON body as the form that it stands for: `images` of `image_url`s become images with a URL in place of bytes.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use url::Url;
 
 use super::Editors;
-use crate::config::{DashscopeSettings, EditorSettings, OpenaiSettings, Settings};
+use crate::config::{DashscopeSettings, EditorSettings, Offer, OpenaiSettings, Settings};
 use crate::editor::dashscope::{self, DashScope, Style};
 use crate::editor::local::LocalEditor;
 use crate::editor::openai::{self, OpenAi};
@@ -19,16 +19,25 @@ use crate::sources::guard::AllowHosts;
 /// # Errors
 /// One sentence that names the provider, and what of its settings cannot work.
 pub fn editors(settings: &Settings) -> Result<Editors> {
+    // What is derived is an address on this machine, where no provider gets at it.
+    open_editors(&settings.offer, settings.public_url_given.then_some(&settings.public_url))
+}
+
+/// As [`editors`]; `public_url` is where a provider finds our blobs, if it does.
+///
+/// # Errors
+/// As there.
+pub(crate) fn open_editors(offer: &Offer, public_url: Option<&Url>) -> Result<Editors> {
     // Destructured: a new provider does not compile until it is opened.
     let EditorSettings {
         dashscope,
         openai,
         #[cfg(feature = "double")]
         double,
-    } = &settings.offer.editors;
+    } = &offer.editors;
     let mut editors: Vec<Arc<dyn Editor>> = vec![Arc::new(LocalEditor)];
     if let Some(key) = &dashscope.key {
-        let opened = open_dashscope(key, dashscope, settings).context("[editors.dashscope]")?;
+        let opened = open_dashscope(key, dashscope, offer, public_url).context("[editors.dashscope]")?;
         editors.push(Arc::new(opened));
     }
     if let Some(key) = &openai.key {
@@ -41,7 +50,12 @@ pub fn editors(settings: &Settings) -> Result<Editors> {
     Ok(editors.drain(..).map(|editor| (editor.kind(), editor)).collect())
 }
 
-fn open_dashscope(key: &ApiKey, settings: &DashscopeSettings, all: &Settings) -> Result<DashScope> {
+fn open_dashscope(
+    key: &ApiKey,
+    settings: &DashscopeSettings,
+    offer: &Offer,
+    public_url: Option<&Url>,
+) -> Result<DashScope> {
     let DashscopeSettings {
         key: _,
         base_url,
@@ -54,7 +68,7 @@ fn open_dashscope(key: &ApiKey, settings: &DashscopeSettings, all: &Settings) ->
         list_settles,
     } = settings;
     let base_url = base_or(base_url.as_ref(), dashscope::DEFAULT_BASE_URL)?;
-    let models = all.offer.models.of(dashscope::KIND);
+    let models = offer.models.of(dashscope::KIND);
     let styles: Result<BTreeMap<_, _>> =
         models.map(|model| Ok((model.id.clone(), model.style.parse::<Style>()?))).collect();
     let settings = dashscope::Settings {
@@ -65,8 +79,7 @@ fn open_dashscope(key: &ApiKey, settings: &DashscopeSettings, all: &Settings) ->
         input: *input,
         poll: poll.unwrap_or(dashscope::DEFAULT_POLL),
         timeout: timeout.unwrap_or(dashscope::DEFAULT_TIMEOUT),
-        // What is derived is an address on this machine, where no provider gets at it.
-        public_url: all.public_url_given.then(|| all.public_url.clone()),
+        public_url: public_url.cloned(),
         ask_list: ask_list.then(|| list_settles.unwrap_or(dashscope::DEFAULT_LIST_SETTLES)),
     };
     DashScope::new(settings, styles?)

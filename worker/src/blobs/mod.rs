@@ -91,6 +91,18 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unavailable`] where the folder cannot be made or the `AWS_*` settings make no sense.
     pub fn open(location: &BlobsLocation) -> Result<Self, BlobError> {
+        Self::open_with(location, S3_RETRIES)
+    }
+
+    /// As [`Blobs::open`], and does not try again: for who wants to see what is wrong.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_to_look(location: &BlobsLocation) -> Result<Self, BlobError> {
+        Self::open_with(location, RetryConfig { max_retries: 0, ..S3_RETRIES })
+    }
+
+    fn open_with(location: &BlobsLocation, retries: RetryConfig) -> Result<Self, BlobError> {
         let unusable = |why: String| BlobError::Unavailable(format!("{location}: {why}"));
         match location {
             BlobsLocation::Memory => {
@@ -110,7 +122,7 @@ impl Blobs {
                 // Bulk delete is what S3-compatible stores most often lack, and we delete one at a time.
                 let store = AmazonS3Builder::from_env()
                     .with_bucket_name(bucket)
-                    .with_retry(S3_RETRIES)
+                    .with_retry(retries)
                     .with_disable_bulk_delete(true)
                     .build();
                 Ok(Self {

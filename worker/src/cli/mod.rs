@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
 
+mod doctor;
 mod edit;
 mod health;
 mod inputs;
@@ -23,6 +24,7 @@ mod schema;
 mod signals;
 mod submit;
 mod task;
+mod topology;
 mod worker;
 
 /// Prompt-driven image edits through a paid API, and never the same edit paid twice.
@@ -46,6 +48,8 @@ enum Command {
     Routes(routes::ShowRoutes),
     Migrate(migrate::Migrate),
     Health(health::Health),
+    Doctor(doctor::Doctor),
+    Topology(topology::Topology),
     Schema(schema::PrintSchema),
 }
 
@@ -53,7 +57,7 @@ const SETTINGS: &str = "\
 Settings come from the environment, then from retouch.toml:
   DATABASE_URL          sqlite:///file (default: in the user's data folder) or
                         mysql://user:password@host/database
-  AMQP_URL              amqp://… or amqps://… (default: embedded in the SQLite file)
+  AMQP_URL              amqp://… or amqps://…?cacertfile=/path/ca.pem (default: embedded in the SQLite file)
   RETOUCH_BLOBS         file:///folder or s3://bucket/prefix (default: beside the SQLite file)
   RETOUCH_PUBLIC_URL    what result URLs start with (default: the worker's own /blobs/)
   RETOUCH_HTTP          ADDRESS:PORT or off (default: 127.0.0.1:8080)
@@ -102,6 +106,8 @@ enum Ending {
     Done,
     /// Exit 1.
     SomeFailed,
+    /// What is wrong was said on standard output: exit with this code.
+    Told(u8),
 }
 
 /// Runs the program.
@@ -120,6 +126,7 @@ pub fn main() -> ExitCode {
     let (error, code) = match ended {
         Ok(Ending::Done) => return ExitCode::SUCCESS,
         Ok(Ending::SomeFailed) => return ExitCode::from(1),
+        Ok(Ending::Told(code)) => return ExitCode::from(code),
         Err(Failure::Usage(error)) => (error, 2),
         Err(Failure::Unreachable(error)) => (error, 3),
         Err(Failure::Interrupted(error)) => (error, 130),
@@ -148,6 +155,8 @@ async fn command(args: Args) -> Result<Ending, Failure> {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
         }
         Command::Health(health) => health.run(json).await,
+        Command::Doctor(doctor) => doctor.run(json).await,
+        Command::Topology(topology) => topology.run(json).await,
         Command::Routes(routes) => routes.run(json),
         Command::Schema(schema) => schema.run(),
     }

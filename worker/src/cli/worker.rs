@@ -5,7 +5,7 @@ use clap::Args;
 use super::signals::Signals;
 use super::{Ending, Failure};
 use crate::app::App;
-use crate::config::{BrokerChoice, Settings};
+use crate::config::{Settings, shares_a_database};
 use crate::metrics::recorder;
 use crate::worker::Worker;
 
@@ -19,12 +19,7 @@ pub(super) struct RunWorker {}
 
 impl RunWorker {
     pub(super) async fn run(self, settings: Settings) -> Result<Ending, Failure> {
-        if matches!(settings.broker, BrokerChoice::RabbitMq { .. }) && !settings.database_given {
-            // A file of its own for each replica would pay for the same edit once a replica.
-            return Err(Failure::Usage(anyhow::anyhow!(
-                "DATABASE_URL must be set when AMQP_URL is: all workers of a queue share one database"
-            )));
-        }
+        shares_a_database(&settings.broker, settings.database_given).map_err(Failure::Usage)?;
         if settings.http.is_some() {
             recorder::install().map_err(Failure::Unreachable)?;
         }

@@ -244,4 +244,13 @@ pub trait Editor: Send + Sync {
         let _ = (model, since);
         Ok(None)
     }
+
+    /// Asks whether the provider answers and takes the key, by a question that costs nothing: for people who set it up.
+    /// `false`: it has none.
+    ///
+    /// # Errors
+    /// See [`EditError`]; nothing is paid here.
+    async fn ask(&self) -> Result<bool, EditError> {
+        Ok(false)
+    }
 }

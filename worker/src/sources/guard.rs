@@ -64,6 +64,11 @@ impl AllowHosts {
         self
     }
 
+    /// What is wrong with an address, in words; nothing where it is an ordinary public one. Nothing is exempt.
+    pub fn refused_kind(address: IpAddr) -> Option<&'static str> {
+        refused_kind(address)
+    }
+
     fn lists_name(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let under = |suffix: &String| name.len() > suffix.len() && name.ends_with(suffix);
@@ -149,6 +154,15 @@ fn host(text: &str) -> Result<Host, &'static str> {
         Ok(host) => Ok(host),
         Err(_) if text.contains(':') => Err("give the host without a port"),
         Err(_) => Err("neither a host name, an address nor a network"),
+    }
+}
+
+impl fmt::Display for AllowHosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffixes = self.suffixes.iter().map(|suffix| format!("*{suffix}"));
+        let networks = self.networks.iter().map(ToString::to_string);
+        let all: Vec<_> = self.names.iter().cloned().chain(suffixes).chain(networks).collect();
+        f.write_str(&all.join(", "))
     }
 }
 

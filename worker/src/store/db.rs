@@ -9,6 +9,7 @@ use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
 use super::readings::ReadingsStatements;
+use super::inspect::InspectStatements;
 use super::schema::SchemaState;
 use crate::metrics::count::database_error;
 
@@ -69,6 +70,7 @@ pub(super) struct Statements {
     pub(super) clear_suspect: &'static str,
     pub(super) our_tables: &'static str,
     pub(super) readings: &'static ReadingsStatements,
+    pub(super) inspect: &'static InspectStatements,
 }
 
 /// A value that goes into a statement.

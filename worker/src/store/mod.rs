@@ -17,6 +17,7 @@ use thiserror::Error;
 mod admission;
 mod calls;
 mod db;
+mod inspect;
 mod intake;
 mod lanes;
 mod mysql;
@@ -31,6 +32,7 @@ mod unexplained;
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 use db::{Db, DbError};
 pub use readings::{CallsReading, Readings};
+pub use inspect::Facts;
 pub use schema::SchemaState;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,

@@ -7,13 +7,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, MySql};
 
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx, vals};
 use super::schema::{self, SchemaState};
 
 mod readings;
+mod inspect;
 
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
@@ -253,6 +254,7 @@ static SQL: Statements = Statements {
     clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
     readings: &readings::READINGS,
+    inspect: &inspect::INSPECT,
 };
 
 /// Waits a minute for whoever else migrates this database. 64 characters at most.
@@ -276,11 +278,37 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(super) async fn reach(url: &str) -> Result<(), DbError> {
     let connected = tokio::time::timeout(CONNECT, options(url)?.connect()).await;
     let connected = connected.map_err(|_| DbError::Unavailable(format!("no answer within {CONNECT:?}")))?;
-    connected.map_err(error)?.close().await.map_err(error)
+    connected.map_err(|failed| untrusted(error(failed)))?.close().await.map_err(error)
 }
 
+/// Whoever names an authority wants it to be asked: by default sqlx takes any certificate, and does without one.
 fn options(url: &str) -> Result<MySqlConnectOptions, DbError> {
-    MySqlConnectOptions::from_str(url).map_err(|error| DbError::Failed(error.to_string()))
+    let options = MySqlConnectOptions::from_str(url).map_err(|error| DbError::Failed(error.to_string()))?;
+    let asks = |names: [&str; 2]| {
+        url::Url::parse(url)
+            .is_ok_and(|url| url.query_pairs().any(|(name, _)| names.contains(&&*name.to_ascii_lowercase())))
+    };
+    let only_ca = asks(["ssl-ca", "sslca"]) && !asks(["ssl-mode", "sslmode"]);
+    Ok(if only_ca { options.ssl_mode(MySqlSslMode::VerifyIdentity) } else { options })
+}
+
+/// A handshake that failed over the server's certificate, with what to do about it.
+fn untrusted(error: DbError) -> DbError {
+    match error {
+        // The second is an authority of a name that is trusted, and another key.
+        DbError::Unavailable(why) if why.contains("UnknownIssuer") || why.contains("BadSignature") => {
+            DbError::Unavailable(format!(
+                "{why}: the server's certificate is of an authority that this machine does not trust; \
+             name its file in the URL: ?ssl-ca=/path/ca.pem"
+            ))
+        }
+        DbError::Unavailable(why) if why.contains("invalid peer certificate") => {
+            DbError::Unavailable(format!(
+                "{why}: the server's certificate is not good for this host; use the name that it was made for"
+            ))
+        }
+        other => other,
+    }
 }
 
 impl MySqlDb {

@@ -16,6 +16,7 @@ use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
 use super::schema::{self, SchemaState};
 
 mod readings;
+mod inspect;
 
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
@@ -195,6 +196,7 @@ static SQL: Statements = Statements {
     clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
     readings: &readings::READINGS,
+    inspect: &inspect::INSPECT,
 };
 
 /// A SQLite file.

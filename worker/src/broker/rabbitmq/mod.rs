@@ -20,7 +20,12 @@ use super::{Broker, BrokerError, Consumer, Destination, Message, Queue};
 
 mod consumer;
 mod convert;
+mod greeting;
+mod rights;
 pub mod topology;
+
+pub use greeting::Greeting;
+pub use rights::Rights;
 
 /// For a connection to come up, and for the broker to answer one request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +72,36 @@ impl RabbitMq {
     pub async fn check(&self, lanes: &[String]) -> Result<Vec<topology::Finding>, BrokerError> {
         let connection = self.connection().await.map_err(convert::error)?;
         topology::check(&connection, &topology::Plan::new(&self.topology, lanes)).await
+    }
+
+    /// Host, port and virtual host, for people.
+    pub fn place(&self) -> String {
+        format!("{}, virtual host {}", self.link.address(), self.link.vhost())
+    }
+
+    /// Whether a connection can be had.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn reach(&self) -> Result<(), BrokerError> {
+        self.connection().await.map(drop).map_err(convert::error)
+    }
+
+    /// Who the broker says it is; none where it does not say it as brokers do.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn greeting(&self) -> Result<Option<Greeting>, BrokerError> {
+        greeting::greeting(&self.link).await.map_err(convert::error)
+    }
+
+    /// What this login may do, tried on a connection of its own.
+    ///
+    /// # Errors
+    /// See [`BrokerError`]; what it may not do is not an error but an answer.
+    pub async fn rights(&self) -> Result<Rights, BrokerError> {
+        let connection = self.link.connect("retouch doctor").await.map_err(convert::error)?;
+        rights::rights(&connection, &self.topology).await
     }
 
     async fn connection(&self) -> Result<Arc<Connection>, AmqpError> {

@@ -10,6 +10,10 @@ use retouch_shared::topology::{DEAD_KEY, DELIVERY_LIMIT, RUNGS, TASKS_KEY, Topol
 use super::convert::{error, short};
 use crate::broker::BrokerError;
 
+mod definitions;
+
+pub use definitions::definitions;
+
 /// Exchanges, queues and bindings, in the order in which they can be declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -77,6 +81,8 @@ pub enum FindingState {
     Missing,
     /// It is otherwise, in one sentence.
     Different(String),
+    /// It is there, and this login may not compare it: why.
+    Unknown(String),
 }
 
 impl Plan {
@@ -228,6 +234,7 @@ pub(super) async fn check(connection: &Connection, plan: &Plan) -> Result<Vec<Fi
         let state = match answer {
             Ok(()) => FindingState::Same,
             Err(AmqpError::NotFound(_)) => FindingState::Missing,
+            Err(AmqpError::Refused(why)) if why.starts_with("ACCESS_REFUSED") => FindingState::Unknown(why),
             Err(AmqpError::Refused(why)) => FindingState::Different(difference(&step.what(), &why)),
             Err(failed) => return Err(error(failed)),
         };

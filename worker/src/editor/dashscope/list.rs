@@ -71,6 +71,11 @@ pub(super) async fn since(api: &Api, model: &str, since: Duration) -> Result<Vec
     Ok(meant.map(task).collect())
 }
 
+/// Whether a page can be had at all.
+pub(super) async fn ask(api: &Api) -> Result<(), EditError> {
+    page(api, &[("page_no", "1"), ("page_size", "1")]).await.map(drop)
+}
+
 /// One page, and what the provider's clock shows.
 async fn page(api: &Api, query: &[(&str, &str)]) -> Result<(Page, Option<SystemTime>), EditError> {
     // With its last slash, as the provider writes it.

@@ -304,4 +304,8 @@ impl Editor for DashScope {
         let tasks = list::since(&self.api, model, since).await?;
         Ok(Some(Listed { tasks, settles }))
     }
+
+    async fn ask(&self) -> Result<bool, EditError> {
+        list::ask(&self.api).await.map(|()| true)
+    }
 }

@@ -72,6 +72,7 @@ pub struct OpenAi {
     client: Client,
     key: ApiKey,
     endpoint: Url,
+    models: Url,
     result_hosts: AllowHosts,
 }
 
@@ -82,11 +83,11 @@ impl OpenAi {
     /// The base URL or the hosts cannot work, or TLS cannot be set up.
     pub fn new(settings: Settings) -> anyhow::Result<Self> {
         let Settings { key, base_url, timeout, result_hosts } = settings;
-        let endpoint = endpoint(&base_url)?;
+        let (endpoint, models) = (endpoint(&base_url, "images/edits")?, endpoint(&base_url, "models")?);
         let host = base_url.host_str().context("the base URL has no host")?;
         let own: AllowHosts = format!("{host},{RESULT_HOST}").parse()?;
         let result_hosts = own.and(result_hosts);
-        Ok(Self { client: http::client(timeout)?, key, endpoint, result_hosts })
+        Ok(Self { client: http::client(timeout)?, key, endpoint, models, result_hosts })
     }
 
     async fn send(&self, key: &str, form: Form) -> Result<Answer, EditError> {
@@ -143,6 +144,21 @@ impl Editor for OpenAi {
             None => Err(EditError::Ambiguous("the call's id is none that this editor gives".to_owned())),
         }
     }
+
+    /// <https://platform.openai.com/docs/api-reference/models/list>. Not every gateway has it.
+    async fn ask(&self) -> Result<bool, EditError> {
+        let key = self.key.read().map_err(no_key)?;
+        let get = self.client.get(self.models.clone()).bearer_auth(&key);
+        let answer = http::send(get).await.map_err(|error| match error {
+            SendError::NotSent(why) => EditError::NotSent(why),
+            SendError::NoAnswer(why) => EditError::Unavailable(why),
+        })?;
+        match answer.status {
+            200..=299 => Ok(true),
+            404 | 405 => Ok(false),
+            _ => Err(errors::refused(&answer, &key)),
+        }
+    }
 }
 
 /// Bytes are the result. A URL is something to come back to, and is committed before it is fetched.
@@ -153,7 +169,7 @@ fn taken(found: Found) -> Submitted {
     }
 }
 
-fn endpoint(base_url: &Url) -> anyhow::Result<Url> {
+fn endpoint(base_url: &Url, path: &str) -> anyhow::Result<Url> {
     ensure!(
         matches!(base_url.scheme(), "http" | "https"),
         "the base URL must begin with http:// or https://"
@@ -163,7 +179,7 @@ fn endpoint(base_url: &Url) -> anyhow::Result<Url> {
         "the base URL must not hold a user or a password; the key is set on its own"
     );
     let mut endpoint = base_url.clone();
-    endpoint.set_path(&format!("{}/images/edits", base_url.path().trim_end_matches('/')));
+    endpoint.set_path(&format!("{}/{path}", base_url.path().trim_end_matches('/')));
     endpoint.set_fragment(None);
     Ok(endpoint)
 }

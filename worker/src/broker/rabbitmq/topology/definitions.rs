@@ -1,0 +1,54 @@
+//! The plan as RabbitMQ's definitions (<https://www.rabbitmq.com/docs/definitions>): for those who manage a broker by them and
+//! give workers no right to declare.
+
+use serde_json::{Map, Value, json};
+
+use super::{Argument, Plan};
+
+/// What `rabbitmqctl import_definitions` takes. The virtual host must be there already, or be in the rest of one's definitions.
+pub fn definitions(plan: &Plan, vhost: &str) -> Value {
+    // Destructured: what comes to the plan does not compile until it is here.
+    let Plan { exchanges, queues, bindings } = plan;
+    let exchanges = exchanges.iter().map(|exchange| {
+        json!({
+            "name": exchange.name,
+            "vhost": vhost,
+            "type": exchange.kind,
+            "durable": true,
+            "auto_delete": false,
+            "internal": false,
+            "arguments": {},
+        })
+    });
+    let queues = queues.iter().map(|queue| {
+        let arguments = queue.arguments.iter().map(|(name, value)| {
+            let value = match value {
+                Argument::Text(text) => json!(text),
+                Argument::Number(number) => json!(number),
+            };
+            ((*name).to_owned(), value)
+        });
+        json!({
+            "name": queue.name,
+            "vhost": vhost,
+            "durable": true,
+            "auto_delete": false,
+            "arguments": arguments.collect::<Map<_, _>>(),
+        })
+    });
+    let bindings = bindings.iter().map(|binding| {
+        json!({
+            "source": binding.exchange,
+            "vhost": vhost,
+            "destination": binding.queue,
+            "destination_type": "queue",
+            "routing_key": binding.key,
+            "arguments": {},
+        })
+    });
+    json!({
+        "exchanges": exchanges.collect::<Vec<_>>(),
+        "queues": queues.collect::<Vec<_>>(),
+        "bindings": bindings.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,146 @@
+//! The settings one by one: where one of them is off, the others can still be looked at.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Error, Result, ensure};
+use retouch_shared::topology::{DEFAULT_NAMESPACE, Topology};
+use url::Url;
+
+use super::editors::keys;
+use super::read::{Raw, variable};
+use super::{BrokerChoice, Offer, OnAmbiguous, Rhythm, Settings};
+use super::{blobs, broker, database, http, public_url, seconds};
+use crate::blobs::BlobsLocation;
+use crate::sources::guard::AllowHosts;
+use crate::store::{DatabaseLocation, PATIENCE};
+
+/// Each setting, or what is wrong with it: one sentence that names it and the fix, never a secret.
+pub struct Parts {
+    /// What can be asked of which provider.
+    pub offer: Result<Offer>,
+    /// `DATABASE_URL`.
+    pub database: Result<DatabaseLocation>,
+    /// Whether it was given.
+    pub database_given: bool,
+    /// `AMQP_URL`.
+    pub broker: Result<BrokerChoice>,
+    /// `RETOUCH_BLOBS`.
+    pub blobs: Result<BlobsLocation>,
+    /// `RETOUCH_HTTP`.
+    pub http: Result<Option<SocketAddr>>,
+    /// `RETOUCH_PUBLIC_URL`, and whether it was given.
+    pub public_url: Result<(Url, bool)>,
+    /// `RETOUCH_ALLOW_HOSTS`.
+    pub allow_hosts: Result<AllowHosts>,
+    /// `RETOUCH_NAMESPACE`.
+    pub topology: Result<Topology>,
+    /// `RETOUCH_ON_AMBIGUOUS`.
+    pub on_ambiguous: OnAmbiguous,
+    /// Rhythm.
+    pub rhythm: Result<Rhythm>,
+}
+
+impl Parts {
+    /// Reads the environment and the file.
+    ///
+    /// # Errors
+    /// What makes all of it unreadable: a file that is not TOML, a setting that does not exist.
+    pub fn load() -> Result<Self> {
+        let mut raw = Raw::read()?;
+        let offer = keys(variable).and_then(|keys| Offer::decide(&mut raw, keys));
+        let rhythm = rhythm(&raw);
+        let database = database(raw.database_url.as_deref());
+        let broker = broker(raw.amqp_url, database.as_ref().ok());
+        let blobs = blobs(raw.blobs.as_deref(), database.as_ref().ok());
+        let http = http(raw.http.as_deref());
+        // What is derived from a wrong address is not worth a complaint of its own.
+        let public_url =
+            public_url(raw.public_url.as_deref(), http.as_ref().ok().copied().flatten(), blobs.as_ref().ok());
+        let allow_hosts = raw.allow_hosts.as_deref().unwrap_or_default().parse::<AllowHosts>();
+        let topology = Topology::new(raw.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE));
+        Ok(Self {
+            offer,
+            database_given: raw.database_url.is_some(),
+            database,
+            broker,
+            blobs,
+            http,
+            public_url,
+            allow_hosts: allow_hosts.context("RETOUCH_ALLOW_HOSTS"),
+            topology: topology.context("RETOUCH_NAMESPACE"),
+            on_ambiguous: raw.on_ambiguous,
+            rhythm,
+        })
+    }
+
+    /// Everything that is wrong, in the order in which it is decided.
+    pub fn faults(&self) -> Vec<&Error> {
+        // Destructured: a new setting does not compile until it is looked at.
+        let Self {
+            offer,
+            database,
+            database_given: _,
+            broker,
+            blobs,
+            http,
+            public_url,
+            allow_hosts,
+            topology,
+            on_ambiguous: _,
+            rhythm,
+        } = self;
+        let faults = [
+            offer.as_ref().err(),
+            database.as_ref().err(),
+            broker.as_ref().err(),
+            blobs.as_ref().err(),
+            http.as_ref().err(),
+            public_url.as_ref().err(),
+            allow_hosts.as_ref().err(),
+            topology.as_ref().err(),
+            rhythm.as_ref().err(),
+        ];
+        faults.into_iter().flatten().collect()
+    }
+
+    /// All of them.
+    pub(super) fn together(self) -> Result<Settings> {
+        let offer = self.offer?;
+        let database = self.database?;
+        let broker = self.broker?;
+        let blobs = self.blobs?;
+        let http = self.http?;
+        let (public_url, public_url_given) = self.public_url?;
+        Ok(Settings {
+            database,
+            database_given: self.database_given,
+            broker,
+            blobs,
+            public_url,
+            public_url_given,
+            http,
+            allow_hosts: self.allow_hosts?,
+            topology: self.topology?,
+            on_ambiguous: self.on_ambiguous,
+            offer,
+            rhythm: self.rhythm?,
+        })
+    }
+}
+
+fn rhythm(raw: &Raw) -> Result<Rhythm> {
+    ensure!(
+        raw.poison_kills.is_none_or(|kills| kills >= 2),
+        "RETOUCH_POISON_KILLS must be 2 or more: one process may die of anything"
+    );
+    ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
+    Ok(Rhythm {
+        intake: raw.intake_concurrency.unwrap_or(16),
+        lease: seconds("LEASE", raw.lease_seconds, 30)?,
+        sweep: seconds("SWEEP", raw.sweep_seconds, 5)?,
+        patience: seconds("PATIENCE", raw.patience_seconds, PATIENCE.as_secs())?,
+        grace: seconds("GRACE", raw.grace_seconds, 25)?,
+        probe: seconds("PROBE", raw.probe_seconds, 30)?,
+        poison_kills: raw.poison_kills.unwrap_or(5),
+    })
+}

@@ -1,0 +1,60 @@
+//! Lanes that take no calls, and edits that wait where nobody here serves them.
+
+use super::{Check, no_answer, within};
+use crate::config::Parts;
+use crate::store::{ClosedBy, LaneView, Store};
+
+const NAME: &str = "lanes";
+
+pub(super) async fn check(parts: &Parts, store: Option<&Store>) -> Check {
+    let Some(store) = store else {
+        return Check::skipped(NAME, "skipped: it needs the database and its schema");
+    };
+    let lanes = match within(store.lanes()).await {
+        None => return Check::failed(NAME, no_answer(), "look at the database's load"),
+        Some(Err(error)) => return Check::failed(NAME, error.to_string(), "look at the database"),
+        Some(Ok(lanes)) => lanes,
+    };
+    let closed: Vec<&LaneView> = lanes.iter().filter(|lane| lane.closed.is_some()).collect();
+    if closed.is_empty() {
+        return unserved(parts, &lanes);
+    }
+    let told: Vec<_> = closed.iter().filter_map(|lane| told(lane)).collect();
+    let names: Vec<_> = closed.iter().map(|lane| lane.name.as_str()).collect();
+    let provider = |lane: &&LaneView| {
+        lane.closed.as_ref().is_some_and(|closure| matches!(closure.by, ClosedBy::Submit | ClosedBy::Poll))
+    };
+    if closed.iter().any(provider) {
+        let fix = "mend the account, key or model; the lane tries again by itself, at once with `retouch lanes resume NAME`";
+        return Check::failed(NAME, told.join("; "), fix);
+    }
+    let fix = format!("`retouch lanes resume {}` when it may go on", names.join(" "));
+    Check::warning(NAME, told.join("; "), fix)
+}
+
+fn told(lane: &LaneView) -> Option<String> {
+    let closure = lane.closed.as_ref()?;
+    let how = match closure.by {
+        ClosedBy::Submit | ClosedBy::Poll => format!("blocked: {}: {}", closure.code, closure.message),
+        ClosedBy::Budget => format!("out of budget: {}", closure.message),
+        ClosedBy::Pause => format!("paused: {}", closure.message),
+    };
+    Some(format!("{} is {how} ({} edits wait)", lane.name, lane.queued))
+}
+
+/// Another machine may have the key that this one lacks.
+fn unserved(parts: &Parts, lanes: &[LaneView]) -> Check {
+    let served = parts.offer.as_ref().map(|offer| offer.served_lanes()).unwrap_or_default();
+    let waiting: Vec<_> =
+        lanes.iter().filter(|lane| lane.queued > 0 && !served.contains(&lane.name)).collect();
+    if waiting.is_empty() {
+        let count = lanes.len();
+        return Check::good(NAME, format!("{count} known, none of them blocked or paused"));
+    }
+    let waiting: Vec<_> = waiting.iter().map(|lane| format!("{} on {}", lane.queued, lane.name)).collect();
+    let detail = format!(
+        "edits wait on lanes that are not served with the keys of this machine: {}",
+        waiting.join(", ")
+    );
+    Check::warning(NAME, detail, "set the provider's key, unless another machine serves them")
+}
