@@ -87,6 +87,8 @@ pub struct Settings {
     pub allow_hosts: AllowHosts,
     /// `RETOUCH_NAMESPACE`.
     pub topology: Topology,
+    /// `RETOUCH_NAME`.
+    pub name: String,
     /// `RETOUCH_ON_AMBIGUOUS`.
     pub on_ambiguous: OnAmbiguous,
     /// What can be asked of which provider.
@@ -137,6 +139,11 @@ impl Settings {
         );
         ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
         let database_given = raw.database_url.is_some();
+        let name = raw.name.unwrap_or_else(host_name);
+        ensure!(
+            (1..=128).contains(&name.chars().count()) && !name.chars().any(char::is_control),
+            "RETOUCH_NAME must be 1 to 128 characters, none of them a control character"
+        );
         Ok(Self {
             database,
             database_given,
@@ -147,6 +154,7 @@ impl Settings {
             http,
             allow_hosts,
             topology,
+            name,
             on_ambiguous: raw.on_ambiguous,
             offer,
             rhythm: Rhythm {
@@ -160,6 +168,14 @@ impl Settings {
             },
         })
     }
+}
+
+/// As the kernel knows it; a container's is its id.
+fn host_name() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let host = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    let host = host.trim();
+    if host.is_empty() { "unnamed".to_owned() } else { host.to_owned() }
 }
 
 fn seconds(name: &str, given: Option<u64>, default: u64) -> Result<Duration> {

@@ -1,5 +1,6 @@
 //! The Retouch worker: everything behind the program `retouch`.
 
+mod activity;
 pub mod app;
 mod archive;
 pub mod blobs;
@@ -21,6 +22,8 @@ mod lease;
 pub mod media;
 pub mod models;
 mod outcome;
+pub mod overview;
+mod replica;
 pub mod routes;
 pub mod sources;
 pub mod store;

@@ -14,6 +14,7 @@ use crate::broker::supervise::{Liveness, supervise};
 use crate::broker::{Delivery, Queue};
 use crate::failpoint::around;
 use crate::outcome::{Outcome, origin, settle};
+use crate::replica::Reporter;
 use crate::{archive, edit, http, intake, sweep};
 
 /// Dead messages archived at a time.
@@ -36,6 +37,7 @@ pub struct Worker {
     consumers: JoinSet<()>,
     others: JoinSet<()>,
     consumed: Vec<Consumed>,
+    reporter: Option<Reporter>,
 }
 
 impl Worker {
@@ -58,6 +60,7 @@ impl Worker {
             consumers: JoinSet::new(),
             others: JoinSet::new(),
             consumed: Vec::new(),
+            reporter: None,
         };
         worker.consume(Queue::Tasks, app.settings.rhythm.intake, Stage::Intake);
         for lane in lanes {
@@ -68,6 +71,8 @@ impl Worker {
         let sweeper = Arc::clone(app);
         // Waited for like them: it has calls under way.
         worker.consumers.spawn(async move { sweep::run(&sweeper).await });
+        let consumed = worker.consumed.iter().map(|of| (of.queue.clone(), of.liveness.clone()));
+        worker.reporter = Some(Reporter::start(app, consumed.collect()));
         Ok(worker)
     }
 
@@ -104,6 +109,11 @@ impl Worker {
         }
         self.consumers.shutdown().await;
         self.others.shutdown().await;
+        if let Some(reporter) = self.reporter.take()
+            && tokio::time::timeout(CLOSE, reporter.end()).await.is_err()
+        {
+            tracing::warn!("the list of replicas could not be told in time");
+        }
         // Nothing is left to do on them, and no server that does not answer may keep the process from its end.
         if tokio::time::timeout(CLOSE, self.app.broker.close()).await.is_err() {
             tracing::warn!("the broker's connections did not close in time");
@@ -130,7 +140,10 @@ fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl F
     };
     let worked = async move {
         let outcome: Outcome = match stage {
-            Stage::Intake => intake::handle(&app, &delivery).await,
+            Stage::Intake => {
+                let _doing = app.activity.intake();
+                intake::handle(&app, &delivery).await
+            }
             Stage::Edit => edit::handle(&app, &delivery.message).await,
             Stage::Archive => archive::handle(&app, &delivery).await,
         };

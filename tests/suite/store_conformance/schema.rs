@@ -90,6 +90,9 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
         db.execute("DROP TABLE broker_queues").await;
         db.execute("DROP TABLE provider_tasks").await;
         db.execute("DROP TABLE suspects").await;
+        db.execute("DROP TABLE replicas").await;
+        db.execute("DROP TABLE cancels").await;
+        db.execute("DROP INDEX image_edit_tasks_ended").await;
         // As it was then; MySQL's migration looks for itself.
         db.execute(
             "CREATE TABLE old (name TEXT PRIMARY KEY, max_in_flight INTEGER, updated_at TEXT NOT NULL) STRICT; \

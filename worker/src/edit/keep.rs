@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::future::{FutureExt, TryFutureExt};
 
 use super::{Age, HOLD, Stop, Work, lost};
+use crate::activity::Phase;
 use crate::blobs::reference;
 use crate::editor::{Output, local};
 use crate::failpoint::around;
@@ -21,6 +22,7 @@ const DOUBT: Duration = Duration::from_secs(60 * 60);
 impl Work<'_> {
     /// What a poll answered.
     pub(super) async fn keep(&self, output: Output, age: Age) -> Result<Outcome, Stop> {
+        self.doing.at(Phase::Keeping);
         match output {
             Output::Bytes(bytes) => self.keep_bytes(bytes).await,
             Output::Url { url, lives } => {
@@ -32,6 +34,7 @@ impl Work<'_> {
 
     /// A picture that came with the answer, and cannot be asked for again.
     pub(super) async fn keep_bytes(&self, bytes: Bytes) -> Result<Outcome, Stop> {
+        self.doing.at(Phase::Keeping);
         match self.verified(&bytes).await {
             Ok(media) => self.store(bytes, media).await,
             Err(error) => {
@@ -126,6 +129,7 @@ impl Work<'_> {
 
     /// stored → done, and every task that ends by it is told.
     async fn finish_as(&self, result: &StoredResult) -> Result<Outcome, Stop> {
+        self.doing.at(Phase::Keeping);
         self.keeper.stop();
         let url = reference(result.hash);
         let (store, lease) = (&self.app.store, self.call.lease);

@@ -11,6 +11,7 @@ use retouch_shared::event::ImageError;
 use retouch_shared::wire::EditMessage;
 use tracing::Instrument;
 
+use crate::activity::CallAt;
 use crate::app::App;
 use crate::broker::Message;
 use crate::delay::{Backoff, Pace};
@@ -77,7 +78,8 @@ async fn work(app: &Arc<App>, call: ClaimedCall) -> Outcome {
     let keeper = LeaseKeeper::start(&app.store, call.lease, app.settings.rhythm.lease);
     let lost = keeper.lost();
     let gate = app.gates.of(&call.spec.lane);
-    let at_work = Work { app, editor, keeper: &keeper, gate: &gate, call, began: Instant::now() };
+    let doing = app.activity.call();
+    let at_work = Work { app, editor, keeper: &keeper, gate: &gate, doing, call, began: Instant::now() };
     let span = tracing::Span::current();
     let outcome = tokio::select! {
         // Somebody else owns the call now; every step of ours would change nothing.
@@ -94,6 +96,7 @@ struct Work<'a> {
     editor: &'a Arc<dyn Editor>,
     keeper: &'a LeaseKeeper,
     gate: &'a Gate,
+    doing: CallAt<'a>,
     call: ClaimedCall,
     began: Instant,
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Age, HOLD, RETRY, Stop, Work};
+use crate::activity::Phase;
 use crate::delay::Backoff;
 use crate::editor::{EditError, Polled};
 use crate::failpoint::around;
@@ -27,6 +28,7 @@ impl Work<'_> {
     }
 
     pub(super) async fn poll(&self, id: &str, age: Age) -> Result<Outcome, Stop> {
+        self.doing.at(Phase::Polling);
         let mut backoff = Backoff::new(RETRY);
         loop {
             let pause = match around("poll", self.editor.poll(id, age.now())).await {

@@ -8,6 +8,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
+use super::cancels::CancelStatements;
+use super::overview::OverviewStatements;
+use super::replicas::ReplicaStatements;
 use super::schema::SchemaState;
 
 /// Every statement of a dialect. Texts are constant: rows travel as one JSON parameter, because a prepared
@@ -66,6 +69,9 @@ pub(super) struct Statements {
     pub(super) end_suspect: &'static str,
     pub(super) clear_suspect: &'static str,
     pub(super) our_tables: &'static str,
+    pub(super) cancels: &'static CancelStatements,
+    pub(super) replicas: &'static ReplicaStatements,
+    pub(super) overview: &'static OverviewStatements,
 }
 
 /// A value that goes into a statement.

@@ -16,10 +16,13 @@ use thiserror::Error;
 
 mod admission;
 mod calls;
+mod cancels;
 mod db;
 mod intake;
 mod lanes;
 mod mysql;
+mod overview;
+mod replicas;
 mod schema;
 mod sqlite;
 mod suspects;
@@ -28,7 +31,10 @@ mod types;
 mod unexplained;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
+pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
+pub use overview::{Clock, Failure, MOST_COUNTED, Tally};
+pub use replicas::{DEAD_AFTER, ReplicaReport, ReplicaView};
 pub use schema::SchemaState;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,

@@ -13,6 +13,10 @@ use sqlx::{ConnectOptions, Connection, Executor, MySql};
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx, vals};
 use super::schema::{self, SchemaState};
 
+mod cancels;
+mod overview;
+mod replicas;
+
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
     () => {
@@ -57,6 +61,7 @@ macro_rules! lane_columns {
         CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), UTC_DATE() + INTERVAL 1 DAY) DIV 1000 AS SIGNED), l.probes, CAST(l.one_unresolved AS SIGNED)"
     };
 }
+use lane_columns;
 
 static SQL: Statements = Statements {
     lookup: concat!(
@@ -250,6 +255,9 @@ static SQL: Statements = Statements {
     end_suspect: "UPDATE suspects SET starts = GREATEST(starts - 1, 0) WHERE suspect_key = ?",
     clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
+    cancels: &cancels::CANCELS,
+    replicas: &replicas::REPLICAS,
+    overview: &overview::OVERVIEW,
 };
 
 /// Waits a minute for whoever else migrates this database. 64 characters at most.
