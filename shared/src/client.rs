@@ -1,4 +1,4 @@
-//! The producer client: publish tasks with confirms, wait for their events.
+//! The producer client: publish tasks with confirms, wait for their events, take them back.
 //!
 //! A task is published durably or an error is returned; after an error it may be published again under the same
 //! `task_id`: the worker answers every one and pays for none twice.
@@ -11,14 +11,16 @@ use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Connection, Consumer};
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::amqp::{AmqpError, Link, Slot};
+use crate::cancel::Cancel;
 use crate::event::Event;
 use crate::publisher::{Outgoing, Publisher};
 use crate::task::{Invalid, Task};
 use crate::topology::{TASKS_KEY, Topology};
-use crate::wire::TaskMessage;
+use crate::wire::{CancelMessage, TaskMessage, VERSION};
 
 /// How long to wait for the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,17 @@ impl Producer {
         self.send(task, BasicProperties::default()).await
     }
 
+    /// Takes a task back, and returns when the broker has the cancel on disk. The task's event says what became of it: what
+    /// was answered before keeps its result, and a task that had ended is told again as it ended.
+    ///
+    /// # Errors
+    /// See [`ProducerError`].
+    pub async fn cancel(&self, task_id: &str) -> Result<(), ProducerError> {
+        let payload = encode(&CancelMessage { v: VERSION, cancel: task_id.to_owned() })?;
+        Cancel::decode(&payload)?;
+        self.send_bytes(payload, BasicProperties::default()).await
+    }
+
     /// As [`Producer::publish`], then waits for the task's event for at most `timeout` from then on.
     ///
     /// # Errors
@@ -143,6 +156,10 @@ impl Producer {
     async fn send(&self, task: &TaskMessage, properties: BasicProperties) -> Result<(), ProducerError> {
         let payload = encode(task)?;
         Task::decode(&payload)?;
+        self.send_bytes(payload, properties).await
+    }
+
+    async fn send_bytes(&self, payload: Vec<u8>, properties: BasicProperties) -> Result<(), ProducerError> {
         let outgoing = Outgoing {
             exchange: self.topology.exchange().into(),
             routing_key: TASKS_KEY.into(),
@@ -157,8 +174,8 @@ impl Producer {
     }
 }
 
-fn encode(task: &TaskMessage) -> Result<Vec<u8>, ProducerError> {
-    serde_json::to_vec(task).map_err(|error| {
+fn encode(message: &impl Serialize) -> Result<Vec<u8>, ProducerError> {
+    serde_json::to_vec(message).map_err(|error| {
         ProducerError::Invalid(Invalid::Field { field: "message".to_owned(), message: error.to_string() })
     })
 }

@@ -7,6 +7,7 @@
 //! [`task::Task`] is what validation makes of it, [`key::EditKey`] is what one picture with one edit is called.
 
 pub mod amqp;
+pub mod cancel;
 pub mod client;
 pub mod event;
 pub mod key;

@@ -7,11 +7,16 @@ use schemars::Schema;
 use schemars::generate::SchemaSettings;
 
 use crate::event::Event;
-use crate::wire::TaskMessage;
+use crate::wire::{CancelMessage, TaskMessage};
 
 /// What producers publish.
 pub fn task() -> Schema {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<TaskMessage>()
+}
+
+/// What producers publish to take a task back.
+pub fn cancel() -> Schema {
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<CancelMessage>()
 }
 
 /// What producers hear when a task has ended.

@@ -215,7 +215,7 @@ pub fn peek_task_id(payload: &[u8]) -> Option<String> {
 }
 
 /// A message of another version fails on its unknown fields first; the version is the better answer.
-fn explain(payload: &[u8], error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
+pub(crate) fn explain(payload: &[u8], error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
     #[derive(Deserialize)]
     struct Version {
         v: u64,
@@ -248,14 +248,14 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn check_version(v: u64) -> Result<(), Invalid> {
+pub(crate) fn check_version(v: u64) -> Result<(), Invalid> {
     if v == u64::from(VERSION) {
         return Ok(());
     }
     Err(Invalid::field("v", format!("version {v} is not known; this worker speaks version {VERSION}")))
 }
 
-fn check_token(field: &str, text: &str, most: usize, punctuation: &[u8]) -> Result<(), Invalid> {
+pub(crate) fn check_token(field: &str, text: &str, most: usize, punctuation: &[u8]) -> Result<(), Invalid> {
     let fits = (1..=most).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || punctuation.contains(&b));
     if fits {

@@ -1,5 +1,5 @@
-//! The task message as it is on the wire (docs/contract.md). These types only carry what was sent;
-//! [`crate::task::Task`] is what may be worked on. The JSON Schema under `docs/` is generated from here.
+//! The messages as they are on the wire (docs/contract.md). These types only carry what was sent;
+//! [`crate::task::Task`] and [`crate::cancel::Cancel`] are what may be worked on. The JSON Schema under `docs/` is generated from here.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -99,6 +99,19 @@ impl ImageRef {
     pub fn blob(sha256_hex: &str) -> Self {
         Self { blob: Some(format!("sha256:{sha256_hex}")), ..Self::default() }
     }
+}
+
+/// Takes a task back: what it still waits for is not answered any more. Published where tasks are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Retouch cancel, version 1")]
+pub struct CancelMessage {
+    /// The contract's version: 1.
+    #[schemars(schema_with = "version")]
+    pub v: u32,
+    /// The `task_id` of the task. 1-64 of `[A-Za-z0-9._:-]`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._:-]{1,64}$"))]
+    pub cancel: String,
 }
 
 /// The edit message: a wake-up for one call. The database has everything else.

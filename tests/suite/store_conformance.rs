@@ -17,13 +17,16 @@ macro_rules! promises {
 }
 
 mod calls;
+mod cancels;
 mod dead;
 mod edits;
 mod fixture;
 mod lanes;
 mod outage;
+mod overview;
 mod races;
 mod readings;
+mod replicas;
 mod schema;
 mod sql_in_one_place;
 mod sweep;

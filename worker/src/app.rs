@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use crate::activity::Activity;
 use crate::blobs::{self, Blobs};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
 use crate::config::{BrokerChoice, LaneLimits, Settings};
@@ -50,6 +51,8 @@ pub struct App {
     pub owner: String,
     /// Where calls wait for their lanes.
     pub(crate) gates: Gates,
+    /// What this process is doing.
+    pub(crate) activity: Activity,
     /// Where suspects wait for their turn.
     pub(crate) suspects: Suspects,
     /// Cancelled when it is time to stop.
@@ -81,6 +84,7 @@ impl App {
             sources: Sources::new(fetcher, blobs.clone()),
             results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,
             gates: Gates::default(),
+            activity: Activity::default(),
             suspects: Suspects::default(),
             store,
             broker,

@@ -89,6 +89,8 @@ pub struct Settings {
     pub allow_hosts: AllowHosts,
     /// `RETOUCH_NAMESPACE`.
     pub topology: Topology,
+    /// `RETOUCH_NAME`.
+    pub name: String,
     /// `RETOUCH_ON_AMBIGUOUS`.
     pub on_ambiguous: OnAmbiguous,
     /// What can be asked of which provider.

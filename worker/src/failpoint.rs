@@ -39,6 +39,7 @@ pub const STEPS: &[&str] = &[
     "settle_edit",
     "take_due_calls",
     "take_due_events",
+    "cancel_task",
 ];
 
 /// One step between its two points.

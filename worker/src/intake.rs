@@ -1,4 +1,4 @@
-//! Intake: one task message becomes one task in the store. It never calls an editor, so it is fast whatever the
+//! Intake: one task message becomes one task in the store; a cancel ends one. It never calls an editor, so it is fast whatever the
 //! provider does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::{self, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use retouch_shared::cancel::{Cancel, Request};
 use retouch_shared::event::{ImageError, ImageStatus};
 use retouch_shared::key::{Digest32, EditIdentity, EditKey};
 use retouch_shared::task::{Params, Source, Task};
@@ -20,7 +21,7 @@ use crate::outcome::{Outcome, attempt};
 use crate::routes::Route;
 use crate::sources::{LoadError, Loaded};
 use crate::store::{
-    CachedResult, CallSpec, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord,
+    CachedResult, CallSpec, Cancelled, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord,
 };
 use crate::suspects::{self, Refused};
 use crate::{events, trace, wake};
@@ -58,13 +59,39 @@ pub(crate) async fn handle(app: &Arc<App>, delivery: &Delivery) -> Outcome {
 }
 
 async fn decode_and_take_in(app: &Arc<App>, message: &Message) -> Outcome {
-    let task = match Task::decode(&message.payload) {
-        Ok(task) => task,
+    let request = match Request::decode(&message.payload) {
+        Ok(request) => request,
         Err(invalid) => return Outcome::Dead { reason: invalid.reason(), message: invalid.to_string() },
     };
-    tracing::Span::current().record("task_id", &task.task_id);
-    match take_in(app, message, &task).await {
-        Ok(outcome) | Err(outcome) => outcome,
+    let went = match request {
+        Request::Task(task) => {
+            tracing::Span::current().record("task_id", &task.task_id);
+            take_in(app, message, &task).await
+        }
+        Request::Cancel(cancel) => {
+            tracing::Span::current().record("task_id", &cancel.task_id);
+            take_back(app, message, &cancel).await
+        }
+    };
+    went.unwrap_or_else(|stop| stop)
+}
+
+/// A cancel. Whoever asks is told how the task ended, by it or before it.
+async fn take_back(app: &Arc<App>, message: &Message, cancel: &Cancel) -> Result<Outcome, Stop> {
+    let cancelled = app.store.cancel_task(&cancel.task_id, app.settings.rhythm.patience).await;
+    match cancelled.map_err(|error| hold(message, &error))? {
+        Cancelled::Now(task) => {
+            tracing::info!(status = task.status.as_str(), failed = task.failed, "cancelled");
+            answer_again(app, message, &task).await
+        }
+        Cancelled::AlreadyEnded(task) => {
+            tracing::info!(status = task.status.as_str(), "a cancel of a task that has ended");
+            answer_again(app, message, &task).await
+        }
+        Cancelled::Remembered => {
+            tracing::info!("a cancel of a task that has not come; should it come, it ends cancelled");
+            Ok(Outcome::Done)
+        }
     }
 }
 
@@ -72,7 +99,7 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
     let held = |error: StoreError| hold(message, &error);
     if let Some(known) = app.store.find_task(&task.task_id).await.map_err(held)? {
         let same = known.request_hash == task.request_hash;
-        return if same { answer_again(app, message, &known).await } else { Ok(conflict(task)) };
+        return if same { same_again(app, message, &known).await } else { Ok(conflict(task)) };
     }
     let planned = plan(app, message, task).await?;
     let new = new_task(app, message, task, planned).await?;
@@ -91,7 +118,7 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
             events::publish(app, &task).await;
             Ok(Outcome::Done)
         }
-        Registered::Same(known) => answer_again(app, message, &known).await,
+        Registered::Same(known) => same_again(app, message, &known).await,
         Registered::Conflict => Ok(conflict(task)),
     }
 }
@@ -108,9 +135,14 @@ fn tell_waits(new: &NewTask, task: &TaskRecord, started: &[(EditKey, String)]) {
     }
 }
 
-/// The same task again: counted once, answered again, to whoever asks now.
-async fn answer_again(app: &Arc<App>, message: &Message, known: &TaskRecord) -> Result<Outcome, Stop> {
+/// The same task again: counted once, answered again.
+async fn same_again(app: &Arc<App>, message: &Message, known: &TaskRecord) -> Result<Outcome, Stop> {
     tracing::info!(status = known.status.as_str(), "the same task again");
+    answer_again(app, message, known).await
+}
+
+/// Tells how a task stands, if it has ended, to whoever asks now.
+async fn answer_again(app: &Arc<App>, message: &Message, known: &TaskRecord) -> Result<Outcome, Stop> {
     let mut known = known.clone();
     // A producer may use one reply queue for all it asks, and tell answers apart by their correlation id.
     let asker = (&message.reply_to, &message.correlation_id);

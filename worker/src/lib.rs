@@ -1,5 +1,6 @@
 //! The Retouch worker: everything behind the program `retouch`.
 
+mod activity;
 pub mod app;
 mod archive;
 pub mod blobs;
@@ -23,6 +24,8 @@ pub mod media;
 pub mod metrics;
 pub mod models;
 mod outcome;
+pub mod overview;
+mod replica;
 pub mod routes;
 pub mod sources;
 pub mod store;

@@ -24,7 +24,7 @@ const ROUND: u32 = 200;
 const WAKE_ANYWAY: u32 = 4;
 /// Calls that are carried on here at a time; more of them are woken by a message.
 const ORPHANS: usize = 16;
-/// What is accounted for is only forgotten now and then.
+/// What is accounted for, cancels whose task never came and dead replicas are only forgotten now and then.
 const FORGET_EVERY: u64 = 512;
 
 /// The calls without an owner that are carried on in this process.
@@ -96,6 +96,8 @@ pub(crate) async fn run(app: &Arc<App>) {
 async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Result<()> {
     if forget {
         app.store.forget_explained().await?;
+        app.store.forget_cancels().await?;
+        app.store.forget_replicas().await?;
     }
     let due = app.store.take_due_calls(ROUND).await?;
     let mut depths = HashMap::new();

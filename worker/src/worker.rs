@@ -14,6 +14,7 @@ use crate::broker::{Delivery, Queue};
 use crate::failpoint::around;
 use crate::metrics::{count, recorder};
 use crate::outcome::{Outcome, origin, settle};
+use crate::replica::Reporter;
 use crate::{archive, edit, http, intake, sweep, trace};
 
 /// Dead messages archived at a time.
@@ -38,6 +39,7 @@ pub struct Worker {
     consumers: JoinSet<()>,
     others: JoinSet<()>,
     consumed: Vec<Consumed>,
+    reporter: Option<Reporter>,
 }
 
 impl Worker {
@@ -60,6 +62,7 @@ impl Worker {
             consumers: JoinSet::new(),
             others: JoinSet::new(),
             consumed: Vec::new(),
+            reporter: None,
         };
         worker.consume(Queue::Tasks, app.settings.rhythm.intake, Stage::Intake);
         for lane in lanes {
@@ -70,6 +73,8 @@ impl Worker {
         let sweeper = Arc::clone(app);
         // Waited for like them: it has calls under way.
         worker.consumers.spawn(async move { sweep::run(&sweeper).await });
+        let consumed = worker.consumed.iter().map(|of| (of.queue.clone(), of.liveness.clone()));
+        worker.reporter = Some(Reporter::start(app, consumed.collect()));
         Ok(worker)
     }
 
@@ -109,6 +114,11 @@ impl Worker {
         }
         self.consumers.shutdown().await;
         self.others.shutdown().await;
+        if let Some(reporter) = self.reporter.take()
+            && tokio::time::timeout(CLOSE, reporter.end()).await.is_err()
+        {
+            tracing::warn!("the list of replicas could not be told in time");
+        }
         // Nothing is left to do on them, and no server that does not answer may keep the process from its end.
         if tokio::time::timeout(CLOSE, self.app.broker.close()).await.is_err() {
             tracing::warn!("the broker's connections did not close in time");
@@ -138,7 +148,10 @@ fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl F
         let (name, began) = (origin(&queue), Instant::now());
         count::delivered(&name, delivery.redelivered);
         let outcome: Outcome = match stage {
-            Stage::Intake => intake::handle(&app, &delivery).await,
+            Stage::Intake => {
+                let _doing = app.activity.intake();
+                intake::handle(&app, &delivery).await
+            }
             Stage::Edit => edit::handle(&app, &delivery.message).await,
             Stage::Archive => archive::handle(&app, &delivery).await,
         };

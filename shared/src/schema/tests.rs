@@ -3,6 +3,7 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
+use crate::cancel::Cancel;
 use crate::event::Event;
 use crate::task::{MAX_METADATA_BYTES, MAX_PARAMS_BYTES, MAX_PROMPT_CHARS, Task};
 
@@ -13,7 +14,7 @@ fn validator(schema: &schemars::Schema) -> Validator {
     options.build(schema.as_value()).unwrap()
 }
 
-/// The JSON examples of the contract, in their order: task, then event.
+/// The JSON examples of the contract, in their order: task, event, cancel.
 fn examples() -> Vec<Value> {
     let blocks = CONTRACT.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.map(|block| serde_json::from_str(block).unwrap()).collect()
@@ -44,7 +45,10 @@ fn full() -> Value {
 fn the_schemas_under_docs_are_those_of_the_types() {
     let task = include_str!("../../../docs/task.schema.json");
     let event = include_str!("../../../docs/event.schema.json");
-    for (name, schema, checked_in) in [("task", super::task(), task), ("event", super::event(), event)] {
+    let cancel = include_str!("../../../docs/cancel.schema.json");
+    for (name, schema, checked_in) in
+        [("task", super::task(), task), ("event", super::event(), event), ("cancel", super::cancel(), cancel)]
+    {
         let generated = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         assert!(
             generated == checked_in,
@@ -56,7 +60,9 @@ fn the_schemas_under_docs_are_those_of_the_types() {
 
 #[test]
 fn what_the_contract_shows_is_valid() {
-    let [task, event] = examples().try_into().expect("a task and an event");
+    let [task, event, cancel] = examples().try_into().expect("a task, an event and a cancel");
+    Cancel::decode(cancel.to_string().as_bytes()).unwrap();
+    validator(&super::cancel()).validate(&cancel).unwrap();
     Task::decode(task.to_string().as_bytes()).unwrap();
     let read: Event = serde_json::from_value(event.clone()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), event);
@@ -173,7 +179,7 @@ fn what_a_schema_cannot_say_is_refused_by_the_worker() {
 #[test]
 fn an_event_that_no_worker_sends_is_refused_by_its_schema() {
     let schema = validator(&super::event());
-    let event = examples().pop().unwrap();
+    let event = examples().swap_remove(1);
     let changed = |path: &str, value: Value| {
         let mut event = event.clone();
         *event.pointer_mut(path).unwrap() = value;

@@ -65,6 +65,10 @@ pub async fn run(plan: Plan) -> Books {
                 plain.send(&edits);
             }
             sent += 1;
+            if sent.is_multiple_of(8) {
+                // Of a task that never comes: remembered, so that all others end as they do without it.
+                paid.site.publish(&serde_json::json!({"v": 1, "cancel": format!("nobody-{sent}")})).await;
+            }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -23,6 +23,7 @@ impl Protocol {
                 world.messages[edit] = true;
             }
             Step::Outside { worker, said } => self.outside(world, worker, said),
+            Step::Cancel { task } => self.cancel_task(world, task),
             Step::LeaseRunsOut { edit } => {
                 let mut workers = world.workers.iter();
                 let owned = workers.any(|worker| worker.fence && usize::from(worker.edit) == edit);
@@ -118,6 +119,13 @@ impl Protocol {
             return;
         }
         let mut row = Task { registered: true, ..Task::default() };
+        if world.tasks[task].cancelled {
+            self.needs[task].iter().for_each(|edit| row.images[*edit] = Some(Image::Failed));
+            (row.ended, row.due) = (true, true);
+            world.tasks[task] = row;
+            world.workers[worker].at = At::Tell { tasks: 1 << task };
+            return;
+        }
         for &edit in self.needs[task] {
             let call = &mut world.calls[edit];
             if seen & (1 << edit) != 0 {
@@ -158,6 +166,31 @@ impl Protocol {
         if row.ended {
             world.workers[worker].at = At::Tell { tasks: 1 << task };
         }
+    }
+
+    /// By somebody who tells nobody: the sweep does.
+    fn cancel_task(&self, world: &mut World, task: usize) {
+        self.fired("cancel_task");
+        world.left.cancels -= 1;
+        if !world.tasks[task].registered {
+            world.tasks[task].cancelled = true;
+            return;
+        }
+        for edit in self.edits() {
+            if !std::mem::take(&mut world.tasks[task].waits[edit]) {
+                continue;
+            }
+            let image = world.tasks[task].images[edit].replace(Image::Failed);
+            let paying = image == Some(Image::Waiting { joined: false });
+            let next = world.tasks.iter_mut().find(|other| other.waits[edit]);
+            match (next, world.calls[edit].state) {
+                (Some(next), _) if paying => next.images[edit] = Some(Image::Waiting { joined: false }),
+                (None, CallState::Queued | CallState::Claimed) => world.close_unwanted(edit),
+                _ => {}
+            }
+        }
+        let row = &mut world.tasks[task];
+        (row.ended, row.due) = (true, true);
     }
 
     fn claim_call(&self, world: &mut World, worker: usize, edit: usize) {
@@ -201,6 +234,13 @@ impl Protocol {
         };
         if !from.contains(&state) || (!owned && self.seed != Some(Seed::NoFence)) {
             return false;
+        }
+        if function == "begin_submit" && !world.is_waited_for(edit) {
+            if self.seed != Some(Seed::SentForNobody) {
+                world.close_unwanted(edit);
+                return false;
+            }
+            world.sent_for_nobody = true;
         }
         let books = u8::try_from(world.jobs.len()).unwrap();
         match (function, at) {

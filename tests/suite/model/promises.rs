@@ -13,6 +13,7 @@ pub(super) const SOUND: &str = "no wait outlives its edit, and the rows agree wi
 pub(super) const HIT: &str = "no image is answered from a cache row that is not there";
 pub(super) const OWN: &str = "every edit gets its own picture";
 pub(super) const OWNER: &str = "only its owner ends a call";
+pub(super) const NOBODY: &str = "no call is sent that nobody waits for";
 
 pub(super) fn all() -> Vec<Property<Protocol>> {
     vec![
@@ -42,6 +43,7 @@ pub(super) fn all() -> Vec<Property<Protocol>> {
             model.edits().all(|edit| world.cache[edit].is_none_or(|of| usize::from(of) == edit))
         }),
         Property::always(OWNER, |_, world: &World| !world.ended_by_a_stranger),
+        Property::always(NOBODY, |_, world: &World| !world.sent_for_nobody),
     ]
 }
 

@@ -10,7 +10,7 @@ use super::promises;
 use super::world::{At, Call, FREE, Left, MOST, Task, World};
 
 /// The store's functions that the model takes.
-pub(super) const FUNCTIONS: [&str; 16] = [
+pub(super) const FUNCTIONS: [&str; 17] = [
     "lookup",
     "register",
     "claim_call",
@@ -27,6 +27,7 @@ pub(super) const FUNCTIONS: [&str; 16] = [
     "take_due_calls",
     "take_due_events",
     "event_sent",
+    "cancel_task",
 ];
 
 /// Tries of a call; eight in the program.
@@ -60,6 +61,8 @@ pub(super) enum Seed {
     NoFence,
     /// A call that is queued anew keeps the fence of its last life.
     OldFence,
+    /// What is about to be sent is not asked whether somebody still waits for it.
+    SentForNobody,
 }
 
 /// What is checked.
@@ -122,6 +125,10 @@ pub(super) enum Step {
     Outside {
         worker: usize,
         said: Said,
+    },
+    /// `cancel_task`: somebody takes a task back, whether it has come or not.
+    Cancel {
+        task: usize,
     },
     LeaseRunsOut {
         edit: usize,
@@ -218,6 +225,10 @@ impl Protocol {
 
     /// What goes wrong.
     fn trouble(&self, world: &World, steps: &mut Vec<Step>) {
+        if world.left.cancels > 0 {
+            let open = |task: &usize| !world.tasks[*task].ended && !world.tasks[*task].cancelled;
+            steps.extend(self.tasks().filter(open).map(|task| Step::Cancel { task }));
+        }
         for edit in self.edits() {
             if world.messages[edit] {
                 steps.push(Step::MessageLost { edit });
@@ -327,6 +338,7 @@ impl Model for Protocol {
             left: self.left,
             paid_again: false,
             ended_by_a_stranger: false,
+            sent_for_nobody: false,
         }]
     }
 

@@ -66,6 +66,8 @@ pub(super) enum Image {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Task {
     pub(super) registered: bool,
+    /// A row of `cancels`: it was taken back before it came.
+    pub(super) cancelled: bool,
     pub(super) ended: bool,
     /// `event_due` is set.
     pub(super) due: bool,
@@ -149,6 +151,8 @@ pub(super) struct Left {
     pub(super) stalls: u8,
     /// Whatever the provider, the lane and the way to the store do that is not plain success.
     pub(super) mishaps: u8,
+    /// Tasks that are taken back.
+    pub(super) cancels: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -166,6 +170,8 @@ pub(super) struct World {
     pub(super) paid_again: bool,
     /// A call was ended by somebody who did not own it.
     pub(super) ended_by_a_stranger: bool,
+    /// A call was begun that no image waited for.
+    pub(super) sent_for_nobody: bool,
 }
 
 impl World {
@@ -183,6 +189,18 @@ impl World {
     /// What the store says may have been paid twice.
     pub(super) fn counted(&self, edit: usize) -> usize {
         usize::from(self.calls[edit].possible_duplicates + self.calls[edit].letters)
+    }
+
+    /// Whether an image waits for it.
+    pub(super) fn is_waited_for(&self, edit: usize) -> bool {
+        self.tasks.iter().any(|task| task.waits[edit])
+    }
+
+    /// queued or claimed → done, without a result.
+    pub(super) fn close_unwanted(&mut self, edit: usize) {
+        let call = &mut self.calls[edit];
+        (call.state, call.leased, call.wake) = (CallState::Done, false, false);
+        self.disown(edit);
     }
 
     /// The call's fence has grown: whoever worked on it owns it no more.

@@ -68,7 +68,7 @@ async fn begin_all(replicas: &[Store; 2], leases: &[Lease]) -> Vec<Lease> {
         match admission {
             Admission::Admitted(_) => admitted.push(lease),
             Admission::Full | Admission::NotBefore(_) | Admission::Closed(_) => {}
-            Admission::LostLease => panic!("the lease was lost"),
+            Admission::LostLease | Admission::Unwanted => panic!("the lease was lost"),
         }
     }
     admitted

@@ -22,7 +22,7 @@ promises!(
 );
 
 /// Runs these at the same moment.
-async fn at_once<T: Send + 'static>(works: Vec<BoxFuture<'static, T>>) -> Vec<T> {
+pub(super) async fn at_once<T: Send + 'static>(works: Vec<BoxFuture<'static, T>>) -> Vec<T> {
     let barrier = Arc::new(Barrier::new(works.len()));
     let works = works.into_iter().map(|work| {
         let barrier = barrier.clone();

@@ -93,6 +93,9 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
         for column in ["traceparent", "tracestate"] {
             db.execute(&format!("ALTER TABLE image_edit_tasks DROP COLUMN {column}")).await;
         }
+        db.execute("DROP TABLE replicas").await;
+        db.execute("DROP TABLE cancels").await;
+        db.execute("DROP INDEX image_edit_tasks_ended").await;
         // As it was then; MySQL's migration looks for itself.
         db.execute(
             "CREATE TABLE old (name TEXT PRIMARY KEY, max_in_flight INTEGER, updated_at TEXT NOT NULL) STRICT; \

@@ -13,7 +13,7 @@ use super::say::say;
 use super::{Ending, Failure};
 use crate::app::open_store;
 use crate::config::Settings;
-use crate::store::{ClosedBy, LaneView, Store};
+use crate::store::{LaneView, Store};
 
 /// Show the lanes, or stop and start one
 ///
@@ -135,6 +135,7 @@ fn print(lanes: &[LaneView], json: bool) {
 
 impl Shown {
     fn of(lane: &LaneView) -> Self {
+        let (state, message) = (lane.state(), lane.reason());
         let LaneView {
             name,
             policy,
@@ -146,21 +147,11 @@ impl Shown {
             in_flight,
             oldest,
         } = lane.clone();
-        let state = match closed.as_ref().map(|closure| closure.by) {
-            None if throttled_for.is_some() => "slowed down",
-            None => "open",
-            Some(ClosedBy::Submit | ClosedBy::Poll) => "blocked",
-            Some(ClosedBy::Budget) => "budget spent",
-            Some(ClosedBy::Pause) => "paused",
-        };
         Self {
             name,
             state,
             code: closed.as_ref().map(|closure| closure.code.clone()),
-            message: closed.as_ref().map(|closure| match closure.by {
-                ClosedBy::Submit | ClosedBy::Poll => format!("{}: {}", closure.code, closure.message),
-                ClosedBy::Budget | ClosedBy::Pause => closure.message.clone(),
-            }),
+            message,
             probe_in_ms: closed.and_then(|closure| closure.probe_in).map(millis),
             throttled_for_ms: throttled_for.map(millis),
             queued,
@@ -199,7 +190,7 @@ impl Shown {
 }
 
 /// Submits as people speak of them: so many a second or a minute.
-fn pace(interval_ms: u64) -> String {
+pub(super) fn pace(interval_ms: u64) -> String {
     // Only for the eye; limits are counted in whole milliseconds.
     #[expect(clippy::cast_precision_loss, reason = "an interval is far below 2^52 milliseconds")]
     let per_second = 1000.0 / interval_ms.max(1) as f64;

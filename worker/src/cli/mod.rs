@@ -24,6 +24,7 @@ mod schema;
 mod signals;
 mod submit;
 mod task;
+mod top;
 mod topology;
 mod worker;
 
@@ -43,7 +44,8 @@ enum Command {
     Edit(edit::Edit),
     Worker(worker::RunWorker),
     Submit(submit::Submit),
-    Task(task::ShowTask),
+    Task(task::Task),
+    Top(top::Top),
     Lanes(lanes::Lanes),
     Routes(routes::ShowRoutes),
     Migrate(migrate::Migrate),
@@ -63,6 +65,7 @@ Settings come from the environment, then from retouch.toml:
   RETOUCH_HTTP          ADDRESS:PORT or off (default: 127.0.0.1:8080)
   RETOUCH_ALLOW_HOSTS   hosts and networks exempt from the private-address guard, comma-separated
   RETOUCH_NAMESPACE     prefix of queue and exchange names (default: retouch)
+  RETOUCH_NAME          this worker's name in `retouch top` (default: the host's)
   RETOUCH_ON_AMBIGUOUS  retry (default) or hold: a call that may or may not have been accepted
   DASHSCOPE_API_KEY, OPENAI_API_KEY (or …_FILE, a file that holds it)
                         an editor exists when its key does; the local one always does
@@ -150,6 +153,7 @@ async fn command(args: Args) -> Result<Ending, Failure> {
         Command::Worker(worker) => worker.run(settings()?).await,
         Command::Submit(submit) => submit.run(settings()?, json).await,
         Command::Task(task) => task.run(&settings()?, json).await,
+        Command::Top(top) => top.run(&settings()?, json).await,
         Command::Lanes(lanes) => lanes.run(&settings()?, json).await,
         Command::Migrate(migrate) => {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await

@@ -6,7 +6,7 @@ use retouch_shared::schema;
 use super::say::say;
 use super::{Ending, Failure};
 
-/// Print the JSON Schema of a task or an event
+/// Print the JSON Schema of a task, an event or a cancel
 ///
 /// Example: retouch schema task > task.schema.json
 #[derive(Debug, Args)]
@@ -22,6 +22,8 @@ enum Which {
     Task,
     /// What producers hear when a task has ended
     Event,
+    /// What producers publish to take a task back
+    Cancel,
 }
 
 impl PrintSchema {
@@ -29,6 +31,7 @@ impl PrintSchema {
         let schema = match self.message {
             Which::Task => schema::task(),
             Which::Event => schema::event(),
+            Which::Cancel => schema::cancel(),
         };
         say(serde_json::to_string_pretty(&schema).map_err(Failure::unreachable)?);
         Ok(Ending::Done)

@@ -34,6 +34,8 @@ pub struct Parts {
     pub allow_hosts: Result<AllowHosts>,
     /// `RETOUCH_NAMESPACE`.
     pub topology: Result<Topology>,
+    /// `RETOUCH_NAME`.
+    pub name: Result<String>,
     /// `RETOUCH_ON_AMBIGUOUS`.
     pub on_ambiguous: OnAmbiguous,
     /// Rhythm.
@@ -68,6 +70,7 @@ impl Parts {
             public_url,
             allow_hosts: allow_hosts.context("RETOUCH_ALLOW_HOSTS"),
             topology: topology.context("RETOUCH_NAMESPACE"),
+            name: name(raw.name),
             on_ambiguous: raw.on_ambiguous,
             rhythm,
         })
@@ -86,6 +89,7 @@ impl Parts {
             public_url,
             allow_hosts,
             topology,
+            name,
             on_ambiguous: _,
             rhythm,
         } = self;
@@ -98,6 +102,7 @@ impl Parts {
             public_url.as_ref().err(),
             allow_hosts.as_ref().err(),
             topology.as_ref().err(),
+            name.as_ref().err(),
             rhythm.as_ref().err(),
         ];
         faults.into_iter().flatten().collect()
@@ -121,11 +126,29 @@ impl Parts {
             http,
             allow_hosts: self.allow_hosts?,
             topology: self.topology?,
+            name: self.name?,
             on_ambiguous: self.on_ambiguous,
             offer,
             rhythm: self.rhythm?,
         })
     }
+}
+
+fn name(given: Option<String>) -> Result<String> {
+    let name = given.unwrap_or_else(host_name);
+    ensure!(
+        (1..=128).contains(&name.chars().count()) && !name.chars().any(char::is_control),
+        "RETOUCH_NAME must be 1 to 128 characters, none of them a control character"
+    );
+    Ok(name)
+}
+
+/// As the kernel knows it; a container's is its id.
+fn host_name() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let host = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    let host = host.trim();
+    if host.is_empty() { "unnamed".to_owned() } else { host.to_owned() }
 }
 
 fn rhythm(raw: &Raw) -> Result<Rhythm> {

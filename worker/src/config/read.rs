@@ -25,6 +25,7 @@ pub(super) struct Raw {
     pub(super) http: Option<String>,
     pub(super) allow_hosts: Option<String>,
     pub(super) namespace: Option<String>,
+    pub(super) name: Option<String>,
     #[serde(default)]
     pub(super) on_ambiguous: OnAmbiguous,
     pub(super) intake_concurrency: Option<u16>,
@@ -62,6 +63,7 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("RETOUCH_HTTP", "http", Kind::Text),
     ("RETOUCH_ALLOW_HOSTS", "allow_hosts", Kind::Text),
     ("RETOUCH_NAMESPACE", "namespace", Kind::Text),
+    ("RETOUCH_NAME", "name", Kind::Text),
     ("RETOUCH_ON_AMBIGUOUS", "on_ambiguous", Kind::Text),
     ("RETOUCH_INTAKE_CONCURRENCY", "intake_concurrency", Kind::Number),
     ("RETOUCH_LEASE_SECONDS", "lease_seconds", Kind::Number),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::future::{FutureExt, TryFutureExt};
 
 use super::{Age, HOLD, Stop, Work, lost};
+use crate::activity;
 use crate::blobs::reference;
 use crate::editor::{Output, local};
 use crate::failpoint::around;
@@ -22,6 +23,7 @@ const DOUBT: Duration = Duration::from_secs(60 * 60);
 impl Work<'_> {
     /// What a poll answered.
     pub(super) async fn keep(&self, output: Output, age: Age) -> Result<Outcome, Stop> {
+        self.doing.at(activity::Phase::Keeping);
         match output {
             Output::Bytes(bytes) => self.keep_bytes(bytes).await,
             Output::Url { url, lives } => {
@@ -34,6 +36,7 @@ impl Work<'_> {
 
     /// A picture that came with the answer, and cannot be asked for again.
     pub(super) async fn keep_bytes(&self, bytes: Bytes) -> Result<Outcome, Stop> {
+        self.doing.at(activity::Phase::Keeping);
         match self.verified(&bytes).await {
             Ok(media) => self.store(bytes, media).await,
             Err(error) => {
@@ -136,6 +139,7 @@ impl Work<'_> {
 
     /// stored → done, and every task that ends by it is told.
     async fn finish_as(&self, result: &StoredResult) -> Result<Outcome, Stop> {
+        self.doing.at(activity::Phase::Keeping);
         self.keeper.stop();
         let url = reference(result.hash);
         let (store, lease) = (&self.app.store, self.call.lease);

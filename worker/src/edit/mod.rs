@@ -12,6 +12,7 @@ use retouch_shared::event::ImageError;
 use retouch_shared::wire::EditMessage;
 use tracing::Instrument;
 
+use crate::activity::CallAt;
 use crate::app::App;
 use crate::broker::Message;
 use crate::delay::{Backoff, Pace};
@@ -85,6 +86,7 @@ async fn work(app: &Arc<App>, call: ClaimedCall) -> Outcome {
         editor,
         keeper: &keeper,
         gate: &gate,
+        doing: app.activity.call(),
         call,
         began: Instant::now(),
         noted: AtomicBool::new(false),
@@ -105,6 +107,7 @@ struct Work<'a> {
     editor: &'a Arc<dyn Editor>,
     keeper: &'a LeaseKeeper,
     gate: &'a Gate,
+    doing: CallAt<'a>,
     call: ClaimedCall,
     began: Instant,
     /// Whether it was counted as ambiguous.

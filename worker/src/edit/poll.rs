@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Age, HOLD, RETRY, Stop, Work};
+use crate::activity;
 use crate::delay::Backoff;
 use crate::editor::{EditError, Output, Polled};
 use crate::failpoint::around;
@@ -28,6 +29,7 @@ impl Work<'_> {
     }
 
     pub(super) async fn poll(&self, id: &str, age: Age) -> Result<Outcome, Stop> {
+        self.doing.at(activity::Phase::Polling);
         match self.phase(Phase::Run, self.ask_until_done(id, age)).await? {
             Ok(output) => self.keep(output, age).await,
             Err(outcome) => Ok(outcome),

@@ -6,6 +6,7 @@ use futures::future::{FutureExt, TryFutureExt};
 
 use super::resolve::Sending;
 use super::{Age, Stop, Work, clipped, lost};
+use crate::activity;
 use crate::blobs::BlobError;
 use crate::delay::Backoff;
 use crate::editor::{EditError, EditRequest, EditSpec, Picture, Submitted};
@@ -81,15 +82,22 @@ impl Work<'_> {
 
     async fn wait_for_lane(&self) -> Result<Pass, Stop> {
         let (lane, lease, price) = (&self.call.spec.lane, self.call.lease, self.price());
+        self.doing.at(activity::Phase::Waiting);
         let _turn = self.gate.turn.lock().await;
         let mut full = Backoff::new(FULL);
         loop {
             match self.step(self.app.store.begin_submit(lease, &price)).await? {
                 Admission::Admitted(pass) => {
                     self.gate.open(lane);
+                    self.doing.at(activity::Phase::Sending);
                     return Ok(pass);
                 }
                 Admission::LostLease => return Err(lost()),
+                Admission::Unwanted => {
+                    tracing::info!("nobody waits for it any more; it is not sent");
+                    self.keeper.stop();
+                    return Err(Outcome::Done);
+                }
                 Admission::Full => self.gate.place(full.next_delay()).await,
                 Admission::NotBefore(after) => tokio::time::sleep(after).await,
                 Admission::Closed(closure) => {

@@ -94,6 +94,12 @@ pub(crate) fn ended(model: &str, price: &Money, charged: bool, answered: Answere
     }
 }
 
+/// A task ended because it was cancelled; so many of its images were still waiting.
+pub(crate) fn cancelled(task: &TaskRecord, failed_images: u32) {
+    images("failed", failed_images);
+    counter!(TASKS.name, "status" => task.status.as_str()).increment(1);
+}
+
 fn images(source: &'static str, count: u32) {
     counter!(IMAGES.name, "source" => source).increment(count.into());
 }

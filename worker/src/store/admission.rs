@@ -33,6 +33,8 @@ pub enum Admission {
     Closed(Closure),
     /// The call is somebody else's now: do not send.
     LostLease,
+    /// Nobody waits for it any more: it is closed, and not sent.
+    Unwanted,
 }
 
 /// What an admitted call should know of its lane.
@@ -113,6 +115,29 @@ pub struct LaneView {
     pub in_flight: u64,
     /// How long the longest of the queued ones has been waiting.
     pub oldest: Option<Duration>,
+}
+
+impl LaneView {
+    /// How it stands, in a word or two.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match self.closed.as_ref().map(|closure| closure.by) {
+            None if self.throttled_for.is_some() => "slowed down",
+            None => "open",
+            Some(ClosedBy::Submit | ClosedBy::Poll) => "blocked",
+            Some(ClosedBy::Budget) => "budget spent",
+            Some(ClosedBy::Pause) => "paused",
+        }
+    }
+
+    /// Why it takes no calls, for people.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        self.closed.as_ref().map(|closure| match closure.by {
+            ClosedBy::Submit | ClosedBy::Poll => format!("{}: {}", closure.code, closure.message),
+            ClosedBy::Budget | ClosedBy::Pause => closure.message.clone(),
+        })
+    }
 }
 
 /// A lane's row, as the decision needs it; times relative to the database's now.

@@ -410,7 +410,7 @@ fn replace(task: &mut TaskRecord, image: ImageResult) -> bool {
 }
 
 /// The task's new state, as a row for `update_tasks`.
-fn task_row(task: &mut TaskRecord) -> Value {
+pub(super) fn task_row(task: &mut TaskRecord) -> Value {
     let answered = task.hit + task.joined + task.paid + task.failed;
     task.status = if answered >= task.total {
         TaskRecord::ended_status(task.total, task.failed)

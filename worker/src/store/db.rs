@@ -8,8 +8,11 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
-use super::readings::ReadingsStatements;
+use super::cancels::CancelStatements;
 use super::inspect::InspectStatements;
+use super::overview::OverviewStatements;
+use super::readings::ReadingsStatements;
+use super::replicas::ReplicaStatements;
 use super::schema::SchemaState;
 use crate::metrics::count::database_error;
 
@@ -71,6 +74,9 @@ pub(super) struct Statements {
     pub(super) our_tables: &'static str,
     pub(super) readings: &'static ReadingsStatements,
     pub(super) inspect: &'static InspectStatements,
+    pub(super) cancels: &'static CancelStatements,
+    pub(super) replicas: &'static ReplicaStatements,
+    pub(super) overview: &'static OverviewStatements,
 }
 
 /// A value that goes into a statement.

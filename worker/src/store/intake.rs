@@ -7,6 +7,7 @@ use retouch_shared::key::{Digest32, EditKey, ImageHash};
 use serde_json::{Value, json};
 
 use super::calls::millis;
+use super::cancels::cancelled;
 use super::db::{Row, Tx, json_rows, strip_nulls, vals};
 use super::types::{clip, digest, hex_digest, image_result};
 use super::{
@@ -24,6 +25,8 @@ struct Draft {
     saved_micros: i64,
     waits: Vec<Value>,
     queue: BTreeMap<EditKey, (String, Money)>,
+    /// It was cancelled before it came.
+    cancelled: bool,
 }
 
 impl Store {
@@ -88,6 +91,10 @@ impl Store {
             tx.run(sql.insert_waits, vals![&task.task_id, &waits]).await?;
         }
         self.insert_task(&mut *tx, task, &draft).await?;
+        if self.take_cancel(&mut *tx, &task.task_id).await? {
+            drop(tx);
+            return self.try_register_cancelled(task).await;
+        }
         if !draft.hits.is_empty() {
             let rows = draft.hits.iter().map(|(key, count)| json!({"edit_key": key, "count": count}));
             tx.run(sql.count_hits, vals![&Value::from_iter(rows).to_string()]).await?;
@@ -100,6 +107,20 @@ impl Store {
         count::registered(&task.model, &record);
         let wake = draft.queue.into_iter().map(|(key, (lane, _))| (key, lane)).collect();
         Ok(Registered::New { task: Box::new(record), wake })
+    }
+
+    /// A task that was cancelled before it came: nothing of it is looked for, nobody waits.
+    async fn try_register_cancelled(&self, task: &NewTask) -> Result<Registered, StepError> {
+        let mut tx = self.db.begin().await?;
+        let draft = cancelled_draft(task);
+        self.insert_task(&mut *tx, task, &draft).await?;
+        self.take_cancel(&mut *tx, &task.task_id).await?;
+        let rows = tx.rows(self.db.sql().find_task, vals![&task.task_id]).await?;
+        let record =
+            rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
+        let record = TaskRecord::from_row(record)?;
+        tx.commit().await?;
+        Ok(Registered::New { task: Box::new(record), wake: Vec::new() })
     }
 
     /// Locks the call rows of all misses (making those that are not there), then looks at the cache a last time.
@@ -178,7 +199,8 @@ impl Store {
             ended,
         ];
         tx.run(self.db.sql().insert_task, values).await?;
-        if failed > 0 {
+        // A cancel is nobody's failure.
+        if failed > 0 && !draft.cancelled {
             self.insert_dead_in(tx, &dead_letter(task, &draft.images)).await?;
         }
         Ok(())
@@ -200,6 +222,7 @@ fn draft(task: &NewTask, alive: &BTreeSet<EditKey>, late: &HashMap<EditKey, Cach
         saved_micros: 0,
         waits: Vec::new(),
         queue: BTreeMap::new(),
+        cancelled: false,
     };
     for (position, planned) in (0u32..).zip(&task.images) {
         let image = match planned {
@@ -213,6 +236,25 @@ fn draft(task: &NewTask, alive: &BTreeSet<EditKey>, late: &HashMap<EditKey, Cach
         draft.images.push(image);
     }
     draft
+}
+
+fn cancelled_draft(task: &NewTask) -> Draft {
+    let images = (0u32..).zip(&task.images).map(|(position, planned)| {
+        let image_hash = match planned {
+            Planned::Hit { image_hash, .. } => Some(*image_hash),
+            Planned::Miss { call, .. } => Some(call.image_hash),
+            Planned::Failed { image_hash, .. } => *image_hash,
+        };
+        failed(position, image_hash, cancelled())
+    });
+    Draft {
+        images: images.collect(),
+        hits: BTreeMap::new(),
+        saved_micros: 0,
+        waits: Vec::new(),
+        queue: BTreeMap::new(),
+        cancelled: true,
+    }
 }
 
 impl Draft {

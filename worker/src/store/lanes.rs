@@ -58,6 +58,11 @@ impl Store {
         if call.state != CallState::Claimed {
             return Ok(Admission::LostLease);
         }
+        if !self.is_waited_for(&mut *tx, lease.edit_key).await? {
+            self.close_unwanted(&mut *tx, lease.edit_key).await?;
+            tx.commit().await?;
+            return Ok(Admission::Unwanted);
+        }
         let name = &call.spec.lane;
         let pass = match tx.rows(sql.lock_lane, vals![name]).await?.pop() {
             // Not declared: no limits.
@@ -292,7 +297,7 @@ fn lane_row(row: &Row) -> Result<LaneRow, StoreError> {
     })
 }
 
-fn lane_view(row: &Row) -> Result<LaneView, StoreError> {
+pub(super) fn lane_view(row: &Row) -> Result<LaneView, StoreError> {
     let lane = lane_row(row)?;
     let throttled = lane.throttles > 0;
     // A budget that is there again closes nothing, though no call has noticed yet.

@@ -16,12 +16,15 @@ use thiserror::Error;
 
 mod admission;
 mod calls;
+mod cancels;
 mod db;
 mod inspect;
 mod intake;
 mod lanes;
 mod mysql;
+mod overview;
 mod readings;
+mod replicas;
 mod schema;
 mod sqlite;
 mod suspects;
@@ -30,9 +33,12 @@ mod types;
 mod unexplained;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
+pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
-pub use readings::{CallsReading, Readings};
 pub use inspect::Facts;
+pub use overview::{Clock, Failure, MOST_COUNTED, Tally};
+pub use readings::{CallsReading, Readings};
+pub use replicas::{DEAD_AFTER, ReplicaReport, ReplicaView};
 pub use schema::SchemaState;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,

@@ -13,8 +13,11 @@ use sqlx::{ConnectOptions, Connection, Executor, MySql};
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx, vals};
 use super::schema::{self, SchemaState};
 
-mod readings;
+mod cancels;
 mod inspect;
+mod overview;
+mod readings;
+mod replicas;
 
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
@@ -60,6 +63,7 @@ macro_rules! lane_columns {
         CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), UTC_DATE() + INTERVAL 1 DAY) DIV 1000 AS SIGNED), l.probes, CAST(l.one_unresolved AS SIGNED)"
     };
 }
+use lane_columns;
 
 static SQL: Statements = Statements {
     lookup: concat!(
@@ -255,6 +259,9 @@ static SQL: Statements = Statements {
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
     readings: &readings::READINGS,
     inspect: &inspect::INSPECT,
+    cancels: &cancels::CANCELS,
+    replicas: &replicas::REPLICAS,
+    overview: &overview::OVERVIEW,
 };
 
 /// Waits a minute for whoever else migrates this database. 64 characters at most.

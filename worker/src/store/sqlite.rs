@@ -15,8 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
 use super::schema::{self, SchemaState};
 
-mod readings;
+mod cancels;
 mod inspect;
+mod overview;
+mod readings;
+mod replicas;
 
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
@@ -37,6 +40,7 @@ macro_rules! lane_columns {
         CAST((unixepoch('now', 'start of day', '+1 day') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.probes, l.one_unresolved"
     };
 }
+use lane_columns;
 
 static SQL: Statements = Statements {
     lookup: "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
@@ -197,6 +201,9 @@ static SQL: Statements = Statements {
     our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
     readings: &readings::READINGS,
     inspect: &inspect::INSPECT,
+    cancels: &cancels::CANCELS,
+    replicas: &replicas::REPLICAS,
+    overview: &overview::OVERVIEW,
 };
 
 /// A SQLite file.

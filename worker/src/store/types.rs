@@ -488,7 +488,7 @@ fn optional_json(text: Option<String>) -> Result<Option<Value>, StoreError> {
     text.map(|text| serde_json::from_str(&text).map_err(StoreError::corrupt)).transpose()
 }
 
-fn time(text: &str) -> Result<DateTime<Utc>, StoreError> {
+pub(super) fn time(text: &str) -> Result<DateTime<Utc>, StoreError> {
     let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").map_err(StoreError::corrupt)?;
     Ok(time.and_utc())
 }

@@ -1,0 +1,18 @@
+//! Cancels, on MySQL and MariaDB.
+
+use crate::store::cancels::CancelStatements;
+
+pub(super) static CANCELS: CancelStatements = CancelStatements {
+    edits_of: "SELECT DISTINCT edit_key FROM image_edit_waits WHERE task_id = ? ORDER BY edit_key",
+    stop_waiting: "DELETE FROM image_edit_waits WHERE edit_key = ? AND task_id = ?",
+    still_waiting: "SELECT COUNT(*), CAST(COALESCE(SUM(source = 'paid'), 0) AS SIGNED) FROM image_edit_waits WHERE edit_key = ?",
+    is_waited_for: "SELECT position FROM image_edit_waits WHERE edit_key = ? LIMIT 1",
+    pass_on_payment: "UPDATE image_edit_waits SET source = 'paid' WHERE edit_key = ? ORDER BY task_id, position LIMIT 1",
+    close_unwanted: "UPDATE image_edit_calls SET state = 'done', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = NULL, \
+            last_error = 'nobody waits for it any more', updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ?",
+    remember: "INSERT INTO cancels (task_id, created_at) VALUES (?, UTC_TIMESTAMP(3)) \
+        ON DUPLICATE KEY UPDATE created_at = VALUES(created_at)",
+    is_cancelled: "SELECT task_id FROM cancels WHERE task_id = ? AND created_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY",
+    forget_one: "DELETE FROM cancels WHERE task_id = ?",
+    forget: "DELETE FROM cancels WHERE created_at < UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND",
+};

@@ -1,0 +1,38 @@
+//! What `retouch top` reads, on SQLite. The index `image_edit_tasks_ended` holds all that is summed up.
+
+use super::lane_columns;
+use crate::store::overview::OverviewStatements;
+
+macro_rules! sums {
+    () => {
+        "SELECT t.currency, sum(t.hit_images), sum(t.joined_images), sum(t.paid_images), sum(t.failed_images), sum(t.paid_micros), \
+        sum(t.saved_micros)"
+    };
+}
+
+pub(super) static OVERVIEW: OverviewStatements = OverviewStatements {
+    clock: "SELECT CAST(unixepoch('now') / 60 AS INTEGER), strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    ended_by_minute: concat!(
+        sums!(),
+        ", CAST(unixepoch(t.completed_at) / 60 AS INTEGER) AS ended_in FROM image_edit_tasks t INDEXED BY image_edit_tasks_ended \
+        WHERE t.completed_at >= strftime('%Y-%m-%d %H:%M:%f', 'now', (? * -60) || ' seconds') \
+        GROUP BY ended_in, t.currency ORDER BY ended_in"
+    ),
+    ended_lately: concat!(
+        sums!(),
+        " FROM image_edit_tasks t INDEXED BY image_edit_tasks_ended \
+        WHERE t.completed_at > strftime('%Y-%m-%d %H:%M:%f', 'now', (? / -1000.0) || ' seconds') GROUP BY t.currency ORDER BY t.currency"
+    ),
+    lanes_at_a_glance: concat!(
+        "SELECT ",
+        lane_columns!(),
+        ", l.name, \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
+            NULL FROM lanes l ORDER BY l.name"
+    ),
+    last_failures: "SELECT id, reason, substr(message, 1, 400), queue, task_id, state, \
+            CAST((unixepoch('now', 'subsec') - unixepoch(last_at, 'subsec')) * 1000 AS INTEGER) \
+        FROM dead_letters ORDER BY id DESC LIMIT ?",
+    open_failures: "SELECT count(*) FROM (SELECT 1 FROM dead_letters WHERE state = 'open' LIMIT ?)",
+};
