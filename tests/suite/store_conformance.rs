@@ -23,6 +23,7 @@ mod fixture;
 mod lanes;
 mod outage;
 mod races;
+mod retries;
 mod schema;
 mod sql_in_one_place;
 mod sweep;

@@ -64,6 +64,8 @@ pub struct Rhythm {
     pub probe: Duration,
     /// Processes that may die of one message or edit before it is taken for poison.
     pub poison_kills: u32,
+    /// Days after which letters that were retried or discarded are deleted; none: never. Open ones are never deleted.
+    pub dead_retention_days: Option<u32>,
 }
 
 /// Everything that can be set: README.md lists the settings.
@@ -135,6 +137,10 @@ impl Settings {
             raw.poison_kills.is_none_or(|kills| kills >= 2),
             "RETOUCH_POISON_KILLS must be 2 or more: one process may die of anything"
         );
+        ensure!(
+            raw.dead_retention_days.is_none_or(|days| days <= 36_500),
+            "RETOUCH_DEAD_RETENTION_DAYS must be at most 36500; 0 keeps dead letters for ever"
+        );
         ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
         let database_given = raw.database_url.is_some();
         Ok(Self {
@@ -157,6 +163,7 @@ impl Settings {
                 grace: seconds("GRACE", raw.grace_seconds, 25)?,
                 probe: seconds("PROBE", raw.probe_seconds, 30)?,
                 poison_kills: raw.poison_kills.unwrap_or(5),
+                dead_retention_days: Some(raw.dead_retention_days.unwrap_or(90)).filter(|days| *days > 0),
             },
         })
     }

@@ -28,6 +28,6 @@ async fn try_publish(app: &App, task: &TaskRecord) -> anyhow::Result<()> {
             other => other?,
         }
     }
-    app.store.event_sent(&task.task_id, task.status).await?;
+    app.store.event_sent(&task.task_id, task.status, task.failed).await?;
     Ok(())
 }

@@ -266,6 +266,7 @@ pub(crate) fn task(task_id: &str, images: Vec<Planned>) -> NewTask {
         correlation_id: None,
         currency: "CNY".to_owned(),
         payload: DeadPayload::Inline("{}".into()),
+        again: None,
     }
 }
 

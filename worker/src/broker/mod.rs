@@ -55,6 +55,8 @@ pub const ERROR: &str = "x-retouch-error";
 pub const REASON: &str = "x-retouch-reason";
 /// The queue that a dead message comes from.
 pub const ORIGIN: &str = "x-retouch-origin";
+/// The retry of a dead letter that a message is, as [`crate::store::LetterRef`] says it.
+pub const LETTER: &str = "x-retouch-letter";
 
 /// A message to publish.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 //! statements. Every public function is one committed step, named by what it does to a task or a call.
 //!
 //! What must stay true:
-//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then cache rows (by edit key).
+//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then dead letters, then cache rows (by edit key).
 //! - `register` holds the call row's lock before its last look at the cache; `finish_edit` takes the same lock first.
 //!   So either finish sees the wait, or register sees the cache row.
 //! - Every step of a call is guarded by its fence.
@@ -17,9 +17,13 @@ use thiserror::Error;
 mod admission;
 mod calls;
 mod db;
+mod grouping;
 mod intake;
 mod lanes;
+mod letters;
 mod mysql;
+mod reopen;
+mod retries;
 mod schema;
 mod sqlite;
 mod suspects;
@@ -29,6 +33,11 @@ mod unexplained;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 use db::{Db, DbError};
+pub use letters::{
+    IMAGES, Letter, LetterFilter, LetterGroup, LetterRef, LetterState, PastFailure, Properties, Since, TASKS,
+};
+pub use reopen::{Again, EditRetry, LetterCall, Reopened, Reopening};
+pub use retries::ClaimedLetter;
 pub use schema::SchemaState;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,

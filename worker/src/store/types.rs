@@ -8,8 +8,8 @@ use retouch_shared::wire::VERSION;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::StoreError;
 use super::db::Row;
+use super::{LetterRef, Properties, StoreError};
 
 /// An amount of money.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +138,8 @@ pub struct NewTask {
     pub currency: String,
     /// The message as it came, for the dead letter if images fail.
     pub payload: DeadPayload,
+    /// The retry that its message is, if it is one.
+    pub again: Option<LetterRef>,
 }
 
 /// What `register` did.
@@ -363,6 +365,8 @@ pub struct ClaimedCall {
     pub since_submit: std::time::Duration,
     /// The result, once stored.
     pub result: Option<StoredResult>,
+    /// The dead letter whose retry asked for it.
+    pub letter: Option<i64>,
 }
 
 /// The answer to a claim.
@@ -409,6 +413,14 @@ pub struct DeadLetter {
     pub task_id: Option<String>,
     /// Where known.
     pub edit_key: Option<EditKey>,
+    /// Where known.
+    pub edit_type: Option<String>,
+    /// Whom to answer.
+    pub properties: Properties,
+    /// The retry that it failed by: that letter is opened again, and no other is written.
+    pub again: Option<LetterRef>,
+    /// Kept for the record: nothing is left to do about it.
+    pub settled: bool,
 }
 
 /// The body of a dead letter.
@@ -478,7 +490,7 @@ fn optional_json(text: Option<String>) -> Result<Option<Value>, StoreError> {
     text.map(|text| serde_json::from_str(&text).map_err(StoreError::corrupt)).transpose()
 }
 
-fn time(text: &str) -> Result<DateTime<Utc>, StoreError> {
+pub(super) fn time(text: &str) -> Result<DateTime<Utc>, StoreError> {
     let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").map_err(StoreError::corrupt)?;
     Ok(time.and_utc())
 }
