@@ -27,6 +27,7 @@ mod overview;
 mod races;
 mod readings;
 mod replicas;
+mod retries;
 mod schema;
 mod sql_in_one_place;
 mod sweep;

@@ -77,6 +77,26 @@ impl App {
         crate::tls::init();
         let store = open_store(&settings).await?;
         let broker = open_broker(&settings, &store).await?;
+        Self::assemble(settings, store, broker)
+    }
+
+    /// As [`App::open`], and leaves RabbitMQ alone until something is published: for commands that only read tables.
+    ///
+    /// # Errors
+    /// See [`App::open`].
+    pub async fn open_tables(settings: Settings) -> Result<Arc<Self>> {
+        crate::tls::init();
+        let store = open_store(&settings).await?;
+        let broker: Arc<dyn Broker> = match &settings.broker {
+            BrokerChoice::RabbitMq { url } => {
+                Arc::new(RabbitMq::lazy(url, settings.topology.clone()).context("AMQP_URL")?)
+            }
+            BrokerChoice::Embedded => open_broker(&settings, &store).await?,
+        };
+        Self::assemble(settings, store, broker)
+    }
+
+    fn assemble(settings: Settings, store: Store, broker: Arc<dyn Broker>) -> Result<Arc<Self>> {
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
         let editors = editors(&settings)?;

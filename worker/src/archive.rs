@@ -7,12 +7,13 @@ use retouch_shared::event::ImageError;
 use retouch_shared::key::{Digest32, EditKey};
 use retouch_shared::task::peek_task_id;
 use retouch_shared::wire::EditMessage;
+use serde::Deserialize;
 
 use crate::app::App;
-use crate::broker::{Delivery, ERROR, Message, ORIGIN, REASON};
+use crate::broker::{Delivery, ERROR, LETTER, Message, ORIGIN, REASON};
 use crate::delay::{Backoff, Pace};
 use crate::outcome::{Outcome, attempt};
-use crate::store::{CallState, Claim, DeadLetter, Finished};
+use crate::store::{CallState, Claim, DeadLetter, Finished, LetterRef, Properties};
 use crate::{events, intake, wake};
 
 /// Keeps one dead message. Tries until the store takes it: there is nowhere else for it to go.
@@ -35,6 +36,7 @@ async fn keep(app: &App, delivery: &Delivery) -> anyhow::Result<()> {
     let header = |name| message.headers.get(name).cloned();
     let (death, died_in) = broker_death.clone().unzip();
     let reason = header(REASON).or(death).unwrap_or_else(|| "unknown".to_owned());
+    let died_in = died_in.map(|name| meant(app, &name));
     let queue = header(ORIGIN).or(died_in).unwrap_or_else(|| "unknown".to_owned());
     let text = header(ERROR).unwrap_or_else(|| explain(&reason));
     let edit_key = edit_key(message);
@@ -51,6 +53,14 @@ async fn keep(app: &App, delivery: &Delivery) -> anyhow::Result<()> {
         attempts: attempt(message) + 1,
         task_id: peek_task_id(&message.payload),
         edit_key,
+        edit_type: peek_edit_type(&message.payload),
+        properties: Properties {
+            reply_to: message.reply_to.clone(),
+            correlation_id: message.correlation_id.clone(),
+        },
+        again: header(LETTER).as_deref().and_then(LetterRef::parse),
+        // It only woke its edit, which goes on, is over, or has failed a moment ago with a letter of its own.
+        settled: edit_key.is_some(),
     };
     app.store.archive(&letter).await?;
     tracing::info!(
@@ -66,6 +76,21 @@ fn edit_key(message: &Message) -> Option<EditKey> {
     serde_json::from_slice::<EditMessage>(&message.payload).ok().map(|message| message.edit_key)
 }
 
+/// A queue's name without the namespace, as in the letters of our own.
+fn meant(app: &App, queue: &str) -> String {
+    let prefix = format!("{}.", app.settings.topology.exchange());
+    queue.strip_prefix(&prefix).unwrap_or(queue).to_owned()
+}
+
+/// The `edit_type` of a message that could not be worked on, if it shows one: for filters, not to act on.
+fn peek_edit_type(payload: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Peek {
+        edit_type: String,
+    }
+    serde_json::from_slice(payload).ok().map(|Peek { edit_type }| edit_type)
+}
+
 /// Redelivered by the broker, the same dead message is the same letter.
 fn letter_key(message: &Message, queue: &str, reason: &str) -> Digest32 {
     let mut identity = format!("{queue}\n{reason}\n{:?}\n", message.headers).into_bytes();
@@ -79,7 +104,9 @@ fn explain(reason: &str) -> String {
             "it was delivered too often without being finished: each time the worker died or lost it"
                 .to_owned()
         }
-        "expired" => "it expired in its queue".to_owned(),
+        "expired" => {
+            "it expired in its queue: nobody took it within the time that its producer gave it".to_owned()
+        }
         other => format!("the broker gave it up: {other}"),
     }
 }

@@ -66,6 +66,8 @@ pub struct Rhythm {
     pub probe: Duration,
     /// Processes that may die of one message or edit before it is taken for poison.
     pub poison_kills: u32,
+    /// Days after which letters that were retried or discarded are deleted; none: never. Open ones are never deleted.
+    pub dead_retention_days: Option<u32>,
 }
 
 /// Everything that can be set: docs/operations.md lists the settings.

@@ -30,7 +30,7 @@ async fn try_publish(app: &App, task: &TaskRecord) -> anyhow::Result<()> {
             other => other?,
         }
     }
-    app.store.event_sent(&task.task_id, task.status).await?;
+    app.store.event_sent(&task.task_id, task.status, task.failed).await?;
     let trace_id = task.trace.as_ref().map(TraceContext::trace_id);
     let status = task.status.as_str();
     tracing::info!(task_id = task.task_id, trace_id, status, "event sent");

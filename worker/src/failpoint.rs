@@ -12,7 +12,8 @@
 //! To die is `abort`: like `kill -9` it unwinds nothing, runs no destructor and flushes no buffer, every thread ends at once and
 //! the kernel closes the connections; unlike it, it happens exactly here and needs neither `unsafe` nor another process.
 
-/// Every step that has points, in the order of a life: intake, call, ends, sweep.
+/// Every step that has points, in the order of a life: intake, call, ends, sweep; then what a person sends
+/// again.
 #[cfg(feature = "double")]
 pub const STEPS: &[&str] = &[
     "keep_inputs",
@@ -40,6 +41,11 @@ pub const STEPS: &[&str] = &[
     "take_due_calls",
     "take_due_events",
     "cancel_task",
+    "claim_letters",
+    "send_letter",
+    "letters_sent",
+    "reopen_edits",
+    "reopen_images",
 ];
 
 /// One step between its two points.

@@ -26,6 +26,8 @@ use crate::store::{
 use crate::suspects::{self, Refused};
 use crate::{events, trace, wake};
 
+mod again;
+
 /// Pictures of one task that are loaded at a time.
 const LOADS: usize = 8;
 /// A source that cannot be reached now is asked again this often, a rung further each time, before its image fails.
@@ -98,8 +100,13 @@ async fn take_back(app: &Arc<App>, message: &Message, cancel: &Cancel) -> Result
 async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outcome, Stop> {
     let held = |error: StoreError| hold(message, &error);
     if let Some(known) = app.store.find_task(&task.task_id).await.map_err(held)? {
-        let same = known.request_hash == task.request_hash;
-        return if same { same_again(app, message, &known).await } else { Ok(conflict(task)) };
+        if known.request_hash != task.request_hash {
+            return Ok(conflict(task));
+        }
+        return match again::asked(message) {
+            Some(asked) => again::take_in(app, message, task, &known, &asked).await,
+            None => same_again(app, message, &known).await,
+        };
     }
     let planned = plan(app, message, task).await?;
     let new = new_task(app, message, task, planned).await?;
@@ -333,7 +340,7 @@ impl Ready<'_> {
 }
 
 /// A hit's bytes exist. Those of these results that do not are misses, and the log says why.
-async fn gone_blobs<'a>(
+pub(crate) async fn gone_blobs<'a>(
     blobs: &Blobs,
     results: impl Iterator<Item = &'a CachedResult>,
 ) -> Result<HashMap<EditKey, Digest32>, BlobError> {
@@ -387,6 +394,7 @@ async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Resu
         currency,
         payload,
         trace: trace::current(),
+        again: again::retry(message),
     })
 }
 

@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod dead;
 pub mod delay;
 mod doctor;
 mod edit;

@@ -26,6 +26,9 @@ const WAKE_ANYWAY: u32 = 4;
 const ORPHANS: usize = 16;
 /// What is accounted for, cancels whose task never came and dead replicas are only forgotten now and then.
 const FORGET_EVERY: u64 = 512;
+/// Dead letters that are forgotten in one transaction, and such transactions in one round.
+const FORGET: u32 = 500;
+const FORGETS: u32 = 20;
 
 /// The calls without an owner that are carried on in this process.
 #[derive(Debug, Clone)]
@@ -81,7 +84,7 @@ pub(crate) async fn run(app: &Arc<App>) {
             () = app.shutdown.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
         }
-        if let Err(error) = round(app, &orphans, number % FORGET_EVERY == 0).await {
+        if let Err(error) = round(app, &orphans, number % FORGET_EVERY == 1).await {
             tracing::warn!(error = %format!("{error:#}"), "sweep");
         }
     }
@@ -98,6 +101,7 @@ async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Resul
         app.store.forget_explained().await?;
         app.store.forget_cancels().await?;
         app.store.forget_replicas().await?;
+        forget_letters(app).await?;
     }
     let due = app.store.take_due_calls(ROUND).await?;
     let mut depths = HashMap::new();
@@ -114,6 +118,23 @@ async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Resul
     for task in app.store.take_due_events(ROUND).await? {
         tracing::info!(task_id = task.task_id, "sending an event again");
         events::publish(app, &task).await;
+    }
+    Ok(())
+}
+
+/// In small steps: the table may hold years of them when the setting is given.
+async fn forget_letters(app: &App) -> anyhow::Result<()> {
+    let Some(days) = app.settings.rhythm.dead_retention_days else { return Ok(()) };
+    let mut forgotten = 0;
+    for _ in 0..FORGETS {
+        let some = app.store.forget_letters(days, FORGET).await?;
+        forgotten += some;
+        if some < u64::from(FORGET) {
+            break;
+        }
+    }
+    if forgotten > 0 {
+        tracing::info!(letters = forgotten, days, "deleted dead letters that were decided about long ago");
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use retouch_shared::event::{ImageStatus, TaskStatus};
 use retouch_shared::key::Digest32;
-use retouch_worker::store::{DeadLetter, DeadPayload};
+use retouch_worker::store::{DeadLetter, DeadPayload, Properties};
 
 use super::fixture::{
     Fixture, cached, claim, counts, edit, ended, error, finish, miss, register, task, unreadable,
@@ -30,6 +30,10 @@ fn letter(payload: DeadPayload) -> DeadLetter {
         attempts: 3,
         task_id: None,
         edit_key: None,
+        edit_type: None,
+        properties: Properties::default(),
+        again: None,
+        settled: false,
     }
 }
 

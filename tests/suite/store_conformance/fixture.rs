@@ -267,6 +267,7 @@ pub(crate) fn task(task_id: &str, images: Vec<Planned>) -> NewTask {
         currency: "CNY".to_owned(),
         payload: DeadPayload::Inline("{}".into()),
         trace: None,
+        again: None,
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use retouch_shared::event::TaskStatus;
 use retouch_worker::store::{
-    ClosedBy, Closure, DatabaseLocation, DeadLetter, DeadPayload, LanePolicy, Lease, Store, StoreError,
+    ClosedBy, Closure, DatabaseLocation, DeadLetter, DeadPayload, LanePolicy, Lease, Properties, Store,
+    StoreError,
 };
 
 use super::fixture::{LONG, edit, error, miss, result_of, task};
@@ -24,6 +25,10 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         attempts: 1,
         task_id: None,
         edit_key: None,
+        edit_type: None,
+        properties: Properties::default(),
+        again: None,
+        settled: false,
     };
     let (new, result, refused) = (task("t", vec![miss(&call)]), result_of(&call), error("refused", "no"));
     let closure = Closure {
@@ -55,7 +60,7 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         count_ambiguous(lease, true, "why");
         finish_edit(lease, "url");
         fail_edit(lease, &refused, true);
-        event_sent("t", TaskStatus::Failed);
+        event_sent("t", TaskStatus::Failed, 1);
         take_due_calls(10);
         take_due_events(10);
         archive(&letter);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use retouch_worker::overview::Watcher;
-use retouch_worker::store::{DeadLetter, DeadPayload, LanePolicy, Tally};
+use retouch_worker::store::{DeadLetter, DeadPayload, LanePolicy, Properties, Tally};
 
 use super::fixture::{Fixture, PRICE, cached, edit, finish, hit, miss, register, task, unreadable};
 
@@ -75,6 +75,10 @@ async fn lanes_and_failures_are_shown_as_they_stand(db: Fixture) {
             attempts: 1,
             task_id: None,
             edit_key: None,
+            edit_type: None,
+            properties: Properties::default(),
+            again: None,
+            settled: false,
         };
         store.archive(&letter).await.unwrap();
     }

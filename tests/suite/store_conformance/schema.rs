@@ -96,6 +96,16 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
         db.execute("DROP TABLE replicas").await;
         db.execute("DROP TABLE cancels").await;
         db.execute("DROP INDEX image_edit_tasks_ended").await;
+        db.execute("DROP TABLE dead_letter_retries").await;
+        db.execute("ALTER TABLE image_edit_calls DROP COLUMN letter_id").await;
+        for index in ["state_group", "state_decided", "edit_key"] {
+            db.execute(&format!("DROP INDEX dead_letters_{index}")).await;
+        }
+        for column in
+            ["group_text", "edit_type", "properties", "retries", "claimed_by", "claim_until", "decided_at"]
+        {
+            db.execute(&format!("ALTER TABLE dead_letters DROP COLUMN {column}")).await;
+        }
         // As it was then; MySQL's migration looks for itself.
         db.execute(
             "CREATE TABLE old (name TEXT PRIMARY KEY, max_in_flight INTEGER, updated_at TEXT NOT NULL) STRICT; \

@@ -133,11 +133,11 @@ async fn a_confirmed_event_is_never_due_again(db: Fixture) {
     let (ended, _) = register(&store, &task("t", vec![unreadable()])).await;
     register(&store, &task("other", vec![unreadable()])).await;
     // What was confirmed said something else.
-    store.event_sent("t", TaskStatus::Completed).await.unwrap();
+    store.event_sent("t", TaskStatus::Completed, 0).await.unwrap();
     db.let_events_be_due().await;
     assert_eq!(store.take_due_events(10).await.unwrap().len(), 2);
-    store.event_sent("t", ended.status).await.unwrap();
-    store.event_sent("nobody", ended.status).await.unwrap();
+    store.event_sent("t", ended.status, ended.failed).await.unwrap();
+    store.event_sent("nobody", ended.status, 0).await.unwrap();
     db.let_events_be_due().await;
     let due = store.take_due_events(10).await.unwrap();
     assert_eq!((due.len(), &due[0].task_id[..]), (1, "other"));

@@ -59,6 +59,8 @@ pub const ORIGIN: &str = "x-retouch-origin";
 pub const TRACEPARENT: &str = "traceparent";
 /// What tracing systems add to it.
 pub const TRACESTATE: &str = "tracestate";
+/// The retry of a dead letter that a message is, as [`crate::store::LetterRef`] says it.
+pub const LETTER: &str = "x-retouch-letter";
 
 /// A message to publish.
 #[derive(Debug, Clone)]

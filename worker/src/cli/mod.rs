@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
 
+mod dead;
 mod doctor;
 mod edit;
 mod health;
@@ -47,6 +48,7 @@ enum Command {
     Task(task::Task),
     Top(top::Top),
     Lanes(lanes::Lanes),
+    Dead(dead::Dead),
     Routes(routes::ShowRoutes),
     Migrate(migrate::Migrate),
     Health(health::Health),
@@ -78,6 +80,9 @@ Settings come from the environment, then from retouch.toml:
                         16 tasks at a time, leases of 30 s, a sweep every 5 s, 30 s until it takes a
                         message for lost, 25 s to finish at shutdown, 30 s until a blocked lane is tried again,
                         5 processes that may die of one message before it is given up
+  RETOUCH_DEAD_RETENTION_DAYS
+                        90: dead letters that were retried or discarded are deleted after so many days; 0 keeps
+                        them; open ones always stay
   RUST_LOG              what is logged, e.g. info or retouch_worker=debug
 In the file a setting is written in lower case without RETOUCH_, e.g. database_url = \"…\". It also
 says what edit types, models and lanes there are, and the rest about editors; `retouch routes` shows
@@ -155,6 +160,7 @@ async fn command(args: Args) -> Result<Ending, Failure> {
         Command::Task(task) => task.run(&settings()?, json).await,
         Command::Top(top) => top.run(&settings()?, json).await,
         Command::Lanes(lanes) => lanes.run(&settings()?, json).await,
+        Command::Dead(dead) => dead.run(settings()?, json).await,
         Command::Migrate(migrate) => {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
         }

@@ -156,6 +156,10 @@ fn rhythm(raw: &Raw) -> Result<Rhythm> {
         raw.poison_kills.is_none_or(|kills| kills >= 2),
         "RETOUCH_POISON_KILLS must be 2 or more: one process may die of anything"
     );
+    ensure!(
+        raw.dead_retention_days.is_none_or(|days| days <= 36_500),
+        "RETOUCH_DEAD_RETENTION_DAYS must be at most 36500; 0 keeps dead letters for ever"
+    );
     ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
     Ok(Rhythm {
         intake: raw.intake_concurrency.unwrap_or(16),
@@ -165,5 +169,6 @@ fn rhythm(raw: &Raw) -> Result<Rhythm> {
         grace: seconds("GRACE", raw.grace_seconds, 25)?,
         probe: seconds("PROBE", raw.probe_seconds, 30)?,
         poison_kills: raw.poison_kills.unwrap_or(5),
+        dead_retention_days: Some(raw.dead_retention_days.unwrap_or(90)).filter(|days| *days > 0),
     })
 }

@@ -35,6 +35,7 @@ pub(super) struct Raw {
     pub(super) grace_seconds: Option<u64>,
     pub(super) probe_seconds: Option<u64>,
     pub(super) poison_kills: Option<u32>,
+    pub(super) dead_retention_days: Option<u32>,
     #[cfg(feature = "double")]
     pub(super) double: Option<PathBuf>,
     #[serde(default)]
@@ -72,6 +73,7 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("RETOUCH_GRACE_SECONDS", "grace_seconds", Kind::Number),
     ("RETOUCH_PROBE_SECONDS", "probe_seconds", Kind::Number),
     ("RETOUCH_POISON_KILLS", "poison_kills", Kind::Number),
+    ("RETOUCH_DEAD_RETENTION_DAYS", "dead_retention_days", Kind::Number),
     ("DASHSCOPE_BASE_URL", "editors.dashscope.base_url", Kind::Text),
     ("DASHSCOPE_WORKSPACE", "editors.dashscope.workspace", Kind::Text),
     ("OPENAI_BASE_URL", "editors.openai.base_url", Kind::Text),

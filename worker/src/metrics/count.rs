@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use metrics::{counter, histogram};
+use retouch_shared::event::{ImageResult, ImageStatus};
 
 use super::money::{PAID, SAVED};
 use super::names::{
@@ -90,6 +91,20 @@ pub(crate) fn ended(model: &str, price: &Money, charged: bool, answered: Answere
         PAID.add(model, &price.currency, price.micros);
     }
     for task in tasks {
+        counter!(TASKS.name, "status" => task.status.as_str()).increment(1);
+    }
+}
+
+/// Images that had failed were taken in again because a person asked for it: each answer is counted, this one too.
+pub(crate) fn taken_in_again(model: &str, task: &TaskRecord, again: &[ImageResult], saved_micros: i64) {
+    let having = |wanted: ImageStatus| {
+        let count = again.iter().filter(|image| image.status == wanted).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    };
+    images("hit", having(ImageStatus::Done));
+    images("failed", having(ImageStatus::Failed));
+    saved(model, &task.currency, saved_micros);
+    if task.status.has_ended() {
         counter!(TASKS.name, "status" => task.status.as_str()).increment(1);
     }
 }

@@ -9,10 +9,11 @@ use retouch_shared::key::{Digest32, EditKey};
 use serde_json::{Value, json};
 
 use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
+use super::letters::TASKS;
 use super::types::{ascii, clip, hex_digest, image_result};
 use super::{
-    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease, Money,
-    StepError, Store, StoreError, StoredResult, TaskRecord, again,
+    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease,
+    LetterRef, Money, Properties, StepError, Store, StoreError, StoredResult, TaskRecord, again,
 };
 use crate::failpoint::around;
 use crate::metrics::count::{self, Answered};
@@ -437,10 +438,14 @@ fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLe
         reason: error.code.clone(),
         message: error.message.clone(),
         payload: DeadPayload::Inline(payload.into()),
-        headers: [("x-retouch-tasks".to_owned(), tasks.join(","))].into(),
+        headers: [(TASKS.to_owned(), tasks.join(","))].into(),
         attempts: call.attempts + 1,
         task_id: tasks.first().map(|task| (*task).to_owned()),
         edit_key: Some(key),
+        edit_type: Some(call.spec.edit_type.clone()),
+        properties: Properties::default(),
+        again: call.letter.map(|id| LetterRef { id, retry: None }),
+        settled: false,
     }
 }
 
@@ -480,5 +485,6 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         provider_task_id: row.opt_text(14)?,
         since_submit: Duration::from_millis(u64::try_from(row.int(22)?).unwrap_or_default()),
         result,
+        letter: row.opt_int(23)?,
     })
 }

@@ -66,7 +66,7 @@ pub(super) struct Statements {
     pub(super) snooze_calls: &'static str,
     pub(super) due_events: &'static str,
     pub(super) snooze_events: &'static str,
-    pub(super) insert_dead: &'static str,
+    pub(super) letters: &'static LetterStatements,
     pub(super) suspect_starts: &'static str,
     pub(super) start_suspect: &'static str,
     pub(super) end_suspect: &'static str,
@@ -77,6 +77,39 @@ pub(super) struct Statements {
     pub(super) cancels: &'static CancelStatements,
     pub(super) replicas: &'static ReplicaStatements,
     pub(super) overview: &'static OverviewStatements,
+}
+
+/// The statements of dead letters, as [`Statements`].
+pub(super) struct LetterStatements {
+    pub(super) insert: &'static str,
+    pub(super) fail_again: &'static str,
+    pub(super) exists: &'static str,
+    pub(super) ungrouped: &'static str,
+    pub(super) set_groups: &'static str,
+    pub(super) groups: &'static str,
+    pub(super) ids: &'static str,
+    pub(super) by_ids: &'static str,
+    pub(super) payloads: &'static str,
+    pub(super) history: &'static str,
+    pub(super) claimable: &'static str,
+    pub(super) lock_free: &'static str,
+    pub(super) note_retries: &'static str,
+    pub(super) count_retries: &'static str,
+    pub(super) claim: &'static str,
+    pub(super) sent: &'static str,
+    pub(super) give_back: &'static str,
+    pub(super) retried: &'static str,
+    pub(super) discard: &'static str,
+    pub(super) of_retry: &'static str,
+    pub(super) over: &'static str,
+    pub(super) forget_retries: &'static str,
+    pub(super) forget: &'static str,
+    pub(super) calls_of: &'static str,
+    pub(super) tasks_of: &'static str,
+    pub(super) mark_calls: &'static str,
+    pub(super) insert_waits: &'static str,
+    pub(super) update_tasks: &'static str,
+    pub(super) route_task: &'static str,
 }
 
 /// A value that goes into a statement.
@@ -176,6 +209,10 @@ impl Row {
     }
 
     pub(super) fn bytes(&self, column: usize) -> Result<Vec<u8>, DbError> {
+        self.get(column)
+    }
+
+    pub(super) fn opt_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, DbError> {
         self.get(column)
     }
 }

@@ -9,22 +9,24 @@ use serde_json::{Value, json};
 use super::calls::millis;
 use super::cancels::cancelled;
 use super::db::{Row, Tx, json_rows, strip_nulls, vals};
+use super::letters::IMAGES;
 use super::types::{clip, digest, hex_digest, image_result};
 use super::{
-    CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Registered, StepError, Store, StoreError,
-    TaskRecord, again,
+    CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Properties, Registered, StepError, Store,
+    StoreError, TaskRecord, again,
 };
 use crate::failpoint::around;
 use crate::metrics::count;
 use crate::trace::TraceContext;
 
 /// A registered task that is being put together.
-struct Draft {
-    images: Vec<ImageResult>,
-    hits: BTreeMap<EditKey, i64>,
-    saved_micros: i64,
-    waits: Vec<Value>,
-    queue: BTreeMap<EditKey, (String, Money)>,
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) images: Vec<ImageResult>,
+    pub(super) hits: BTreeMap<EditKey, i64>,
+    pub(super) saved_micros: i64,
+    pub(super) waits: Vec<Value>,
+    pub(super) queue: BTreeMap<EditKey, (String, Money)>,
     /// It was cancelled before it came.
     cancelled: bool,
 }
@@ -71,34 +73,15 @@ impl Store {
     async fn try_register(&self, task: &NewTask) -> Result<Registered, StepError> {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
-        let misses: BTreeMap<EditKey, &CallSpec> =
-            misses(task).map(|(call, _)| (call.edit_key, call)).collect();
-        let (alive, late) = if misses.is_empty() {
-            (BTreeSet::new(), HashMap::new())
-        } else {
-            self.lock_and_look(&mut *tx, task, &misses).await?
-        };
-        let draft = draft(task, &alive, &late);
-        if !draft.queue.is_empty() {
-            let rows = draft.queue.iter().map(|(key, (lane, price))| {
-                json!({"edit_key": key, "lane": lane, "price_micros": price.micros, "currency": price.currency})
-            });
-            let rows = Value::from_iter(rows).to_string();
-            tx.run(sql.queue_calls, vals![&rows, millis(self.patience)]).await?;
-        }
-        if !draft.waits.is_empty() {
-            let waits = Value::Array(draft.waits.clone()).to_string();
-            tx.run(sql.insert_waits, vals![&task.task_id, &waits]).await?;
-        }
+        let (alive, late) = self.lock_and_look(&mut *tx, &task.images).await?;
+        let draft = draft((0..).zip(&task.images), &alive, &late);
+        self.queue_and_wait(&mut *tx, &task.task_id, &draft).await?;
         self.insert_task(&mut *tx, task, &draft).await?;
         if self.take_cancel(&mut *tx, &task.task_id).await? {
             drop(tx);
             return self.try_register_cancelled(task).await;
         }
-        if !draft.hits.is_empty() {
-            let rows = draft.hits.iter().map(|(key, count)| json!({"edit_key": key, "count": count}));
-            tx.run(sql.count_hits, vals![&Value::from_iter(rows).to_string()]).await?;
-        }
+        self.count_hits(&mut *tx, &draft.hits).await?;
         let rows = tx.rows(sql.find_task, vals![&task.task_id]).await?;
         let record =
             rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
@@ -125,13 +108,17 @@ impl Store {
 
     /// Locks the call rows of all misses (making those that are not there), then looks at the cache a last time.
     /// Returns the calls that are alive and the results that came meanwhile.
-    async fn lock_and_look(
+    pub(super) async fn lock_and_look(
         &self,
         tx: &mut dyn Tx,
-        task: &NewTask,
-        misses: &BTreeMap<EditKey, &CallSpec>,
+        images: &[Planned],
     ) -> Result<(BTreeSet<EditKey>, HashMap<EditKey, CachedResult>), StepError> {
         let sql = self.db.sql();
+        let misses: BTreeMap<EditKey, &CallSpec> =
+            self::misses(images).map(|(call, _)| (call.edit_key, call)).collect();
+        if misses.is_empty() {
+            return Ok((BTreeSet::new(), HashMap::new()));
+        }
         // In the order of their keys, here and in every list below: that is the order of the locks.
         for rows in json_rows(misses.values().map(|call| call_row(call))) {
             tx.run(sql.insert_calls, vals![&rows]).await?;
@@ -148,7 +135,7 @@ impl Store {
         for row in tx.rows(sql.lookup, vals![&keys]).await? {
             let result = cached_result(&row)?;
             // A row whose blob intake found missing is still a miss, unless somebody has mended it since.
-            let refused = self::misses(task).any(|(call, refused)| {
+            let refused = self::misses(images).any(|(call, refused)| {
                 call.edit_key == result.edit_key && refused.is_some() && refused == result.result_hash
             });
             if !refused {
@@ -156,6 +143,50 @@ impl Store {
             }
         }
         Ok((alive, late))
+    }
+
+    /// The calls that nobody has begun, and the waits.
+    pub(super) async fn queue_and_wait(
+        &self,
+        tx: &mut dyn Tx,
+        task_id: &str,
+        draft: &Draft,
+    ) -> Result<(), StepError> {
+        self.queue_calls(tx, &draft.queue).await?;
+        if !draft.waits.is_empty() {
+            let waits = Value::Array(draft.waits.clone()).to_string();
+            tx.run(self.db.sql().insert_waits, vals![task_id, &waits]).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn queue_calls(
+        &self,
+        tx: &mut dyn Tx,
+        queue: &BTreeMap<EditKey, (String, Money)>,
+    ) -> Result<(), StepError> {
+        if queue.is_empty() {
+            return Ok(());
+        }
+        let rows = queue.iter().map(|(key, (lane, price))| {
+            json!({"edit_key": key, "lane": lane, "price_micros": price.micros, "currency": price.currency})
+        });
+        let rows = Value::from_iter(rows).to_string();
+        tx.run(self.db.sql().queue_calls, vals![&rows, millis(self.patience)]).await?;
+        Ok(())
+    }
+
+    pub(super) async fn count_hits(
+        &self,
+        tx: &mut dyn Tx,
+        hits: &BTreeMap<EditKey, i64>,
+    ) -> Result<(), StepError> {
+        if hits.is_empty() {
+            return Ok(());
+        }
+        let rows = hits.iter().map(|(key, count)| json!({"edit_key": key, "count": count}));
+        tx.run(self.db.sql().count_hits, vals![&Value::from_iter(rows).to_string()]).await?;
+        Ok(())
     }
 
     async fn insert_task(&self, tx: &mut dyn Tx, task: &NewTask, draft: &Draft) -> Result<(), StepError> {
@@ -207,24 +238,21 @@ impl Store {
     }
 }
 
-fn misses(task: &NewTask) -> impl Iterator<Item = (&CallSpec, Option<Digest32>)> {
-    task.images.iter().filter_map(|image| match image {
+fn misses(images: &[Planned]) -> impl Iterator<Item = (&CallSpec, Option<Digest32>)> {
+    images.iter().filter_map(|image| match image {
         Planned::Miss { call, refused } => Some((&**call, *refused)),
         Planned::Hit { .. } | Planned::Failed { .. } => None,
     })
 }
 
 /// Decides, under the locks, what each image is: hit, waiting (first comer pays, the others join) or failed.
-fn draft(task: &NewTask, alive: &BTreeSet<EditKey>, late: &HashMap<EditKey, CachedResult>) -> Draft {
-    let mut draft = Draft {
-        images: Vec::with_capacity(task.images.len()),
-        hits: BTreeMap::new(),
-        saved_micros: 0,
-        waits: Vec::new(),
-        queue: BTreeMap::new(),
-        cancelled: false,
-    };
-    for (position, planned) in (0u32..).zip(&task.images) {
+pub(super) fn draft<'a>(
+    images: impl Iterator<Item = (u32, &'a Planned)>,
+    alive: &BTreeSet<EditKey>,
+    late: &HashMap<EditKey, CachedResult>,
+) -> Draft {
+    let mut draft = Draft::default();
+    for (position, planned) in images {
         let image = match planned {
             Planned::Hit { image_hash, result } => draft.hit(position, *image_hash, result),
             Planned::Failed { image_hash, error } => failed(position, *image_hash, error.clone()),
@@ -247,14 +275,7 @@ fn cancelled_draft(task: &NewTask) -> Draft {
         };
         failed(position, image_hash, cancelled())
     });
-    Draft {
-        images: images.collect(),
-        hits: BTreeMap::new(),
-        saved_micros: 0,
-        waits: Vec::new(),
-        queue: BTreeMap::new(),
-        cancelled: true,
-    }
+    Draft { images: images.collect(), cancelled: true, ..Draft::default() }
 }
 
 impl Draft {
@@ -294,10 +315,11 @@ fn failed(position: u32, image_hash: Option<ImageHash>, error: ImageError) -> Im
 }
 
 /// The dead letter of a task some of whose images could not be read: its own message, to be sent again.
-fn dead_letter(task: &NewTask, images: &[ImageResult]) -> DeadLetter {
+pub(super) fn dead_letter(task: &NewTask, images: &[ImageResult]) -> DeadLetter {
     let errors = images.iter().filter_map(|image| image.error.as_ref().map(|error| (image.position, error)));
     let lines: Vec<String> =
         errors.clone().map(|(position, error)| format!("image {position}: {}", error.message)).collect();
+    let positions: Vec<String> = errors.clone().map(|(position, _)| position.to_string()).collect();
     let reason = errors.clone().next().map_or_else(String::new, |(_, error)| error.code.clone());
     DeadLetter {
         letter_key: Digest32::of(format!("task\n{}", task.task_id).as_bytes()),
@@ -305,14 +327,21 @@ fn dead_letter(task: &NewTask, images: &[ImageResult]) -> DeadLetter {
         reason,
         message: lines.join("\n"),
         payload: task.payload.clone(),
-        headers: BTreeMap::new(),
+        headers: [(IMAGES.to_owned(), positions.join(","))].into(),
         attempts: 1,
         task_id: Some(task.task_id.clone()),
         edit_key: None,
+        edit_type: Some(task.edit_type.clone()),
+        properties: Properties {
+            reply_to: task.reply_to.clone(),
+            correlation_id: task.correlation_id.clone(),
+        },
+        again: task.again,
+        settled: false,
     }
 }
 
-fn key_list(keys: &[EditKey]) -> String {
+pub(super) fn key_list(keys: &[EditKey]) -> String {
     json!(keys).to_string()
 }
 
@@ -340,7 +369,7 @@ fn call_row(call: &CallSpec) -> Value {
     row
 }
 
-fn cached_result(row: &Row) -> Result<CachedResult, StoreError> {
+pub(super) fn cached_result(row: &Row) -> Result<CachedResult, StoreError> {
     let pixels = |column| Ok::<_, StoreError>(u32::try_from(row.int(column)?).unwrap_or_default());
     Ok(CachedResult {
         edit_key: digest(row.bytes(0)?)?,

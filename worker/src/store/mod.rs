@@ -2,7 +2,7 @@
 //! statements. Every public function is one committed step, named by what it does to a task or a call.
 //!
 //! What must stay true:
-//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then cache rows (by edit key).
+//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then dead letters, then cache rows (by edit key).
 //! - `register` holds the call row's lock before its last look at the cache; `finish_edit` takes the same lock first.
 //!   So either finish sees the wait, or register sees the cache row.
 //! - Every step of a call is guarded by its fence.
@@ -18,13 +18,17 @@ mod admission;
 mod calls;
 mod cancels;
 mod db;
+mod grouping;
 mod inspect;
 mod intake;
 mod lanes;
+mod letters;
 mod mysql;
 mod overview;
 mod readings;
+mod reopen;
 mod replicas;
+mod retries;
 mod schema;
 mod sqlite;
 mod suspects;
@@ -36,9 +40,14 @@ pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
 pub use inspect::Facts;
+pub use letters::{
+    IMAGES, Letter, LetterFilter, LetterGroup, LetterRef, LetterState, PastFailure, Properties, Since, TASKS,
+};
 pub use overview::{Clock, Failure, MOST_COUNTED, Tally};
 pub use readings::{CallsReading, Readings};
+pub use reopen::{Again, EditRetry, LetterCall, Reopened, Reopening};
 pub use replicas::{DEAD_AFTER, ReplicaReport, ReplicaView};
+pub use retries::ClaimedLetter;
 pub use schema::SchemaState;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,

@@ -28,6 +28,9 @@ macro_rules! task_columns {
     };
 }
 
+// After the macro that it uses.
+mod letters;
+
 /// A JSON list of edit keys as a table `j` with one column `k`.
 macro_rules! keys {
     () => {
@@ -93,7 +96,8 @@ static SQL: Statements = Statements {
         "SET c.state = 'queued', c.attempts = 0, c.lane = j.lane, c.price_micros = j.price_micros, c.currency = j.currency, \
             c.fence = c.fence + 1, c.owner = NULL, c.lease_until = NULL, \
             c.wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, c.wakes = 0, \
-            c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, c.updated_at = UTC_TIMESTAMP(3)"
+            c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, \
+            c.letter_id = NULL, c.updated_at = UTC_TIMESTAMP(3)"
     ),
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
         SELECT ?, UNHEX(j.k), j.position, j.source, UTC_TIMESTAMP(3) \
@@ -120,7 +124,7 @@ static SQL: Statements = Statements {
             fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
             CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), \
             CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), lease_until) DIV 1000, 0) AS SIGNED), \
-            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED) \
+            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED), letter_id \
         FROM image_edit_calls WHERE edit_key = ? FOR UPDATE",
     lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ? FOR UPDATE"),
     // Whoever owns them, and if nobody does: they are under way at the provider.
@@ -225,7 +229,7 @@ static SQL: Statements = Statements {
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ?",
-    event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ?",
+    event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ? AND failed_images = ?",
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= UTC_TIMESTAMP(3) ORDER BY wake_at LIMIT ? \
         FOR UPDATE SKIP LOCKED",
@@ -247,9 +251,7 @@ static SQL: Statements = Statements {
         tasks_of_j!(),
         "SET t.event_due = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND"
     ),
-    insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', UTC_TIMESTAMP(3), UTC_TIMESTAMP(3)) \
-        ON DUPLICATE KEY UPDATE last_at = UTC_TIMESTAMP(3)",
+    letters: &letters::SQL,
     suspect_starts: "SELECT starts FROM suspects WHERE suspect_key = ? AND updated_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY",
     // `starts` before `updated_at`: MySQL sees the columns that it has assigned already.
     start_suspect: "INSERT INTO suspects (suspect_key, starts, updated_at) VALUES (?, 1, UTC_TIMESTAMP(3)) \

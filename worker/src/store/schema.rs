@@ -20,6 +20,7 @@ pub(super) const MYSQL: &[Step] = &[
     (3, "lanes", include_str!("../../../migrations/mysql/0003_lanes.sql")),
     (4, "provider tasks", include_str!("../../../migrations/mysql/0004_provider_tasks.sql")),
     (5, "suspects", include_str!("../../../migrations/mysql/0005_suspects.sql")),
+    (6, "dead letters", include_str!("../../../migrations/mysql/0006_dead_letters.sql")),
     (7, "replicas, cancels", include_str!("../../../migrations/mysql/0007_replicas_cancels.sql")),
     (8, "traces", include_str!("../../../migrations/mysql/0008_traces.sql")),
 ];
@@ -31,6 +32,7 @@ pub(super) const SQLITE: &[Step] = &[
     (3, "lanes", include_str!("../../../migrations/sqlite/0003_lanes.sql")),
     (4, "provider tasks", include_str!("../../../migrations/sqlite/0004_provider_tasks.sql")),
     (5, "suspects", include_str!("../../../migrations/sqlite/0005_suspects.sql")),
+    (6, "dead letters", include_str!("../../../migrations/sqlite/0006_dead_letters.sql")),
     (7, "replicas, cancels", include_str!("../../../migrations/sqlite/0007_replicas_cancels.sql")),
     (8, "traces", include_str!("../../../migrations/sqlite/0008_traces.sql")),
 ];

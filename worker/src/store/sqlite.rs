@@ -30,6 +30,9 @@ macro_rules! task_columns {
     };
 }
 
+// After the macro that it uses.
+mod letters;
+
 /// The columns that `lane_row` reads; times from now in milliseconds.
 macro_rules! lane_columns {
     () => {
@@ -55,7 +58,7 @@ static SQL: Statements = Statements {
     lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
     queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
             currency = j.value ->> 'currency', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
-            wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, \
+            wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, letter_id = NULL, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
@@ -78,7 +81,7 @@ static SQL: Statements = Statements {
             fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
             coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), \
             CAST(coalesce((unixepoch(lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0) AS INTEGER), \
-            CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER) \
+            CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER), letter_id \
         FROM image_edit_calls WHERE edit_key = ?",
     lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ?"),
     // Whoever owns them, and if nobody does: they are under way at the provider.
@@ -175,7 +178,7 @@ static SQL: Statements = Statements {
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ?",
-    event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ?",
+    event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ? AND failed_images = ?",
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY wake_at LIMIT ?",
     snooze_calls: "UPDATE image_edit_calls SET wakes = wakes + 1, \
@@ -189,9 +192,7 @@ static SQL: Statements = Statements {
     ),
     snooze_events: "UPDATE image_edit_tasks SET event_due = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds') \
         WHERE id IN (SELECT value FROM json_each(?1))",
-    insert_dead: "INSERT INTO dead_letters (letter_key, queue, reason, message, payload, payload_blob, headers, attempts, task_id, edit_key, state, first_at, last_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now')) \
-        ON CONFLICT (letter_key) DO UPDATE SET last_at = excluded.last_at",
+    letters: &letters::SQL,
     suspect_starts: "SELECT starts FROM suspects WHERE suspect_key = ? AND updated_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')",
     start_suspect: "INSERT INTO suspects (suspect_key, starts, updated_at) VALUES (?, 1, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
         ON CONFLICT (suspect_key) DO UPDATE SET \

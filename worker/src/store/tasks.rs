@@ -1,12 +1,12 @@
-//! Tasks, events, the sweep and the dead letters.
+//! Tasks, events and the sweep.
 
 use retouch_shared::event::TaskStatus;
 use serde_json::json;
 
 use super::calls::millis;
-use super::db::{Tx, Val, vals};
-use super::types::{ascii, clip, digest};
-use super::{CallState, DeadLetter, DeadPayload, DueCall, StepError, Store, StoreError, TaskRecord, again};
+use super::db::vals;
+use super::types::digest;
+use super::{CallState, DueCall, StepError, Store, StoreError, TaskRecord, again};
 use crate::failpoint::around;
 
 impl Store {
@@ -20,15 +20,16 @@ impl Store {
         rows.first().map(TaskRecord::from_row).transpose()
     }
 
-    /// The event that says `status` was confirmed by the broker: the sweep need not send it again.
+    /// The event that says `status` with so many failed images was confirmed by the broker: the sweep need not send it again. A
+    /// task whose failed images were retried may have ended otherwise meanwhile; that event is still to be sent.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn event_sent(&self, task_id: &str, status: TaskStatus) -> Result<(), StoreError> {
+    pub async fn event_sent(&self, task_id: &str, status: TaskStatus, failed: u32) -> Result<(), StoreError> {
         let sent = async {
             again!(async {
                 let mut connection = self.db.plain().await?;
-                connection.run(self.db.sql().event_sent, vals![task_id, status.as_str()]).await?;
+                connection.run(self.db.sql().event_sent, vals![task_id, status.as_str(), failed]).await?;
                 Ok(())
             })
         };
@@ -107,41 +108,5 @@ impl Store {
         }
         tx.commit().await?;
         Ok(due)
-    }
-
-    /// Keeps a dead letter; the same one twice is kept once.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn archive(&self, letter: &DeadLetter) -> Result<(), StoreError> {
-        again!(async {
-            let mut connection = self.db.plain().await?;
-            self.insert_dead_in(&mut *connection, letter).await
-        })
-    }
-
-    pub(super) async fn insert_dead_in(&self, tx: &mut dyn Tx, letter: &DeadLetter) -> Result<(), StepError> {
-        // Whatever came from outside must not make keeping it fail.
-        let (queue, reason) = (ascii(&letter.queue, 128), ascii(&letter.reason, 64));
-        let task_id = letter.task_id.as_deref().filter(|id| ascii(id, 64) == **id);
-        let headers = json!(letter.headers).to_string();
-        let (inline, blob) = match &letter.payload {
-            DeadPayload::Inline(bytes) => (Some(&bytes[..]), None),
-            DeadPayload::Blob(hash) => (None, Some(hash.to_hex())),
-        };
-        let values = [
-            letter.letter_key.as_bytes().into(),
-            (&queue).into(),
-            (&reason).into(),
-            clip(&letter.message).into(),
-            Val::OptBytes(inline),
-            Val::OptText(blob.as_deref()),
-            (&headers).into(),
-            letter.attempts.into(),
-            Val::OptText(task_id),
-            Val::OptBytes(letter.edit_key.as_ref().map(|key| &key.as_bytes()[..])),
-        ];
-        tx.run(self.db.sql().insert_dead, &values).await?;
-        Ok(())
     }
 }

@@ -8,8 +8,8 @@ use retouch_shared::wire::VERSION;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::StoreError;
 use super::db::Row;
+use super::{LetterRef, Properties, StoreError};
 use crate::trace::TraceContext;
 
 /// An amount of money.
@@ -141,6 +141,8 @@ pub struct NewTask {
     pub payload: DeadPayload,
     /// Where it belongs among the traces.
     pub trace: Option<TraceContext>,
+    /// The retry that its message is, if it is one.
+    pub again: Option<LetterRef>,
 }
 
 /// What `register` did.
@@ -373,6 +375,8 @@ pub struct ClaimedCall {
     pub since_submit: std::time::Duration,
     /// The result, once stored.
     pub result: Option<StoredResult>,
+    /// The dead letter whose retry asked for it.
+    pub letter: Option<i64>,
 }
 
 /// The answer to a claim.
@@ -419,6 +423,14 @@ pub struct DeadLetter {
     pub task_id: Option<String>,
     /// Where known.
     pub edit_key: Option<EditKey>,
+    /// Where known.
+    pub edit_type: Option<String>,
+    /// Whom to answer.
+    pub properties: Properties,
+    /// The retry that it failed by: that letter is opened again, and no other is written.
+    pub again: Option<LetterRef>,
+    /// Kept for the record: nothing is left to do about it.
+    pub settled: bool,
 }
 
 /// The body of a dead letter.

@@ -98,6 +98,27 @@ impl Api {
     pub(super) fn refused(&self, place: Place, answer: &Answer, said: &Said) -> EditError {
         let (code, message) = said.fault();
         tracing::debug!(?place, answer.status, code, request_id = said.request_id(), "refused");
-        classify(place, answer.status, &code, &message, answer.retry_after)
+        with_request(classify(place, answer.status, &code, &message, answer.retry_after), said)
+    }
+}
+
+/// What ends an edit carries the provider's name for the request: whoever asks the provider about it needs that.
+pub(super) fn with_request(error: EditError, said: &Said) -> EditError {
+    let id = said.request_id();
+    // Nothing but an id belongs into a message for people.
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return error;
+    }
+    let named = |message: String| format!("{message} (request_id {id})");
+    match error {
+        EditError::Rejected { code, message } => EditError::Rejected { code, message: named(message) },
+        EditError::Unbilled { code, message, tries } => {
+            EditError::Unbilled { code, message: named(message), tries }
+        }
+        error @ (EditError::NotSent(_)
+        | EditError::RateLimited { .. }
+        | EditError::Unavailable(_)
+        | EditError::Ambiguous(_)
+        | EditError::Blocked { .. }) => error,
     }
 }

@@ -30,7 +30,7 @@ pub use models::{Style, UnknownStyle, known_models};
 use super::http::{self, Answer, ApiKey, SendError};
 use super::{EditError, EditRequest, EditSpec, Editor, Listed, Measure, Output, Polled, Submitted};
 use crate::sources::guard::AllowHosts;
-use api::Api;
+use api::{Api, with_request};
 use errors::{Place, classify};
 use inputs::WayIn;
 use wire::{Said, TaskStatus};
@@ -157,7 +157,7 @@ impl DashScope {
             },
             TaskStatus::Failed => {
                 let (code, message) = said.task_fault();
-                Err(classify(Place::Task, 200, &code, &message, None))
+                Err(with_request(classify(Place::Task, 200, &code, &message, None), said))
             }
             TaskStatus::Canceled => Err(EditError::rejected(
                 "canceled",

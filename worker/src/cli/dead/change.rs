@@ -1,0 +1,209 @@
+//! `retouch dead retry` and `retouch dead discard`: first what would happen, then, with `--yes`, that.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::super::say::say;
+use super::super::{Ending, Failure};
+use super::pick::Pick;
+use crate::app::{App, open_store};
+use crate::config::Settings;
+use crate::dead::{Preview, Sent, preview, send};
+use crate::store::Store;
+
+/// Letters that are discarded, or counted, together.
+const BATCH: usize = 500;
+
+/// Send letters again: say first what that would cost, then do it with --yes
+///
+/// Failed images are begun again in their tasks, which end anew with an event of their new outcome; a message that could not be
+/// worked on goes back to its queue. Tries begin anew. May run twice, at once or after a kill: each letter is sent once.
+///
+/// Example: retouch dead retry --group 4711 --rate 50 --yes
+#[derive(Debug, Args)]
+pub(super) struct Retry {
+    #[command(flatten)]
+    pick: Pick,
+    /// Do it; without, only say what would be done
+    #[arg(long)]
+    yes: bool,
+    /// At most so many letters a second
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+}
+
+/// Discard letters that need no more attention: say first which, then do it with --yes
+///
+/// They stay in the table until RETOUCH_DEAD_RETENTION_DAYS have passed, and can be exported until then.
+///
+/// Example: retouch dead discard --reason bad_message --since 3d --yes
+#[derive(Debug, Args)]
+pub(super) struct Discard {
+    #[command(flatten)]
+    pick: Pick,
+    /// Do it; without, only say what would be done
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Retry {
+    pub(super) async fn run(self, settings: Settings, json: bool) -> Result<Ending, Failure> {
+        let began = Instant::now();
+        if !self.yes {
+            // Nothing is sent, so nothing of the broker is needed.
+            let app = App::open_tables(settings).await.map_err(Failure::Unreachable)?;
+            let ids = self.pick.ids(&app.store).await?;
+            let preview = preview(&app, &ids).await.map_err(Failure::Unreachable)?;
+            app.store.close().await;
+            print_preview(&preview, json);
+            return Ok(Ending::Done);
+        }
+        let app = App::open(settings).await.map_err(Failure::Unreachable)?;
+        let ids = self.pick.ids(&app.store).await?;
+        let bar = bar(ids.len(), "sending again");
+        let sent = send(&app, &ids, self.rate, |letters| bar.inc(letters)).await;
+        bar.finish_and_clear();
+        app.broker.close().await;
+        app.store.close().await;
+        let sent = sent.map_err(Failure::Unreachable)?;
+        print_sent(&sent, began.elapsed(), json);
+        Ok(if sent.cannot == 0 { Ending::Done } else { Ending::SomeFailed })
+    }
+}
+
+impl Discard {
+    pub(super) async fn run(self, settings: &Settings, json: bool) -> Result<Ending, Failure> {
+        let store = open_store(settings).await.map_err(Failure::Unreachable)?;
+        let ids = self.pick.ids(&store).await?;
+        if !self.yes {
+            let reasons = reasons(&store, &ids).await?;
+            store.close().await;
+            print_discardable(ids.len(), &reasons, json);
+            return Ok(Ending::Done);
+        }
+        let bar = bar(ids.len(), "discarding");
+        let mut discarded = 0;
+        for ids in ids.chunks(BATCH) {
+            discarded += store.discard_letters(ids).await.map_err(Failure::unreachable)?;
+            bar.inc(ids.len() as u64);
+        }
+        bar.finish_and_clear();
+        store.close().await;
+        let skipped = ids.len() as u64 - discarded.min(ids.len() as u64);
+        if json {
+            say(json!({"discarded": discarded, "skipped": skipped}));
+        } else {
+            say(format!("discarded {discarded} letters{}", others(skipped)));
+        }
+        Ok(Ending::Done)
+    }
+}
+
+async fn reasons(store: &Store, ids: &[i64]) -> Result<BTreeMap<String, u64>, Failure> {
+    let mut reasons = BTreeMap::new();
+    for ids in ids.chunks(BATCH) {
+        for letter in store.letters(ids).await.map_err(Failure::unreachable)? {
+            *reasons.entry(letter.reason).or_default() += 1;
+        }
+    }
+    Ok(reasons)
+}
+
+fn print_discardable(count: usize, reasons: &BTreeMap<String, u64>, json: bool) {
+    if json {
+        say(json!({"preview": true, "letters": count, "reasons": reasons}));
+        return;
+    }
+    say(format!("{count} letters would be discarded"));
+    for (reason, count) in reasons {
+        say(format!("  {count} {reason}"));
+    }
+    say("nothing was changed: the same command with --yes does it");
+}
+
+fn print_preview(preview: &Preview, json: bool) {
+    if json {
+        let mut shown = serde_json::to_value(preview).unwrap_or_default();
+        if let Some(members) = shown.as_object_mut() {
+            members.insert("preview".to_owned(), json!(true));
+        }
+        // Plain data always serialises.
+        say(serde_json::to_string_pretty(&shown).unwrap_or_default());
+        return;
+    }
+    say(format!("{} letters about {} images would be sent again", preview.letters, preview.images));
+    let lines = [
+        (preview.free_hits, "images are in the cache by now: free hits"),
+        (
+            preview.free_otherwise,
+            "images cost nothing: made here, or answered by a call that is counted for another image",
+        ),
+        (preview.unknown, "images have to be loaded before it is known whether they are hits"),
+        (preview.nothing_left, "letters have nothing left to do: their images were answered meanwhile"),
+    ];
+    for (count, what) in lines.into_iter().filter(|(count, _)| *count > 0) {
+        say(format!("  {count} {what}"));
+    }
+    for paid in &preview.paid {
+        let most = if paid.at_most > 0 { "at most " } else { "" };
+        say(format!(
+            "  {most}{} calls of {} would be paid: about {} {}",
+            paid.calls, paid.model, paid.cost, paid.currency
+        ));
+    }
+    if preview.paid.is_empty() {
+        say("  nothing would be paid");
+    }
+    if preview.possible_duplicates > 0 {
+        say(format!(
+            "  {} of these calls may have been paid before: possible duplicates",
+            preview.possible_duplicates
+        ));
+    }
+    for (reason, count) in &preview.fails_again {
+        say(format!(
+            "  {count} {reason} fail again as long as the workers are the same: mend the producer and discard them"
+        ));
+    }
+    for (why, count) in &preview.cannot {
+        say(format!("{count} letters cannot be sent again: {why}"));
+    }
+    say("nothing was changed: the same command with --yes does it");
+}
+
+fn print_sent(sent: &Sent, took: Duration, json: bool) {
+    if json {
+        // Plain data always serialises.
+        say(serde_json::to_string_pretty(sent).unwrap_or_default());
+        return;
+    }
+    say(format!(
+        "sent {} letters again in {:.1} s{}",
+        sent.retried,
+        took.as_secs_f64(),
+        others(sent.skipped)
+    ));
+    if sent.hit + sent.waiting > 0 {
+        say(format!("  {} images were hits, {} wait for their call", sent.hit, sent.waiting));
+    }
+    if sent.cannot > 0 {
+        say(format!("  {} letters cannot be sent again: without --yes this command says why", sent.cannot));
+    }
+}
+
+fn others(skipped: u64) -> String {
+    if skipped == 0 { String::new() } else { format!("; {skipped} were decided about by somebody else") }
+}
+
+/// On a terminal only, on standard error.
+fn bar(letters: usize, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} letters  {per_sec}  {eta} left");
+    let bar =
+        ProgressBar::new(letters as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(what);
+    bar
+}

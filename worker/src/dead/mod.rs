@@ -1,0 +1,10 @@
+//! Dead letters for people: what a reason means, what sending letters again would come to, and sending them again.
+
+pub mod advice;
+mod letter;
+mod preview;
+mod send;
+
+pub(crate) use letter::{payloads, shortened};
+pub(crate) use preview::{Preview, preview};
+pub(crate) use send::{Sent, send};
