@@ -18,7 +18,8 @@ async fn under_load_with_workers_that_come_and_go_everything_ends_and_nothing_gr
     let report = run(plan).await;
     println!("{report}");
     assert_eq!(report.broken(), Vec::<String>::new());
-    assert!(report.ends.stopped >= 3 && report.ends.killed >= 1, "{:?}", report.ends);
+    // The three that were there at the end besides.
+    assert!(report.ends.stopped > 3 && report.ends.killed >= 1, "{:?}", report.ends);
     for source in ["hit", "paid", "failed"] {
         assert!(report.by_source[source] > 0, "no image was answered so: {source}");
     }

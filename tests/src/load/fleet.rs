@@ -11,7 +11,7 @@ use crate::site::working;
 /// The provider's lane as wide as the load needs; its own limits are two a second and two at a time.
 const LANES: &str =
     "[lanes.\"dashscope.wanx2.1-imageedit\"]\nconcurrency = 8\nmax_in_flight = 32\nper_second = 1000\n";
-/// Every so many-th is killed instead of stopped.
+/// Of so many one is killed instead of stopped.
 const KILL_EVERY: u64 = 3;
 /// More than a worker's grace period and what it needs to give the rest back.
 const STOP: Duration = Duration::from_secs(60);
@@ -93,7 +93,7 @@ impl Fleet {
         }
         let slot = 1 + usize::try_from(nth).unwrap() % (count - 1);
         let Some(mut member) = self.slots.lock().unwrap()[slot].take() else { return };
-        if nth % KILL_EVERY == KILL_EVERY - 1 {
+        if nth % KILL_EVERY == 1 {
             member.worker.kill9();
             self.ends.lock().unwrap().killed += 1;
         } else {
