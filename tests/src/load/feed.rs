@@ -98,11 +98,15 @@ impl Feed {
         data(&picture(1000 + self.number))
     }
 
+    /// Each another: the same bytes again would be the same dead letter.
     fn bad(&self) -> Vec<u8> {
-        match self.number % 3 {
-            0 => b"this is no JSON".to_vec(),
-            1 => json!({"v": 1, "task_id": format!("bad-{}", self.number)}).to_string().into_bytes(),
-            _ => json!({"v": 1, "edit_type": "remove_watermark", "images": []}).to_string().into_bytes(),
+        let number = self.number;
+        match number % 3 {
+            0 => format!("this is no JSON: {number}").into_bytes(),
+            1 => json!({"v": 1, "task_id": format!("bad-{number}")}).to_string().into_bytes(),
+            _ => json!({"v": 1, "edit_type": "remove_watermark", "prompt": number.to_string(), "images": []})
+                .to_string()
+                .into_bytes(),
         }
     }
 }

@@ -111,6 +111,11 @@ impl Report {
         if answered != self.images {
             broken.push(format!("{} images were sent, {answered} were answered", self.images));
         }
+        let bad = self.kinds.get("no task").copied().unwrap_or_default();
+        let archived = self.dead.get("bad_message").copied().unwrap_or_default();
+        if archived != bad {
+            broken.push(format!("{bad} messages were no task, {archived} are dead letters"));
+        }
         broken.extend(self.ends.odd.iter().map(|odd| format!("a worker ended oddly: {odd}")));
         broken.extend(self.grown());
         broken.extend(self.tables_broken());
