@@ -17,6 +17,7 @@ pub mod exposition;
 pub mod faketime;
 pub mod kills;
 pub mod laptop;
+pub mod load;
 pub mod node;
 pub mod paid;
 pub mod picture_server;

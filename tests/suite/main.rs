@@ -56,6 +56,7 @@ mod flow_shutdown;
 mod harness;
 mod health;
 mod kills;
+mod load;
 mod model;
 mod packaging;
 mod paid_ambiguous;
