@@ -75,12 +75,12 @@ impl Books {
             books.add_task(paid, &id, &asked, &mut seen).await;
             for edit in asked {
                 let input = picture(edit.picture);
-                let row = format!("{} {}", Digest32::of(&input), edit.edit_type);
+                let row = format!("{} {} {}", Digest32::of(&input), edit.edit_type, edit.asked.model());
                 edits.insert(row, edit.asked.identity(&input));
             }
         }
         books.edits = edits.len() as u64;
-        let calls = "SELECT CONCAT(image_hash, ' ', edit_type, '/', possible_duplicates, '/', IF(state = 'failed', IF(paid_calls > 0, 'paid', 'failed'), state)) FROM image_edit_calls";
+        let calls = "SELECT CONCAT(image_hash, ' ', edit_type, ' ', model, '/', possible_duplicates, '/', IF(state = 'failed', IF(paid_calls > 0, 'paid', 'failed'), state)) FROM image_edit_calls";
         for call in paid.site.texts(calls).await {
             let mut parts = call.split('/');
             let (edit, counted, state) =
@@ -111,7 +111,7 @@ impl Books {
             }
             *self.by_source.entry(image["source"].as_str().unwrap_or("none").to_owned()).or_default() += 1;
             // The same blob for the same edit shows the same.
-            if seen.insert(format!("{} {} {}", image["result_url"], edit.edit_type, edit.picture)) {
+            if seen.insert(format!("{} {:?} {}", image["result_url"], edit.asked, edit.picture)) {
                 let right = paid.is_right(image, &picture(edit.picture), &edit.asked);
                 self.wrong += u64::from(!right);
             }

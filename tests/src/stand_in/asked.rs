@@ -25,6 +25,12 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Which model is asked.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     /// An edit by this model, with nothing said yet.
     #[must_use]
     pub fn new(model: &str) -> Self {

@@ -167,7 +167,9 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is.
+    /// Gives a submitted, ambiguous or stored call to whoever comes next, as it is. The sweep, which carries on such calls by
+    /// itself, soon comes too: the call's message may lie behind those of calls that wait for the place that this one has on
+    /// the lane.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -177,7 +179,7 @@ impl Store {
         error: Option<&str>,
         delay: Duration,
     ) -> Result<bool, StoreError> {
-        let wake = millis(delay + self.patience);
+        let wake = millis(delay + self.patience / 6);
         let values = [error.map(clip).into(), wake.into()];
         around("hand_over_call", self.step(self.db.sql().hand_over_call, &values, lease)).await
     }
