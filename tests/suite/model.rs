@@ -51,6 +51,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("declare_lane", "lanes decide when a call is sent, not whether it may be"),
     ("throttle_lane", "the same; what the worker does around it is `retract_submit`"),
     ("block_lane", "the same"),
+    ("probe_lane", "the same"),
     ("reopen_lane", "the same"),
     ("pause_lane", "the same"),
     ("resume_lane", "the same"),

@@ -59,6 +59,7 @@ pub struct Simulated {
     unaccounted: u64,
     wrong: u64,
     paid_lost: u64,
+    unheard: u64,
     left: u64,
     took: Duration,
 }
@@ -100,6 +101,7 @@ impl fmt::Display for Simulated {
             ("paid again (extra bills)", format!("{}, {} unaccounted for", self.extra, self.unaccounted)),
             ("wrong pictures", self.wrong.to_string()),
             ("paid results lost", self.paid_lost.to_string()),
+            ("failed after an unheard answer", self.unheard.to_string()),
             ("left behind", self.left.to_string()),
             ("wall time", format!("{:.1} s", self.took.as_secs_f64())),
         ] {
@@ -323,16 +325,19 @@ impl Simulated {
             provider.bills.clone()
         };
         self.bills = bills.values().sum();
-        let sql = "SELECT image_hash || ' ' || edit_type, possible_duplicates, state FROM image_edit_calls";
-        let calls: Vec<(String, i64, String)> = sqlx::query_as(sql).fetch_all(pool).await.unwrap();
+        let sql = "SELECT image_hash || ' ' || edit_type, possible_duplicates, state, paid_calls FROM image_edit_calls";
+        let calls: Vec<(String, i64, String, i64)> = sqlx::query_as(sql).fetch_all(pool).await.unwrap();
         self.edits = calls.len() as u64;
-        for (edit, counted, state) in calls {
+        for (edit, counted, state, paid) in calls {
             let counted = u64::try_from(counted).unwrap();
             let billed = bills.get(&edit).copied().unwrap_or_default();
             self.possible_duplicates += counted;
             self.extra += billed.saturating_sub(1);
             self.unaccounted += billed.saturating_sub(1).saturating_sub(counted);
-            self.paid_lost += u64::from(billed > 0 && state == "failed");
+            // What a worker has committed as paid must not fail; what was lost on its way eight times in a row is given up.
+            let failed = state == "failed";
+            self.paid_lost += u64::from(failed && paid > 0);
+            self.unheard += u64::from(failed && paid == 0 && billed > 0);
         }
     }
 }

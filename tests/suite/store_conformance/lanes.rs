@@ -27,6 +27,7 @@ promises!(
     the_budget_is_there_again_the_next_day_and_a_refund_of_yesterday_adds_nothing_to_it,
     a_higher_budget_lets_a_lane_go_on_at_once,
     a_blocked_lane_takes_no_calls_until_one_probe_works,
+    a_probe_that_shows_nothing_is_followed_by_another_soon,
     a_lane_that_was_blocked_at_a_poll_is_opened_by_one_and_any_other_is_not,
     a_paused_lane_takes_no_calls_until_it_is_resumed,
     the_price_of_the_moment_is_written_on_the_call,
@@ -358,6 +359,25 @@ async fn a_blocked_lane_takes_no_calls_until_one_probe_works(db: Fixture) {
     store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
     let waiting: Vec<_> = leases[..11].iter().copied().filter(|lease| *lease != probes[0]).collect();
     assert_eq!(begin_all(&replicas, &waiting).await.len(), 10);
+}
+
+async fn a_probe_that_shows_nothing_is_followed_by_another_soon(db: Fixture) {
+    let store = db.store().await;
+    store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
+    let leases = claimed(&store, LANE, 3).await;
+    store.block_lane(LANE, &bad_key(ClosedBy::Submit, Duration::ZERO)).await.unwrap();
+    assert!(begin(&store, leases[0]).await, "the probe");
+    assert!(store.retract_submit(leases[0]).await.unwrap());
+    assert_eq!(closed_by(&ask(&store, leases[1]).await), ClosedBy::Submit);
+    store.probe_lane(LANE, LONG).await.unwrap();
+    assert_eq!(closed_by(&ask(&store, leases[1]).await), ClosedBy::Submit);
+    store.probe_lane(LANE, Duration::ZERO).await.unwrap();
+    let Admission::Admitted(pass) = ask(&store, leases[1]).await else { panic!("not admitted") };
+    assert!(pass.probe && pass.probes == 1, "{pass:?}");
+    // Never later than was said before, and nothing of a lane that is open.
+    assert!(store.reopen_lane(LANE, false).await.unwrap());
+    store.probe_lane(LANE, LONG).await.unwrap();
+    assert!(begin(&store, leases[2]).await);
 }
 
 async fn a_lane_that_was_blocked_at_a_poll_is_opened_by_one_and_any_other_is_not(db: Fixture) {

@@ -21,6 +21,7 @@ promises!(
     two_who_send_an_edit_again_at_the_same_moment_send_it_once,
     an_ambiguous_edit_that_is_sent_again_counts_as_a_possible_duplicate,
     a_message_is_claimed_by_one_and_taken_up_after_its_death_under_the_same_number,
+    a_message_that_was_sent_and_failed_again_is_not_sent_by_whoever_saw_it_before,
     a_message_that_fails_again_is_the_same_letter_however_often_it_is_told,
     an_event_of_the_outcome_before_a_retry_confirms_nothing_of_the_one_after_it,
     letters_of_one_cause_are_one_group_also_those_of_an_older_program,
@@ -165,7 +166,8 @@ async fn a_message_is_claimed_by_one_and_taken_up_after_its_death_under_the_same
     let store = db.store().await;
     store.archive(&letter("one", "it expired")).await.unwrap();
     let (other, ids) = (db.open(), open(&store).await);
-    let (a, b) = join!(store.claim_letters(&ids, "a", LONG), other.claim_letters(&ids, "b", LONG));
+    let wanted = any(&ids);
+    let (a, b) = join!(store.claim_letters(&wanted, "a", LONG), other.claim_letters(&wanted, "b", LONG));
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_eq!(a.len() + b.len(), 1, "one of them");
     let claimed = a.into_iter().chain(b).next().unwrap();
@@ -176,14 +178,33 @@ async fn a_message_is_claimed_by_one_and_taken_up_after_its_death_under_the_same
     // Whoever had it died.
     db.execute("UPDATE dead_letters SET claim_until = '2020-01-01 00:00:00.000'").await;
     assert_eq!(open(&store).await, ids, "still to be sent");
-    let again = store.claim_letters(&ids, "c", LONG).await.unwrap();
+    let again = store.claim_letters(&any(&ids), "c", LONG).await.unwrap();
     assert_eq!(again[0].retry, claimed.retry, "the same retry");
     store.letters_sent(&ids, "a").await.unwrap();
     assert_eq!(state(&store, ids[0]).await, (LetterState::Retrying, 1), "it is not theirs any more");
     store.letters_sent(&ids, "c").await.unwrap();
     assert_eq!(state(&store, ids[0]).await, (LetterState::Retried, 1));
-    assert!(store.claim_letters(&ids, "d", LONG).await.unwrap().is_empty());
+    assert!(store.claim_letters(&any(&ids), "d", LONG).await.unwrap().is_empty());
     assert_eq!(db.number("SELECT COUNT(*) FROM dead_letter_retries").await, 1);
+}
+
+/// Whichever retry it is.
+fn any(ids: &[i64]) -> Vec<LetterRef> {
+    ids.iter().map(|id| LetterRef { id: *id, retry: None }).collect()
+}
+
+async fn a_message_that_was_sent_and_failed_again_is_not_sent_by_whoever_saw_it_before(db: Fixture) {
+    let store = db.store().await;
+    store.archive(&letter("one", "it expired")).await.unwrap();
+    let ids = open(&store).await;
+    let seen = [store.letters(&ids).await.unwrap()[0].next_retry()];
+    let claimed = store.claim_letters(&seen, "a", LONG).await.unwrap();
+    assert_eq!(claimed[0].retry, seen[0]);
+    store.archive(&DeadLetter { again: Some(seen[0]), ..letter("two", "no") }).await.unwrap();
+    assert_eq!(state(&store, ids[0]).await, (LetterState::Open, 1));
+    assert!(store.claim_letters(&seen, "b", LONG).await.unwrap().is_empty(), "that retry is over");
+    let next = [store.letters(&ids).await.unwrap()[0].next_retry()];
+    assert_eq!(store.claim_letters(&next, "b", LONG).await.unwrap().len(), 1, "whoever sees it now may");
 }
 
 async fn a_message_that_fails_again_is_the_same_letter_however_often_it_is_told(db: Fixture) {
@@ -192,7 +213,7 @@ async fn a_message_that_fails_again_is_the_same_letter_however_often_it_is_told(
     let ids = open(&store).await;
     // It may fail before it is noted as sent.
     for noted in [false, true] {
-        let retry = store.claim_letters(&ids, "a", LONG).await.unwrap()[0].retry;
+        let retry = store.claim_letters(&any(&ids), "a", LONG).await.unwrap()[0].retry;
         if noted {
             store.letters_sent(&ids, "a").await.unwrap();
         }
@@ -282,7 +303,7 @@ async fn open_letters_are_never_forgotten_and_others_are_after_their_time(db: Fi
     }
     let ids = open(&store).await;
     assert_eq!(store.discard_letters(&ids[1..2]).await.unwrap(), 1);
-    store.claim_letters(&ids[2..], "a", LONG).await.unwrap();
+    store.claim_letters(&any(&ids[2..]), "a", LONG).await.unwrap();
     store.letters_sent(&ids[2..], "a").await.unwrap();
     assert_eq!(store.forget_letters(1, 10).await.unwrap(), 0, "not a day old");
     let old = "'2020-01-01 00:00:00.000'";
@@ -301,7 +322,7 @@ async fn images_that_failed_at_intake_are_taken_in_again_and_no_others(db: Fixtu
     register(&store, &task("t", vec![unreadable(), miss(&good), unreadable()])).await;
     finish(&store, &good).await;
     let ids = open(&store).await;
-    let retry = store.claim_letters(&ids, "a", LONG).await.unwrap()[0].clone();
+    let retry = store.claim_letters(&any(&ids), "a", LONG).await.unwrap()[0].clone();
     assert_eq!(retry.headers["x-retouch-images"], "0,2");
     store.letters_sent(&ids, "a").await.unwrap();
     // The first is there by now, the other one is not; the second one is nobody's business.

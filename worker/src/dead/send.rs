@@ -16,12 +16,15 @@ use crate::app::App;
 use crate::broker::{ATTEMPT, Destination, ERROR, LETTER, Message, ORIGIN, REASON};
 use crate::failpoint::around;
 use crate::store::{
-    ClaimedLetter, DeadPayload, EditRetry, Letter, LetterCall, LetterState, Money, Reopened, Reopening, TASKS,
+    ClaimedLetter, DeadPayload, EditRetry, Letter, LetterCall, LetterRef, LetterState, Money, Reopened,
+    Reopening, TASKS,
 };
 use crate::{events, intake, wake};
 
 /// Letters of one transaction.
 const BATCH: usize = 50;
+/// Letters that are looked at together before the first is sent.
+const SEEN: usize = 500;
 /// How long a claim holds: a batch is published in much less.
 const CLAIM: Duration = Duration::from_secs(15);
 /// Published at a time.
@@ -51,11 +54,18 @@ pub(crate) struct Sent {
 pub(crate) async fn send(app: &App, ids: &[i64], rate: Option<u32>, progress: impl Fn(u64)) -> Result<Sent> {
     let (mut sent, began, mut dealt) = (Sent::default(), Instant::now(), 0u32);
     let batch = rate.map_or(BATCH, |rate| BATCH.min(rate.div_ceil(10).max(1) as usize));
+    let mut wanted = Vec::new();
+    for ids in ids.chunks(SEEN) {
+        let letters = app.store.letters(ids).await?;
+        let open = letters.iter().filter(|letter| !letter.state.is_decided());
+        wanted.extend(open.map(Letter::next_retry));
+    }
+    sent.skipped += (ids.len() - wanted.len()) as u64;
     let mut held = Vec::new();
-    for ids in ids.chunks(batch) {
-        held.extend(one_batch(app, ids, &mut sent).await?);
-        dealt += u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        progress(ids.len() as u64);
+    for wanted in wanted.chunks(batch) {
+        held.extend(one_batch(app, wanted, &mut sent).await?);
+        dealt += u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        progress(wanted.len() as u64);
         if let Some(rate) = rate {
             let due = Duration::from_secs_f64(f64::from(dealt) / f64::from(rate.max(1)));
             tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
@@ -65,8 +75,8 @@ pub(crate) async fn send(app: &App, ids: &[i64], rate: Option<u32>, progress: im
     while !held.is_empty() {
         tokio::time::sleep(LOOK).await;
         let mut still = Vec::new();
-        for ids in held.chunks(batch) {
-            still.extend(one_batch(app, ids, &mut sent).await?);
+        for wanted in held.chunks(batch) {
+            still.extend(one_batch(app, wanted, &mut sent).await?);
         }
         held = still;
     }
@@ -74,19 +84,26 @@ pub(crate) async fn send(app: &App, ids: &[i64], rate: Option<u32>, progress: im
 }
 
 /// Returns what somebody else has claimed.
-async fn one_batch(app: &App, ids: &[i64], sent: &mut Sent) -> Result<Vec<i64>> {
-    let letters = app.store.letters(ids).await?;
+async fn one_batch(app: &App, wanted: &[LetterRef], sent: &mut Sent) -> Result<Vec<LetterRef>> {
+    let ids: Vec<i64> = wanted.iter().map(|letter| letter.id).collect();
+    let letters = app.store.letters(&ids).await?;
     let mut held = Vec::new();
     let (mut edits, mut messages) = (Vec::new(), Vec::new());
     for letter in &letters {
-        match letter.state {
-            LetterState::Retrying if letter.held => held.push(letter.id),
-            LetterState::Retried | LetterState::Discarded => sent.skipped += 1,
-            LetterState::Open | LetterState::Retrying => match EditRetry::of(letter) {
-                Some(retry) => edits.push(retry),
-                None if target(&app.settings.topology, &letter.queue).is_none() => sent.cannot += 1,
-                None => messages.push(letter.id),
-            },
+        let this = letter.next_retry();
+        // Sent by somebody else since we looked first; perhaps it has failed again already.
+        if letter.state.is_decided() || !wanted.contains(&this) {
+            sent.skipped += 1;
+            continue;
+        }
+        if letter.held {
+            held.push(this);
+            continue;
+        }
+        match EditRetry::of(letter) {
+            Some(retry) => edits.push(retry),
+            None if target(&app.settings.topology, &letter.queue).is_none() => sent.cannot += 1,
+            None => messages.push(this),
         }
     }
     if !edits.is_empty() {
@@ -127,8 +144,8 @@ pub(super) fn routes(app: &App, calls: &[LetterCall]) -> HashMap<EditKey, (Strin
 }
 
 /// Returns what somebody else has claimed meanwhile.
-async fn publish(app: &App, ids: &[i64], sent: &mut Sent) -> Result<Vec<i64>> {
-    let claimed = app.store.claim_letters(ids, &app.owner, CLAIM).await?;
+async fn publish(app: &App, wanted: &[LetterRef], sent: &mut Sent) -> Result<Vec<LetterRef>> {
+    let claimed = app.store.claim_letters(wanted, &app.owner, CLAIM).await?;
     let ours: BTreeSet<i64> = claimed.iter().map(|letter| letter.retry.id).collect();
     let published: Vec<_> = claimed
         .into_iter()
@@ -154,7 +171,7 @@ async fn publish(app: &App, ids: &[i64], sent: &mut Sent) -> Result<Vec<i64>> {
         app.store.give_letters_back(&failed, &app.owner).await?;
         return Err(why.context("some messages could not be published; the same command goes on from here"));
     }
-    Ok(ids.iter().copied().filter(|id| !ours.contains(id)).collect())
+    Ok(wanted.iter().copied().filter(|letter| !ours.contains(&letter.id)).collect())
 }
 
 async fn publish_one(app: &App, letter: ClaimedLetter) -> Result<()> {

@@ -54,6 +54,7 @@ impl Work<'_> {
                     return self.poll(&provider_task_id, Age::new(sent.elapsed())).await;
                 }
                 Err(EditError::Ambiguous(why)) => {
+                    self.shown_nothing(pass).await;
                     let began = Age::new(sent.elapsed());
                     let over = Some(Age::new(Duration::ZERO));
                     return self.resolve(&why, Sending { began, over }).await;
@@ -120,6 +121,17 @@ impl Work<'_> {
     async fn lane_works(&self, pass: Pass) {
         if pass.probe || pass.throttles > 0 {
             self.reopen(false).await;
+        }
+    }
+
+    /// A probe that was not judged says nothing of the lane: the next one need not wait as long as this one might have taken.
+    async fn shown_nothing(&self, pass: Pass) {
+        if !pass.probe {
+            return;
+        }
+        let (lane, after) = (&self.call.spec.lane, probe_after(self.app.settings.rhythm.probe, pass.probes));
+        if let Err(error) = self.app.store.probe_lane(lane, after).await {
+            tracing::warn!(lane, %error, "cannot let the lane be tried again soon");
         }
     }
 
@@ -197,6 +209,13 @@ impl Work<'_> {
     /// A submit that was not accepted, by class.
     async fn not_accepted(&self, error: EditError, pass: Pass) -> Result<Next, Stop> {
         let text = error.to_string();
+        let transient = matches!(
+            error,
+            EditError::NotSent(_) | EditError::Unavailable(_) | EditError::RateLimited { .. }
+        );
+        if transient {
+            self.shown_nothing(pass).await;
+        }
         match error {
             EditError::NotSent(_) | EditError::Unavailable(_) if self.call.attempts + 1 >= MAX_ATTEMPTS => {
                 let text = format!("given up after {MAX_ATTEMPTS} attempts: {text}");

@@ -37,6 +37,7 @@ pub(super) struct Statements {
     pub(super) uncount_paid: &'static str,
     pub(super) throttle_lane: &'static str,
     pub(super) block_lane: &'static str,
+    pub(super) probe_lane: &'static str,
     pub(super) reopen_lane: &'static str,
     pub(super) pause_lane: &'static str,
     pub(super) resume_lane: &'static str,

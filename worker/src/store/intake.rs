@@ -232,7 +232,9 @@ impl Store {
         tx.run(self.db.sql().insert_task, values).await?;
         // A cancel is nobody's failure.
         if failed > 0 && !draft.cancelled {
-            self.insert_dead_in(tx, &dead_letter(task, &draft.images)).await?;
+            for letter in dead_letters(task, &draft.images) {
+                self.insert_dead_in(tx, &letter).await?;
+            }
         }
         Ok(())
     }
@@ -314,20 +316,36 @@ fn failed(position: u32, image_hash: Option<ImageHash>, error: ImageError) -> Im
     ImageResult { error: Some(error), ..blank(position, image_hash) }
 }
 
-/// The dead letter of a task some of whose images could not be read: its own message, to be sent again.
-pub(super) fn dead_letter(task: &NewTask, images: &[ImageResult]) -> DeadLetter {
-    let errors = images.iter().filter_map(|image| image.error.as_ref().map(|error| (image.position, error)));
-    let lines: Vec<String> =
-        errors.clone().map(|(position, error)| format!("image {position}: {}", error.message)).collect();
-    let positions: Vec<String> = errors.clone().map(|(position, _)| position.to_string()).collect();
-    let reason = errors.clone().next().map_or_else(String::new, |(_, error)| error.code.clone());
+/// The dead letters of a task some of whose images could not be read, one for each cause: its own message, to be sent again for
+/// those images. Where it was sent again already, the first of them opens the letter that it was sent for.
+pub(super) fn dead_letters(task: &NewTask, images: &[ImageResult]) -> Vec<DeadLetter> {
+    let mut causes: Vec<(&str, Vec<&ImageResult>)> = Vec::new();
+    for image in images {
+        let Some(error) = &image.error else { continue };
+        match causes.iter_mut().find(|(code, _)| *code == error.code) {
+            Some((_, alike)) => alike.push(image),
+            None => causes.push((&error.code, vec![image])),
+        }
+    }
+    let letters = causes.into_iter().enumerate();
+    letters.map(|(nth, (code, images))| dead_letter(task, code, &images, nth == 0)).collect()
+}
+
+fn dead_letter(task: &NewTask, code: &str, images: &[&ImageResult], first: bool) -> DeadLetter {
+    let message = |image: &&ImageResult| image.error.as_ref().map(|error| error.message.clone());
+    let lines: Vec<String> = images
+        .iter()
+        .filter_map(|image| message(image).map(|message| format!("image {}: {message}", image.position)))
+        .collect();
+    let positions: Vec<String> = images.iter().map(|image| image.position.to_string()).collect();
+    let positions = positions.join(",");
     DeadLetter {
-        letter_key: Digest32::of(format!("task\n{}", task.task_id).as_bytes()),
+        letter_key: Digest32::of(format!("task\n{}\n{code}\n{positions}", task.task_id).as_bytes()),
         queue: "tasks".to_owned(),
-        reason,
+        reason: code.to_owned(),
         message: lines.join("\n"),
         payload: task.payload.clone(),
-        headers: [(IMAGES.to_owned(), positions.join(","))].into(),
+        headers: [(IMAGES.to_owned(), positions)].into(),
         attempts: 1,
         task_id: Some(task.task_id.clone()),
         edit_key: None,
@@ -336,7 +354,7 @@ pub(super) fn dead_letter(task: &NewTask, images: &[ImageResult]) -> DeadLetter 
             reply_to: task.reply_to.clone(),
             correlation_id: task.correlation_id.clone(),
         },
-        again: task.again,
+        again: task.again.filter(|_| first),
         settled: false,
     }
 }

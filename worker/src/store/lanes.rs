@@ -207,6 +207,18 @@ impl Store {
         Ok(())
     }
 
+    /// The call that was to show whether a blocked lane works again has shown nothing: another may try after this.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn probe_lane(&self, name: &str, after: Duration) -> Result<(), StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            connection.run(self.db.sql().probe_lane, vals![millis(after), name]).await?;
+            Ok(())
+        })
+    }
+
     /// The provider works again: open, and no longer slowed down. `by_poll`: only an answer to a poll says so, which proves
     /// nothing for a lane that was blocked at a submit.
     ///

@@ -76,6 +76,11 @@ impl LetterState {
     /// Every state.
     pub const ALL: [Self; 4] = [Self::Open, Self::Retrying, Self::Retried, Self::Discarded];
 
+    /// Whether somebody has decided about it.
+    pub const fn is_decided(self) -> bool {
+        matches!(self, Self::Retried | Self::Discarded)
+    }
+
     /// The word in the table.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -209,6 +214,12 @@ pub struct Letter {
 }
 
 impl Letter {
+    /// Which retry the next one is; the one that is under way, while one is.
+    pub fn next_retry(&self) -> LetterRef {
+        let more = u32::from(self.state != LetterState::Retrying);
+        LetterRef { id: self.id, retry: Some(self.retries + more) }
+    }
+
     /// The tasks that it concerns.
     pub fn tasks(&self) -> Vec<&str> {
         match self.headers.get(TASKS) {

@@ -149,6 +149,8 @@ static SQL: Statements = Statements {
     block_lane: "UPDATE lanes SET blocked_at = IF(blocked_by IS NULL, UTC_TIMESTAMP(3), blocked_at), blocked_by = ?, blocked_code = ?, \
             blocked_message = ?, probe_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, probes = probes + 1, \
             updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
+    probe_lane: "UPDATE lanes SET probe_at = LEAST(probe_at, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND), \
+            updated_at = UTC_TIMESTAMP(3) WHERE name = ? AND blocked_by IN ('submit', 'poll')",
     reopen_lane: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
             probe_at = NULL, throttles = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE name = ? AND IF(? = 1, blocked_by = 'poll', blocked_by IN ('submit', 'poll') OR throttles > 0)",

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::calls::millis;
 use super::db::{Row, Tx, json_rows, strip_nulls, vals};
-use super::intake::{Draft, cached_result, dead_letter, draft, key_list};
+use super::intake::{Draft, cached_result, dead_letters, draft, key_list};
 use super::letters::id_rows;
 use super::types::{clip, digest, hex_digest, image_result};
 use super::{CachedResult, Letter, Money, NewTask, StepError, Store, StoreError, TaskRecord, again};
@@ -295,8 +295,8 @@ impl Store {
         tx.run(sql.letters.route_task, vals![&new.model, &params, &new.currency, &new.task_id]).await?;
         let mut tasks = BTreeMap::from([(task.task_id.clone(), task)]);
         self.write_tasks(&mut *tx, &mut tasks, &[new.task_id.clone()].into()).await?;
-        if draft.images.iter().any(|image| image.status == ImageStatus::Failed) {
-            self.insert_dead_in(&mut *tx, &dead_letter(new, &draft.images)).await?;
+        for letter in dead_letters(new, &draft.images) {
+            self.insert_dead_in(&mut *tx, &letter).await?;
         }
         self.count_hits(&mut *tx, &draft.hits).await?;
         let rows = tx.rows(sql.find_task, vals![&new.task_id]).await?;

@@ -33,29 +33,37 @@ pub struct ClaimedLetter {
 
 impl Store {
     /// open → retrying. Claims those of these letters that nobody is sending again; each counts one more retry, unless a claim
-    /// before did.
+    /// before did. One that says which retry it is to be is only claimed for that one: what somebody else has sent meanwhile, and
+    /// has failed again, is not sent once more by whoever saw it before.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn claim_letters(
         &self,
-        ids: &[i64],
+        wanted: &[LetterRef],
         owner: &str,
         lease_for: Duration,
     ) -> Result<Vec<ClaimedLetter>, StoreError> {
-        around("claim_letters", async { again!(self.try_claim_letters(ids, owner, lease_for)) }).await
+        around("claim_letters", async { again!(self.try_claim_letters(wanted, owner, lease_for)) }).await
     }
 
     async fn try_claim_letters(
         &self,
-        ids: &[i64],
+        wanted: &[LetterRef],
         owner: &str,
         lease_for: Duration,
     ) -> Result<Vec<ClaimedLetter>, StepError> {
         let sql = self.db.sql().letters;
         let mut tx = self.db.begin().await?;
-        let rows = tx.rows(sql.claimable, vals![&id_rows(ids)]).await?;
-        let claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
+        let numbers: BTreeMap<i64, Option<u32>> =
+            wanted.iter().map(|letter| (letter.id, letter.retry)).collect();
+        let ids: Vec<i64> = numbers.keys().copied().collect();
+        let rows = tx.rows(sql.claimable, vals![&id_rows(&ids)]).await?;
+        let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
+        claimed.retain(|letter| {
+            let number = numbers.get(&letter.retry.id).copied().flatten();
+            number.is_none() || number == letter.retry.retry
+        });
         if claimed.is_empty() {
             return Ok(claimed);
         }

@@ -105,6 +105,8 @@ static SQL: Statements = Statements {
     block_lane: "UPDATE lanes SET blocked_at = iif(blocked_by IS NULL, strftime('%Y-%m-%d %H:%M:%f', 'now'), blocked_at), blocked_by = ?, \
             blocked_code = ?, blocked_message = ?, probe_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             probes = probes + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+    probe_lane: "UPDATE lanes SET probe_at = min(probe_at, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds')), \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ? AND blocked_by IN ('submit', 'poll')",
     reopen_lane: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
             probe_at = NULL, throttles = 0, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE name = ? AND iif(? = 1, blocked_by = 'poll', blocked_by IN ('submit', 'poll') OR throttles > 0)",
