@@ -13,7 +13,7 @@ use retouch_tests::stand_in::{Chaos, Fault, OnCreate, OnRequest, Refusal};
 use retouch_worker::failpoint::{RETRY_STEPS, STEPS};
 
 /// A point that no task comes to in this time is a point that the test does not reach.
-const REACHED: Duration = Duration::from_secs(25);
+const REACHED: Duration = Duration::from_secs(45);
 
 /// Everything that leads to a rare transition, often enough that some task comes there soon.
 fn misfortunes() -> Chaos {
@@ -23,7 +23,7 @@ fn misfortunes() -> Chaos {
     let denied = Refusal::new(403, "AccessDenied", "Access denied.");
     Chaos::new()
         .with(0.08, Fault::Create(OnCreate::Refuse { refusal, created: false }))
-        .with(0.05, Fault::Create(OnCreate::Refuse { refusal: refused, created: false }))
+        .with(0.10, Fault::Create(OnCreate::Refuse { refusal: refused, created: false }))
         .with(0.05, Fault::Create(OnCreate::Drop { created: true }))
         .with(0.05, Fault::Create(OnCreate::Drop { created: false }))
         .with(0.01, Fault::Poll(OnRequest::Refuse(denied)))

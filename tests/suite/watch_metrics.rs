@@ -36,7 +36,7 @@ async fn work(paid: &Paid) {
     for id in ["partial", "failed"] {
         assert_eq!(paid.site.ended(id).await.status, id);
     }
-    paid.site.counts("SELECT COUNT(*) FROM dead_letters", 3).await;
+    paid.site.counts("SELECT COUNT(*) FROM dead_letters", 4).await;
     paid.site.nothing_left().await;
 }
 
