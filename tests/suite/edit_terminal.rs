@@ -55,6 +55,14 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_written_is_a_failure() {
+    let laptop = Laptop::new();
+    let done = shell(&laptop, r#""$RETOUCH" routes > /dev/full"#).run().await;
+    assert_eq!(done.status.code(), Some(3));
+    assert!(done.stderr.contains("standard output: No space left on device"), "{}", done.stderr);
+}
+
+#[tokio::test]
 async fn every_command_helps_with_an_example() {
     let laptop = Laptop::new();
     let help = laptop.retouch(&["--help"]).run().await.stdout;

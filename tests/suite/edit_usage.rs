@@ -126,7 +126,7 @@ async fn a_setting_that_cannot_work_is_refused_in_one_sentence_that_names_it() {
             "RETOUCH_ON_AMBIGUOUS: on_ambiguous: unknown variant: found `pay`, expected ``retry` or `hold``",
         ),
         (&[("RETOUCH_LEASE_SECONDS", "30s")], "RETOUCH_LEASE_SECONDS must be a whole number, not \"30s\""),
-        (&[("RETOUCH_LEASE_SECONDS", "0")], "RETOUCH_LEASE_SECONDS must be 1 or more"),
+        (&[("RETOUCH_LEASE_SECONDS", "0")], "RETOUCH_LEASE_SECONDS must be 1 to 604800"),
         (&[("RETOUCH_CONFIG", "none.toml")], "RETOUCH_CONFIG: there is no file none.toml"),
         (&[("RUST_LOG", "retouch=loud")], "RUST_LOG: "),
     ] {
@@ -321,4 +321,20 @@ async fn a_database_of_another_system_is_left_alone() {
         assert!(!done.status.success());
     }
     assert!(laptop.read("theirs.sqlite") == before, "what is not ours was changed");
+}
+
+#[tokio::test]
+async fn a_folder_of_results_that_is_not_mounted_is_not_made_anew_to_pay_for_all_of_them_again() {
+    let laptop = Laptop::new();
+    laptop.picture("cat.png", 1);
+    assert!(laptop.retouch(&["edit", "cat.png", "-t", "double"]).run().await.status.success());
+    let (blobs, elsewhere) = (laptop.path(".local/share/retouch/blobs"), laptop.path("elsewhere"));
+    std::fs::rename(&blobs, &elsewhere).unwrap();
+    let done = laptop.retouch(&["edit", "cat.png", "-t", "double"]).run().await;
+    assert_eq!(done.status.code(), Some(3));
+    assert!(done.stderr.contains("blobs is not there, and the database has results"), "{}", done.stderr);
+    assert_eq!(laptop.calls().len(), 1);
+    std::fs::rename(&elsewhere, &blobs).unwrap();
+    assert!(laptop.retouch(&["edit", "cat.png", "-t", "double"]).run().await.status.success());
+    assert_eq!(laptop.calls().len(), 1, "mounted again, it is a hit");
 }

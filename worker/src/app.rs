@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::activity::Activity;
-use crate::blobs::{self, Blobs};
+use crate::blobs::{self, Blobs, BlobsLocation};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
 use crate::config::{BrokerChoice, LaneLimits, Settings};
 use crate::delay::{Backoff, Pace};
@@ -77,7 +77,7 @@ impl App {
         crate::tls::init();
         let store = open_store(&settings).await?;
         let broker = open_broker(&settings, &store).await?;
-        Self::assemble(settings, store, broker)
+        Self::assemble(settings, store, broker).await
     }
 
     /// As [`App::open`], and leaves RabbitMQ alone until something is published: for commands that only read tables.
@@ -93,10 +93,11 @@ impl App {
             }
             BrokerChoice::Embedded => open_broker(&settings, &store).await?,
         };
-        Self::assemble(settings, store, broker)
+        Self::assemble(settings, store, broker).await
     }
 
-    fn assemble(settings: Settings, store: Store, broker: Arc<dyn Broker>) -> Result<Arc<Self>> {
+    async fn assemble(settings: Settings, store: Store, broker: Arc<dyn Broker>) -> Result<Arc<Self>> {
+        blobs_are_there(&settings, &store).await?;
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
         let editors = editors(&settings)?;
@@ -182,6 +183,20 @@ fn policy(limits: LaneLimits) -> LanePolicy {
 /// A result reference against a public base.
 pub fn resolve(base: &Url, reference: &str) -> String {
     blobs::resolve(base, reference)
+}
+
+/// A folder that is not mounted looks like one that nobody has made yet. Made anew beside a database that has results, it would
+/// have every one of them paid for again.
+async fn blobs_are_there(settings: &Settings, store: &Store) -> Result<()> {
+    let BlobsLocation::Folder(folder) = &settings.blobs else { return Ok(()) };
+    if folder.exists() || store.newest_results(1).await?.is_empty() {
+        return Ok(());
+    }
+    let folder = folder.display();
+    bail!(
+        "RETOUCH_BLOBS: {folder} is not there, and the database has results that were kept in it: mount it, or name its new place; \
+         if they are gone for good, make the folder, and they are paid for again when they are asked for"
+    )
 }
 
 /// Opens the database, whatever its schema is.

@@ -152,7 +152,8 @@ pub fn shares_a_database(broker: &BrokerChoice, database_given: bool) -> Result<
 
 fn seconds(name: &str, given: Option<u64>, default: u64) -> Result<Duration> {
     let seconds = given.unwrap_or(default);
-    ensure!(seconds > 0, "RETOUCH_{name}_SECONDS must be 1 or more");
+    // A week: longer than any of these makes sense, and far from where times overflow.
+    ensure!((1..=604_800).contains(&seconds), "RETOUCH_{name}_SECONDS must be 1 to 604800");
     Ok(Duration::from_secs(seconds))
 }
 

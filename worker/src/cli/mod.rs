@@ -131,6 +131,10 @@ pub fn main() -> ExitCode {
     let ended = runtime.block_on(run(args));
     // A decode that is still running must not hold up the end.
     runtime.shutdown_background();
+    if let Some(error) = say::unsaid() {
+        eprintln!("retouch: standard output: {error}: what was to be written there is incomplete");
+        return ExitCode::from(3);
+    }
     let (error, code) = match ended {
         Ok(Ending::Done) => return ExitCode::SUCCESS,
         Ok(Ending::SomeFailed) => return ExitCode::from(1),

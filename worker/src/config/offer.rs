@@ -78,7 +78,12 @@ impl Offer {
         for editor in EDITORS {
             match self.missing(editor) {
                 None => here.extend(of(editor)),
-                Some(needs) => elsewhere += &format!("; with {needs} also {}", of(editor).join(", ")),
+                Some(needs) => {
+                    let types = of(editor);
+                    if !types.is_empty() {
+                        elsewhere += &format!("; with {needs} also {}", types.join(", "));
+                    }
+                }
             }
         }
         here.sort_unstable();

@@ -84,7 +84,7 @@ fn failed(location: &BlobsLocation, why: &str) -> Check {
             "give the user that runs the worker the right to write there, or correct RETOUCH_BLOBS"
         }
         BlobsLocation::S3 { .. } => {
-            "correct RETOUCH_BLOBS, AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and AWS_ALLOW_HTTP=true for http://), or start the store"
+            "correct RETOUCH_BLOBS, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and AWS_ALLOW_HTTP=true for http://), or start the store"
         }
         BlobsLocation::Memory => "give a folder or s3://bucket/prefix in RETOUCH_BLOBS",
     };

@@ -20,7 +20,6 @@ pub(super) async fn check(parts: &Parts, store: Option<&Store>) -> Check {
         return unserved(parts, &lanes);
     }
     let told: Vec<_> = closed.iter().filter_map(|lane| told(lane)).collect();
-    let names: Vec<_> = closed.iter().map(|lane| lane.name.as_str()).collect();
     let provider = |lane: &&LaneView| {
         lane.closed.as_ref().is_some_and(|closure| matches!(closure.by, ClosedBy::Submit | ClosedBy::Poll))
     };
@@ -28,7 +27,21 @@ pub(super) async fn check(parts: &Parts, store: Option<&Store>) -> Check {
         let fix = "mend the account, key or model; the lane tries again by itself, at once with `retouch lanes resume NAME`";
         return Check::failed(NAME, told.join("; "), fix);
     }
-    let fix = format!("`retouch lanes resume {}` when it may go on", names.join(" "));
+    let of = |by: ClosedBy| {
+        let lanes = closed.iter().filter(|lane| lane.closed.as_ref().is_some_and(|closure| closure.by == by));
+        lanes.map(|lane| lane.name.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let (paused, spent) = (of(ClosedBy::Pause), of(ClosedBy::Budget));
+    let mut fixes = Vec::new();
+    if !paused.is_empty() {
+        fixes.push(format!("`retouch lanes resume {paused}` when it may go on"));
+    }
+    if !spent.is_empty() {
+        fixes.push(format!(
+            "raise daily_budget of {spent} and restart the workers, or wait until midnight UTC"
+        ));
+    }
+    let fix = fixes.join("; ");
     Check::warning(NAME, told.join("; "), fix)
 }
 
