@@ -1,4 +1,4 @@
-//! W3C Trace Context (https://www.w3.org/TR/trace-context/): what `traceparent` and `tracestate` say, and nothing else.
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): what `traceparent` and `tracestate` say, and nothing else.
 
 use std::fmt::Write;
 
