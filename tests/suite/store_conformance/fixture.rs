@@ -96,7 +96,12 @@ impl Fixture {
 
     /// A store on this database as one more replica opens it, nothing done to the schema.
     pub(crate) fn open(&self) -> Store {
-        Store::open(&self.location, 10).unwrap()
+        self.open_with(10)
+    }
+
+    /// As [`Fixture::open`], with so many connections.
+    pub(crate) fn open_with(&self, connections: u32) -> Store {
+        Store::open(&self.location, connections).unwrap()
     }
 
     /// A store on this database, migrated.

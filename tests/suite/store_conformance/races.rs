@@ -1,6 +1,8 @@
 //! Races: many at once, on two replicas, started by a barrier.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use retouch_shared::event::TaskStatus;
@@ -19,6 +21,7 @@ promises!(
     hits_counted_at_once_are_all_counted,
     tasks_that_want_overlapping_edits_at_once_all_end,
     a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open,
+    a_step_that_is_broken_off_on_a_new_connection_leaves_its_place_in_the_pool,
 );
 
 /// Runs these at the same moment.
@@ -220,5 +223,31 @@ async fn a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open(db: 
         store.declare_lane(&lane, &retouch_worker::store::LanePolicy::default()).await.unwrap();
         let seen = db.number(&format!("SELECT COUNT(*) FROM lanes WHERE name = '{lane}'")).await;
         assert_eq!(seen, 1, "round {round}: a step that was answered is not there");
+    }
+}
+
+/// A connection prepares each statement once, at its first use: broken off in the middle of that, it must not keep its place of
+/// the pool for ever.
+async fn a_step_that_is_broken_off_on_a_new_connection_leaves_its_place_in_the_pool(db: Fixture) {
+    let call = edit("picture");
+    register(&db.store().await, &task("t", vec![miss(&call)])).await;
+    for answers in 0..40 {
+        let store = db.open_with(1);
+        // Connected, and nothing of the step prepared.
+        store.schema_state().await.unwrap();
+        let mut step = Box::pin(store.claim_call(call.edit_key, "tester", LONG));
+        // Dropped when it has been woken so many times, each time by something that the database sent.
+        let mut left = answers;
+        poll_fn(|context| match step.poll_unpin(context) {
+            Poll::Pending if left > 0 => {
+                left -= 1;
+                Poll::Pending
+            }
+            Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
+        })
+        .await;
+        drop(step);
+        store.lanes().await.unwrap_or_else(|error| panic!("dropped after {answers} answers: {error}"));
+        store.close().await;
     }
 }

@@ -298,9 +298,9 @@ fn sorted(error: sqlx::Error, sort: fn(u32) -> fn(String) -> DbError) -> DbError
     }
 }
 
-/// Implements [`Tx`] for one sqlx database: for a transaction of it, and for a plain connection.
-macro_rules! impl_tx {
-    ($db:ty, $arguments:ty, $row:path, $error:path) => {
+/// Makes `bound` for one sqlx database: a statement with its values.
+macro_rules! impl_bound {
+    ($db:ty, $arguments:ty) => {
         fn bound<'q>(sql: &'static str, values: &[Val<'q>]) -> sqlx::query::Query<'q, $db, $arguments> {
             let mut query = sqlx::query(sql);
             for value in values {
@@ -315,34 +315,9 @@ macro_rules! impl_tx {
             }
             query
         }
-
-        impl_tx!(@for sqlx::Transaction<'static, $db>, $row, $error, |tx| tx.commit().await.map_err($error));
-        // Each statement has committed itself; the connection goes back to its pool.
-        impl_tx!(@for sqlx::pool::PoolConnection<$db>, $row, $error, |connection| {
-            drop(connection);
-            Ok(())
-        });
-    };
-    (@for $type:ty, $row:path, $error:path, |$this:ident| $commit:expr) => {
-        #[async_trait]
-        impl Tx for $type {
-            async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
-                Ok(bound(sql, values).execute(&mut **self).await.map_err($error)?.rows_affected())
-            }
-
-            async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
-                let rows = bound(sql, values).fetch_all(&mut **self).await.map_err($error)?;
-                Ok(rows.into_iter().map($row).collect())
-            }
-
-            async fn commit(self: Box<Self>) -> Result<(), DbError> {
-                let $this = *self;
-                $commit
-            }
-        }
     };
 }
-pub(super) use impl_tx;
+pub(super) use impl_bound;
 
 #[cfg(test)]
 mod tests {

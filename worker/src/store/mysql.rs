@@ -7,13 +7,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{ConnectOptions, Connection, Executor, MySql};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
+use sqlx::{ConnectOptions, Connection as _, Executor};
 
-use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx, vals};
+use connection::Connection;
+
+use super::db::{Db, DbError, Statements, Tx, classify, vals};
 use super::schema::{self, SchemaState};
 
 mod cancels;
+mod connection;
 mod inspect;
 mod overview;
 mod readings;
@@ -377,26 +380,20 @@ fn error(error: sqlx::Error) -> DbError {
     })
 }
 
-impl_tx!(MySql, MySqlArguments, Row::MySql, error);
-
 #[async_trait]
 impl Db for MySqlDb {
     fn sql(&self) -> &'static Statements {
         &SQL
     }
 
-    /// Begun in a task of its own, which goes on when whoever wants the transaction is dropped meanwhile. sqlx 0.9 notes that
-    /// a transaction is open only once BEGIN is answered: broken off before, the connection would go back to the pool inside
-    /// a transaction that nobody knows of, and single statements on it would never be committed.
     async fn begin(&self) -> Result<Box<dyn Tx>, DbError> {
-        let pool = self.pool.clone();
-        let begun = tokio::spawn(async move { pool.begin().await }).await;
-        let begun = begun.map_err(|error| DbError::Unavailable(error.to_string()))?;
-        Ok(Box::new(begun.map_err(error)?))
+        let mut connection = Connection::new(self.pool.acquire().await.map_err(error)?);
+        connection.begin().await?;
+        Ok(Box::new(connection))
     }
 
     async fn plain(&self) -> Result<Box<dyn Tx>, DbError> {
-        Ok(Box::new(self.pool.acquire().await.map_err(error)?))
+        Ok(Box::new(Connection::new(self.pool.acquire().await.map_err(error)?)))
     }
 
     async fn schema_state(&self) -> Result<SchemaState, DbError> {
@@ -408,6 +405,7 @@ impl Db for MySqlDb {
         let mut connection = self.pool.acquire().await.map_err(error)?;
         // The lock is the connection's: it must not go back to the pool with it.
         connection.close_on_drop();
+        let mut connection = Connection::new(connection);
         let locked = connection.rows(LOCK_MIGRATIONS, vals![]).await?;
         if locked.first().map(|row| row.opt_int(0)).transpose()? != Some(Some(1)) {
             return Err(DbError::Unavailable("another program is migrating this database".to_owned()));
@@ -419,7 +417,7 @@ impl Db for MySqlDb {
         if state != SchemaState::Empty {
             connection.run(FORGET_UNFINISHED, vals![]).await?;
         }
-        schema::migrate(schema::MYSQL, &mut *connection).await?;
+        schema::migrate(schema::MYSQL, connection.raw()).await?;
         SchemaState::read(&mut connection, SQL.our_tables, schema::MYSQL).await
     }
 

@@ -12,7 +12,7 @@ use sqlx::Sqlite;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_tx};
+use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_bound};
 use super::schema::{self, SchemaState};
 
 mod cancels;
@@ -258,7 +258,35 @@ fn error(error: sqlx::Error) -> DbError {
     })
 }
 
-impl_tx!(Sqlite, SqliteArguments, Row::Sqlite, error);
+impl_bound!(Sqlite, SqliteArguments);
+
+/// Implements [`Tx`] for a transaction, and for a plain connection.
+macro_rules! impl_tx {
+    ($type:ty, |$this:ident| $commit:expr) => {
+        #[async_trait]
+        impl Tx for $type {
+            async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
+                Ok(bound(sql, values).execute(&mut **self).await.map_err(error)?.rows_affected())
+            }
+
+            async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
+                let rows = bound(sql, values).fetch_all(&mut **self).await.map_err(error)?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+
+            async fn commit(self: Box<Self>) -> Result<(), DbError> {
+                let $this = *self;
+                $commit
+            }
+        }
+    };
+}
+impl_tx!(sqlx::Transaction<'static, Sqlite>, |tx| tx.commit().await.map_err(error));
+// Each statement has committed itself; the connection goes back to its pool.
+impl_tx!(sqlx::pool::PoolConnection<Sqlite>, |connection| {
+    drop(connection);
+    Ok(())
+});
 
 /// A transaction and its turn, which it gives up last.
 struct Writing {

@@ -1,0 +1,96 @@
+//! A connection that may be dropped at any moment: whoever runs a step can be, at shutdown or when its lease is lost.
+//!
+//! sqlx 0.9 loses count of the server's answers when a statement is dropped while it is being prepared, and notes that a
+//! transaction is open only once BEGIN is answered. Such a connection would go back to the pool with a transaction that nobody
+//! knows of, or wait for ever, in its place of the pool, for an answer that does not come. So transactions are begun and ended
+//! here, and a connection that is dropped in the middle of a statement is closed.
+
+use async_trait::async_trait;
+use sqlx::mysql::{MySqlArguments, MySqlConnection};
+use sqlx::pool::PoolConnection;
+use sqlx::{Executor as _, MySql};
+
+use super::super::db::{DbError, Row, Tx, Val, impl_bound};
+use super::error;
+
+impl_bound!(MySql, MySqlArguments);
+
+/// A connection of the pool; in a transaction once [`Connection::begin`] was called.
+pub(super) struct Connection {
+    /// There until it is dropped.
+    pooled: Option<PoolConnection<MySql>>,
+    in_transaction: bool,
+    /// A statement was sent and its whole answer is not read.
+    in_statement: bool,
+}
+
+impl Connection {
+    pub(super) fn new(pooled: PoolConnection<MySql>) -> Self {
+        Self { pooled: Some(pooled), in_transaction: false, in_statement: false }
+    }
+
+    /// The connection itself, for statements that are not ours.
+    #[expect(clippy::expect_used, reason = "only `drop` takes it")]
+    pub(super) fn raw(&mut self) -> &mut MySqlConnection {
+        self.pooled.as_mut().expect("it is there until it is dropped")
+    }
+
+    /// Begins a transaction; rolled back when this is dropped before it is committed.
+    pub(super) async fn begin(&mut self) -> Result<(), DbError> {
+        self.plain_text("BEGIN").await?;
+        self.in_transaction = true;
+        Ok(())
+    }
+
+    async fn plain_text(&mut self, sql: &'static str) -> Result<(), DbError> {
+        self.in_statement = true;
+        let done = self.raw().execute(sql).await;
+        self.in_statement = false;
+        done.map_err(error)?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Tx for Connection {
+    async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
+        self.in_statement = true;
+        let done = bound(sql, values).execute(self.raw()).await;
+        self.in_statement = false;
+        Ok(done.map_err(error)?.rows_affected())
+    }
+
+    async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
+        self.in_statement = true;
+        let rows = bound(sql, values).fetch_all(self.raw()).await;
+        self.in_statement = false;
+        Ok(rows.map_err(error)?.into_iter().map(Row::MySql).collect())
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<(), DbError> {
+        // Outside of a transaction each statement has committed itself.
+        if self.in_transaction {
+            self.plain_text("COMMIT").await?;
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let Some(mut pooled) = self.pooled.take() else { return };
+        if self.in_statement {
+            // The server rolls back what was open.
+            pooled.close_on_drop();
+        } else if self.in_transaction {
+            // Without a runtime the connection is closed with the process.
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+            runtime.spawn(async move {
+                if pooled.execute("ROLLBACK").await.is_err() {
+                    pooled.close_on_drop();
+                }
+            });
+        }
+    }
+}
