@@ -93,6 +93,10 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
         for column in ["traceparent", "tracestate"] {
             db.execute(&format!("ALTER TABLE image_edit_tasks DROP COLUMN {column}")).await;
         }
+        for column in ["key_version", "imported_hits", "verified_at"] {
+            db.execute(&format!("ALTER TABLE image_edit_cache DROP COLUMN {column}")).await;
+        }
+        db.execute("DROP TABLE image_edit_gone").await;
         db.execute("DROP TABLE replicas").await;
         db.execute("DROP TABLE cancels").await;
         db.execute("DROP INDEX image_edit_tasks_ended").await;

@@ -23,6 +23,7 @@ pub(super) const MYSQL: &[Step] = &[
     (6, "dead letters", include_str!("../../../migrations/mysql/0006_dead_letters.sql")),
     (7, "replicas, cancels", include_str!("../../../migrations/mysql/0007_replicas_cancels.sql")),
     (8, "traces", include_str!("../../../migrations/mysql/0008_traces.sql")),
+    (9, "the life of the cache", include_str!("../../../migrations/mysql/0009_cache_life.sql")),
 ];
 
 /// For SQLite.
@@ -35,6 +36,7 @@ pub(super) const SQLITE: &[Step] = &[
     (6, "dead letters", include_str!("../../../migrations/sqlite/0006_dead_letters.sql")),
     (7, "replicas, cancels", include_str!("../../../migrations/sqlite/0007_replicas_cancels.sql")),
     (8, "traces", include_str!("../../../migrations/sqlite/0008_traces.sql")),
+    (9, "the life of the cache", include_str!("../../../migrations/sqlite/0009_cache_life.sql")),
 ];
 
 /// What is in a database, compared with what this program needs.
