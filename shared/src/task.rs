@@ -129,7 +129,8 @@ impl Task {
             check_metadata(metadata)?;
         }
         if !(1..=MAX_IMAGES).contains(&images.len()) {
-            let message = format!("must be 1 to {MAX_IMAGES} images, not {}; split the task", images.len());
+            let fix = if images.is_empty() { "name at least one" } else { "split the task" };
+            let message = format!("must be 1 to {MAX_IMAGES} images, not {}; {fix}", images.len());
             return Err(Invalid::field("images", message));
         }
         let images =

@@ -119,7 +119,18 @@ async fn a_setting_that_cannot_work_is_refused_in_one_sentence_that_names_it() {
         (&[("RETOUCH_BLOB", "/srv/blobs")], "RETOUCH_BLOB is not a setting of retouch: see `retouch --help`"),
         (&[("RETOUCH_NAMESPACE", "a b")], "RETOUCH_NAMESPACE: the namespace \"a b\" must be 1-40 of"),
         (&[("RETOUCH_HTTP", "8080")], "RETOUCH_HTTP must be ADDRESS:PORT or off, not \"8080\""),
-        (&[("RETOUCH_PUBLIC_URL", "cdn")], "RETOUCH_PUBLIC_URL cannot be understood: \"cdn\""),
+        (
+            &[("RETOUCH_PUBLIC_URL", "cdn")],
+            "RETOUCH_PUBLIC_URL cannot be understood: it must be an absolute URL",
+        ),
+        (
+            &[("RETOUCH_PUBLIC_URL", "https://someone:word@cdn.example/")],
+            "RETOUCH_PUBLIC_URL must not hold a user or a password",
+        ),
+        (
+            &[("RETOUCH_PUBLIC_URL", "https://cdn.example/?a=b")],
+            "RETOUCH_PUBLIC_URL must be a URL that paths",
+        ),
         (&[("RETOUCH_ALLOW_HOSTS", "10.0.0.0/40")], "RETOUCH_ALLOW_HOSTS: "),
         (
             &[("RETOUCH_ON_AMBIGUOUS", "pay")],

@@ -67,6 +67,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("report_replica", "tells people who works; nothing is decided by it"),
     ("remove_replica", "the same"),
     ("forget_replicas", "the same"),
+    ("forget_suspects", "the same"),
     ("replicas", "reads"),
     ("clock", "reads"),
     ("ended_by_minute", "reads"),

@@ -204,7 +204,14 @@ async fn blobs_are_there(settings: &Settings, store: &Store) -> Result<()> {
 /// # Errors
 /// Why it cannot be reached, and which setting says where it is.
 pub async fn connect_store(database: &DatabaseLocation) -> Result<Store> {
-    let store = Store::connect(database, 16).await;
+    let store = Store::connect(database, 16).await.map_err(|error| match database {
+        DatabaseLocation::MySql(_) => {
+            let why = error.to_string();
+            let fix = crate::doctor::database::fix(&why);
+            anyhow::anyhow!("{why}; {fix}")
+        }
+        DatabaseLocation::Sqlite(_) => error.into(),
+    });
     store.with_context(|| format!("DATABASE_URL ({database})"))
 }
 

@@ -252,8 +252,16 @@ fn public_url(
 ) -> Result<(Url, bool)> {
     if let Some(given) = given {
         let url = Url::parse(given)
-            .with_context(|| format!("RETOUCH_PUBLIC_URL cannot be understood: {given:?}"))?;
-        ensure!(!url.cannot_be_a_base(), "RETOUCH_PUBLIC_URL must be a URL that paths can be added to");
+            .context("RETOUCH_PUBLIC_URL cannot be understood: it must be an absolute URL, as https://cdn.example.com/edits/")?;
+        ensure!(
+            !url.cannot_be_a_base() && url.query().is_none() && url.fragment().is_none(),
+            "RETOUCH_PUBLIC_URL must be a URL that paths can be added to"
+        );
+        // It goes into every answer.
+        ensure!(
+            url.username().is_empty() && url.password().is_none(),
+            "RETOUCH_PUBLIC_URL must not hold a user or a password: everybody who gets a result sees it"
+        );
         return Ok((url, true));
     }
     let url = match (http, blobs) {

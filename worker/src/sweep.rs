@@ -24,7 +24,7 @@ const ROUND: u32 = 200;
 const WAKE_ANYWAY: u32 = 4;
 /// Calls that are carried on here at a time; more of them are woken by a message.
 const ORPHANS: usize = 16;
-/// What is accounted for, cancels whose task never came and dead replicas are only forgotten now and then.
+/// What is accounted for, cancels whose task never came, dead replicas and old suspects are only forgotten now and then.
 const FORGET_EVERY: u64 = 512;
 /// Dead letters that are forgotten in one transaction, and such transactions in one round.
 const FORGET: u32 = 500;
@@ -101,6 +101,7 @@ async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Resul
         app.store.forget_explained().await?;
         app.store.forget_cancels().await?;
         app.store.forget_replicas().await?;
+        app.store.forget_suspects().await?;
         forget_letters(app).await?;
     }
     let due = app.store.take_due_calls(ROUND).await?;

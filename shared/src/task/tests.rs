@@ -295,7 +295,7 @@ fn what_a_producer_builds_in_rust_passes_the_same_checks() {
     assert_eq!(Task::from_message(message.clone()), decode(&small()));
     message.images.clear();
     let error = Task::from_message(message).unwrap_err().to_string();
-    assert_eq!(error, "images: must be 1 to 64 images, not 0; split the task");
+    assert_eq!(error, "images: must be 1 to 64 images, not 0; name at least one");
 }
 
 #[test]

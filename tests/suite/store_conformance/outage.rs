@@ -74,6 +74,7 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         start_suspect(key);
         end_suspect(key);
         clear_suspect(key);
+        forget_suspects();
         lanes();
         schema_state();
         migrate();

@@ -16,6 +16,7 @@ promises!(
     a_due_event_is_taken_by_one_of_two_sweeps,
     a_confirmed_event_is_never_due_again,
     the_sweep_takes_no_more_than_it_asked_for,
+    suspects_that_no_message_came_again_for_are_forgotten_after_two_days,
 );
 
 async fn a_due_call_is_taken_by_one_of_two_sweeps(db: Fixture) {
@@ -156,4 +157,19 @@ async fn the_sweep_takes_no_more_than_it_asked_for(db: Fixture) {
         assert_eq!(store.take_due_calls(2).await.unwrap().len(), expected);
         assert_eq!(store.take_due_events(2).await.unwrap().len(), expected);
     }
+}
+
+async fn suspects_that_no_message_came_again_for_are_forgotten_after_two_days(db: Fixture) {
+    let store = db.store().await;
+    let (old, new) = (edit("old").edit_key, edit("new").edit_key);
+    for suspect in [old, new] {
+        store.start_suspect(suspect).await.unwrap();
+    }
+    assert_eq!(store.forget_suspects().await.unwrap(), 0);
+    db.execute(&format!(
+        "UPDATE suspects SET updated_at = '2020-01-01 00:00:00.000' WHERE lower(hex(suspect_key)) = '{old}'"
+    ))
+    .await;
+    assert_eq!(store.forget_suspects().await.unwrap(), 1);
+    assert_eq!(store.suspect_starts(new).await.unwrap(), Some(1));
 }

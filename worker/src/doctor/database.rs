@@ -77,7 +77,12 @@ fn unreachable(location: &DatabaseLocation, why: &str) -> Check {
             "correct DATABASE_URL or the rights of the file",
         );
     };
-    let fix = if why.contains("Access denied") {
+    Check::failed(NAME, format!("{location}: {why}"), fix(why))
+}
+
+/// What to do about a MySQL server that cannot be reached.
+pub(crate) fn fix(why: &str) -> &'static str {
+    if why.contains("Access denied") {
         "correct user and password in DATABASE_URL, or grant the user all rights on this database"
     } else if why.contains("Unknown database") {
         "make it (CREATE DATABASE … CHARACTER SET utf8mb4), or correct its name in DATABASE_URL"
@@ -87,8 +92,7 @@ fn unreachable(location: &DatabaseLocation, why: &str) -> Check {
         "correct the host in DATABASE_URL"
     } else {
         "start the server, or correct host and port in DATABASE_URL"
-    };
-    Check::failed(NAME, format!("{location}: {why}"), fix)
+    }
 }
 
 /// The schema, and whether rows can be written; gives the store back where it can be worked with.

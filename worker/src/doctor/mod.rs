@@ -11,7 +11,7 @@ use crate::config::{Parts, shares_a_database};
 mod addresses;
 mod blobs;
 mod broker;
-mod database;
+pub(crate) mod database;
 mod editors;
 mod http;
 mod lanes;

@@ -72,6 +72,7 @@ pub(super) struct Statements {
     pub(super) start_suspect: &'static str,
     pub(super) end_suspect: &'static str,
     pub(super) clear_suspect: &'static str,
+    pub(super) forget_suspects: &'static str,
     pub(super) our_tables: &'static str,
     pub(super) readings: &'static ReadingsStatements,
     pub(super) inspect: &'static InspectStatements,

@@ -263,6 +263,7 @@ static SQL: Statements = Statements {
         ON DUPLICATE KEY UPDATE starts = IF(updated_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY, starts, 0) + 1, updated_at = UTC_TIMESTAMP(3)",
     end_suspect: "UPDATE suspects SET starts = GREATEST(starts - 1, 0) WHERE suspect_key = ?",
     clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
+    forget_suspects: "DELETE FROM suspects WHERE updated_at < UTC_TIMESTAMP(3) - INTERVAL 2 DAY",
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
     readings: &readings::READINGS,
     inspect: &inspect::INSPECT,

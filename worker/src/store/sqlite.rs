@@ -201,6 +201,7 @@ static SQL: Statements = Statements {
             starts = iif(updated_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day'), starts, 0) + 1, updated_at = excluded.updated_at",
     end_suspect: "UPDATE suspects SET starts = max(starts - 1, 0) WHERE suspect_key = ?",
     clear_suspect: "DELETE FROM suspects WHERE suspect_key = ?",
+    forget_suspects: "DELETE FROM suspects WHERE updated_at < strftime('%Y-%m-%d %H:%M:%f', 'now', '-2 days')",
     our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
     readings: &readings::READINGS,
     inspect: &inspect::INSPECT,

@@ -42,6 +42,17 @@ impl Store {
         self.change_suspect(self.db.sql().clear_suspect, suspect).await
     }
 
+    /// Forgets those that no message came again for: what is a day old counts no more.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn forget_suspects(&self) -> Result<u64, StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            Ok(connection.run(self.db.sql().forget_suspects, vals![]).await?)
+        })
+    }
+
     async fn change_suspect(&self, sql: &'static str, suspect: Digest32) -> Result<(), StoreError> {
         again!(async {
             let mut connection = self.db.plain().await?;
