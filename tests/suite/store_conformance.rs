@@ -19,8 +19,11 @@ macro_rules! promises {
 mod calls;
 mod cancels;
 mod dead;
+mod dropping;
 mod edits;
+mod evicting;
 mod fixture;
+mod forgetting;
 mod lanes;
 mod outage;
 mod overview;

@@ -70,6 +70,21 @@ pub struct Rhythm {
     pub dead_retention_days: Option<u32>,
 }
 
+/// What the workers clean out of the cache by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Most bytes of all results.
+    pub max_bytes: Option<u64>,
+    /// Entries that were made so long ago go.
+    pub max_age: Option<Duration>,
+    /// Entries that answered nothing for so long go.
+    pub max_idle: Option<Duration>,
+    /// What was served so lately stays, whatever the limits say: tasks name it.
+    pub keep: Duration,
+    /// Blobs that no row names go after so long.
+    pub sweep_blobs: Option<Duration>,
+}
+
 /// Everything that can be set: docs/operations.md lists the settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -99,6 +114,8 @@ pub struct Settings {
     pub offer: Offer,
     /// Rhythm.
     pub rhythm: Rhythm,
+    /// Limits of the cache.
+    pub cache: CacheLimits,
 }
 
 impl Settings {

@@ -48,6 +48,11 @@ pub const STEPS: &[&str] = &[
 pub const RETRY_STEPS: &[&str] =
     &["claim_letters", "send_letter", "letters_sent", "reopen_edits", "reopen_images"];
 
+/// Steps that clean the cache: of commands, and of the sweep where it is set to.
+#[cfg(feature = "double")]
+pub const CLEANING_STEPS: &[&str] =
+    &["forget_edits", "scrub_tasks", "evict", "remove_unusable", "delete_blobs"];
+
 /// One step between its two points.
 #[cfg(not(feature = "double"))]
 pub(crate) fn around<F: Future>(_: &'static str, step: F) -> F {
@@ -69,10 +74,10 @@ mod armed {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
-    use super::{RETRY_STEPS, STEPS};
+    use super::{CLEANING_STEPS, RETRY_STEPS, STEPS};
 
     fn is_listed(step: &str) -> bool {
-        STEPS.iter().chain(RETRY_STEPS).any(|listed| *listed == step)
+        STEPS.iter().chain(RETRY_STEPS).chain(CLEANING_STEPS).any(|listed| *listed == step)
     }
 
     /// Where the script is read from.

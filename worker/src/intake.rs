@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::{self, FutureExt};
@@ -17,6 +18,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::broker::{Delivery, Destination, Message, Queue};
 use crate::editor::{EditError, EditSpec, Editor};
 use crate::failpoint::around;
+use crate::metrics::count::blob_error;
 use crate::outcome::{Outcome, attempt};
 use crate::routes::Route;
 use crate::sources::{LoadError, Loaded};
@@ -197,9 +199,12 @@ struct Plan {
     route: Option<Route>,
     params: Params,
     images: Vec<Planned>,
+    /// Before any picture was kept.
+    began: Instant,
 }
 
 async fn plan(app: &App, message: &Message, task: &Task) -> Result<Plan, Stop> {
+    let began = Instant::now();
     let route = match app.settings.offer.resolve(&task.edit_type, task.model.as_deref()) {
         Ok(route) => route,
         Err(error) => return Ok(all_failed(task, None, task.params.clone(), &error)),
@@ -228,12 +233,12 @@ async fn plan(app: &App, message: &Message, task: &Task) -> Result<Plan, Stop> {
     let pictures: Vec<Picture> = stream::iter(loads).buffered(LOADS).try_collect().await?;
     let ready = Ready { task, route, editor, prompt, params, mask };
     let images = ready.look_up(app, message, pictures).await?;
-    Ok(Plan { route: Some(ready.route), params: ready.params, images })
+    Ok(Plan { route: Some(ready.route), params: ready.params, images, began })
 }
 
 fn all_failed(task: &Task, route: Option<Route>, params: Params, error: &ImageError) -> Plan {
     let failed = Planned::Failed { image_hash: None, error: error.clone() };
-    Plan { route, params, images: vec![failed; task.images.len()] }
+    Plan { route, params, images: vec![failed; task.images.len()], began: Instant::now() }
 }
 
 /// Loads one picture. A bad one is an answer; a store or a source that cannot be asked now stops the task for a while.
@@ -355,6 +360,7 @@ pub(crate) async fn gone_blobs<'a>(
     let mut gone = HashMap::new();
     for (edit_key, hash, exists) in checks {
         if !exists {
+            blob_error("missing");
             tracing::warn!(%edit_key, blob = %hash, "a cached result has lost its blob: a miss");
             gone.insert(edit_key, hash);
         }
@@ -395,6 +401,7 @@ async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Resu
         payload,
         trace: trace::current(),
         again: again::retry(message),
+        began: plan.began,
     })
 }
 

@@ -5,6 +5,7 @@ pub mod app;
 mod archive;
 pub mod blobs;
 pub mod broker;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod dead;

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::broker::{BrokerError, Destination, Headers, Message, Queue};
 use crate::outcome::Outcome;
 use crate::store::DueCall;
-use crate::{edit, events, trace, wake};
+use crate::{cache, edit, events, trace, wake};
 
 /// Rows of each kind that one round looks at.
 const ROUND: u32 = 200;
@@ -102,6 +102,8 @@ async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Resul
         app.store.forget_cancels().await?;
         app.store.forget_replicas().await?;
         app.store.forget_suspects().await?;
+        app.store.forget_dropped().await?;
+        app.store.prune_gone(cache::GONE_DAYS).await?;
         forget_letters(app).await?;
     }
     let due = app.store.take_due_calls(ROUND).await?;
@@ -120,7 +122,8 @@ async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Resul
         tracing::info!(task_id = task.task_id, "sending an event again");
         events::publish(app, &task).await;
     }
-    Ok(())
+    // Last: what it cannot do now must keep nothing else waiting.
+    cache::clean(app).await
 }
 
 /// In small steps: the table may hold years of them when the setting is given.

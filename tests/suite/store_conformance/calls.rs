@@ -132,7 +132,7 @@ async fn step(store: &Store, name: &str, lease: Lease) -> bool {
         "begin_submit" => return begin(store, lease).await,
         "retract_submit" => store.retract_submit(lease).await,
         "record_submitted" => store.record_submitted(lease, "provider-2").await,
-        "record_stored" => store.record_stored(lease, &result_of(&edit("another"))).await,
+        "record_stored" => store.record_stored(lease, &result_of(&edit("another")), Duration::ZERO).await,
         "requeue_call" => store.requeue_call(lease, true, "why", Duration::ZERO).await,
         "hand_over_call" => store.hand_over_call(lease, Some("why"), Duration::ZERO).await,
         "count_ambiguous" => store.count_ambiguous(lease, true, "why").await,
@@ -340,7 +340,7 @@ async fn an_owner_that_died_after_submitting_is_followed_by_one_that_polls(db: F
     let next = claim(&store, key).await;
     assert_eq!((next.state, next.provider_task_id), (CallState::Submitted, Some(long_id)));
     assert!(!begin(&store, next.lease).await, "nothing is paid again");
-    assert!(store.record_stored(next.lease, &result_of(&edit("picture"))).await.unwrap());
+    assert!(store.record_stored(next.lease, &result_of(&edit("picture")), Duration::ZERO).await.unwrap());
     assert_eq!(db.of_call("paid_calls", key).await, 1);
 }
 
@@ -418,7 +418,7 @@ async fn a_result_that_came_with_the_answer_counts_as_paid_once(db: Fixture) {
     let store = db.store().await;
     let key = queued(&store, "picture").await;
     let lease = bring_to(&store, key, CallState::Submitting).await;
-    assert!(store.record_stored(lease, &result_of(&edit("picture"))).await.unwrap());
+    assert!(store.record_stored(lease, &result_of(&edit("picture")), Duration::ZERO).await.unwrap());
     assert_eq!(db.of_call("paid_calls", key).await, 1);
     assert_eq!(db.state(key).await, "stored");
 }

@@ -95,12 +95,12 @@ async fn a_call_that_was_sent_is_carried_on_and_is_a_hit_for_the_next_task(db: F
             assert!(store.record_submitted(lease, "provider-1").await.unwrap());
         }
         if steps > 2 {
-            assert!(store.record_stored(lease, &result_of(&call)).await.unwrap());
+            assert!(store.record_stored(lease, &result_of(&call), Duration::ZERO).await.unwrap());
         }
         assert_eq!(cancel(&store, picture).await.status, TaskStatus::Failed);
         db.is_sound().await;
         if steps < 3 {
-            assert!(store.record_stored(lease, &result_of(&call)).await.unwrap());
+            assert!(store.record_stored(lease, &result_of(&call), Duration::ZERO).await.unwrap());
         }
         let url = url_of(&result_of(&call));
         assert!(ended(store.finish_edit(lease, &url).await.unwrap()).is_empty());

@@ -273,6 +273,7 @@ pub(crate) fn task(task_id: &str, images: Vec<Planned>) -> NewTask {
         payload: DeadPayload::Inline("{}".into()),
         trace: None,
         again: None,
+        began: std::time::Instant::now(),
     }
 }
 
@@ -329,7 +330,7 @@ pub(crate) async fn make_as(store: &Store, call: &CallSpec, result: &StoredResul
     let admission = store.begin_submit(lease, &call.price).await.unwrap();
     assert!(matches!(admission, Admission::Admitted(_)), "{admission:?}");
     assert!(store.record_submitted(lease, "provider-1").await.unwrap());
-    assert!(store.record_stored(lease, result).await.unwrap());
+    assert!(store.record_stored(lease, result, Duration::ZERO).await.unwrap());
     lease
 }
 

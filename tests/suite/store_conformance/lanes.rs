@@ -168,7 +168,7 @@ async fn a_lane_has_room_again_when_a_call_leaves_it_and_not_when_its_owner_dies
     db.expire(leases[0].edit_key).await;
     assert!(full().await);
     let again = claim(&store, leases[0].edit_key).await.lease;
-    assert!(store.record_stored(again, &result_of(&edit("narrow 0"))).await.unwrap());
+    assert!(store.record_stored(again, &result_of(&edit("narrow 0")), Duration::ZERO).await.unwrap());
     assert!(begin(&store, leases[1]).await, "what is stored has left the lane");
     assert!(full().await);
     ended_or_not(store.fail_edit(leases[1], &error("refused", "no"), false).await.unwrap());
@@ -426,7 +426,7 @@ async fn the_price_of_the_moment_is_written_on_the_call(db: Fixture) {
     let dearer = Money { micros: 2 * PRICE, currency: "USD".to_owned() };
     assert!(matches!(store.begin_submit(lease, &dearer).await.unwrap(), Admission::Admitted(_)));
     assert_eq!(db.of_call("price_micros", call.edit_key).await, 2 * PRICE);
-    assert!(store.record_stored(lease, &result_of(&call)).await.unwrap());
+    assert!(store.record_stored(lease, &result_of(&call), Duration::ZERO).await.unwrap());
     let tasks = ended(store.finish_edit(lease, "url").await.unwrap());
     assert_eq!(tasks[0].paid_micros, 2 * PRICE);
     let cached = super::fixture::cached(&store, call.edit_key).await.unwrap();

@@ -54,7 +54,7 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         begin_submit(lease, &call.price);
         retract_submit(lease);
         record_submitted(lease, "id");
-        record_stored(lease, &result);
+        record_stored(lease, &result, Duration::ZERO);
         requeue_call(lease, true, "why", Duration::ZERO);
         hand_over_call(lease, None, Duration::ZERO);
         count_ambiguous(lease, true, "why");

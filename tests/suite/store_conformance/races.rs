@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use retouch_shared::event::TaskStatus;
@@ -198,7 +199,7 @@ async fn perform(store: Store, call: CallSpec) {
     };
     let result = result_of(&call);
     assert!(begin(&store, claimed.lease).await);
-    assert!(store.record_stored(claimed.lease, &result).await.unwrap());
+    assert!(store.record_stored(claimed.lease, &result, Duration::ZERO).await.unwrap());
     let finished = store.finish_edit(claimed.lease, &url_of(&result)).await.unwrap();
     assert!(matches!(finished, Finished::Ended(_)));
 }

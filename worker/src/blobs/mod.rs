@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -24,15 +25,19 @@ use url::Url;
 use crate::metrics::count::blob_error;
 
 mod location;
+mod seen;
 #[cfg(test)]
 mod tests;
 
 pub use location::{BadLocation, BlobsLocation};
+use seen::Seen;
 
 /// First part of every object key and of every reference.
 const ALGORITHM: &str = "sha256";
 /// Above this, hashing is handed to another thread: 20 MiB keep a core busy for tens of milliseconds.
 const HASH_INLINE_BYTES: usize = 256 * 1024;
+/// What was written longer ago is written again by who keeps it: far less than any age at which blobs are swept.
+const RENEW: TimeDelta = TimeDelta::days(1);
 /// How long the S3 client tries again by itself; the caller holds the work after that.
 const S3_RETRIES: RetryConfig = RetryConfig {
     backoff: BackoffConfig {
@@ -73,6 +78,8 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     place: Place,
+    /// Blobs that were there a moment ago, where asking costs a round trip.
+    seen: Arc<Seen>,
 }
 
 /// What else must be known of the place: object_store keeps content types only where the backend has them,
@@ -105,9 +112,12 @@ impl Blobs {
     fn open_with(location: &BlobsLocation, retries: RetryConfig) -> Result<Self, BlobError> {
         let unusable = |why: String| BlobError::Unavailable(format!("{location}: {why}"));
         match location {
-            BlobsLocation::Memory => {
-                Ok(Self { store: Arc::new(InMemory::new()), prefix: Path::default(), place: Place::Memory })
-            }
+            BlobsLocation::Memory => Ok(Self {
+                store: Arc::new(InMemory::new()),
+                prefix: Path::default(),
+                place: Place::Memory,
+                seen: Arc::default(),
+            }),
             BlobsLocation::Folder(folder) => {
                 let root = folder.join(ALGORITHM);
                 std::fs::create_dir_all(&root).map_err(|error| unusable(error.to_string()))?;
@@ -115,7 +125,12 @@ impl Blobs {
                 let store = LocalFileSystem::new_with_prefix(folder)
                     .map_err(|error| unusable(explain(&error)))?
                     .with_fsync(true);
-                Ok(Self { store: Arc::new(store), prefix: Path::default(), place: Place::Folder(root) })
+                Ok(Self {
+                    store: Arc::new(store),
+                    prefix: Path::default(),
+                    place: Place::Folder(root),
+                    seen: Arc::default(),
+                })
             }
             BlobsLocation::S3 { bucket, prefix } => {
                 crate::tls::init();
@@ -129,22 +144,24 @@ impl Blobs {
                     store: Arc::new(store.map_err(|error| unusable(explain(&error)))?),
                     prefix: Path::parse(prefix).map_err(|error| unusable(error.to_string()))?,
                     place: Place::Bucket,
+                    seen: Arc::default(),
                 })
             }
         }
     }
 
     /// Keeps `bytes`, durably and all or nothing; `content_type` is kept along where the store can.
-    /// What is there already is read back rather than written again, which also heals a damaged blob.
+    /// What is there already is read back rather than written again, which also heals a damaged blob; but what is old is written
+    /// again, so that its age says how long ago somebody needed it, see [`Blobs::list_old`].
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
     pub async fn put(&self, bytes: Bytes, content_type: &str) -> Result<BlobRef, BlobError> {
         let hash = digest(&bytes).await;
         let kept = BlobRef { hash, bytes: bytes.len() as u64 };
-        match self.get(hash).await {
-            Ok(_) => return Ok(kept),
-            Err(BlobError::Missing(_) | BlobError::Corrupt(_)) => {}
+        match self.read(hash).await {
+            Ok((_, modified)) if Utc::now() - modified < RENEW => return Ok(kept),
+            Ok(_) | Err(BlobError::Missing(_) | BlobError::Corrupt(_)) => {}
             Err(error @ BlobError::Unavailable(_)) => return Err(error),
         }
         let options = PutOptions { attributes: self.attributes(content_type), ..PutOptions::default() };
@@ -152,6 +169,7 @@ impl Blobs {
             .put_opts(&self.path(hash), bytes.into(), options)
             .await
             .map_err(|error| unavailable(explain(&error)))?;
+        self.remember(hash, kept.bytes);
         Ok(kept)
     }
 
@@ -160,28 +178,42 @@ impl Blobs {
     /// # Errors
     /// Any [`BlobError`].
     pub async fn get(&self, hash: Digest32) -> Result<Bytes, BlobError> {
+        Ok(self.read(hash).await?.0)
+    }
+
+    /// The bytes, and when they were written.
+    async fn read(&self, hash: Digest32) -> Result<(Bytes, DateTime<Utc>), BlobError> {
         let found = match self.store.get(&self.path(hash)).await {
             Ok(found) => found,
             Err(error) => return Err(self.not_read(hash, &error).await),
         };
+        let modified = found.meta.last_modified;
         let bytes = match found.bytes().await {
             Ok(bytes) => bytes,
             Err(error) => return Err(self.not_read(hash, &error).await),
         };
         if digest(&bytes).await == hash {
-            return Ok(bytes);
+            return Ok((bytes, modified));
         }
+        self.seen.forget(hash);
         blob_error("corrupt");
         Err(BlobError::Corrupt(hash))
     }
 
-    /// Whether the blob is there, by its name and, where given, its size; its bytes are not read.
+    /// Whether the blob is there, by its name and, where given, its size; its bytes are not read. Of a bucket the answer may be a
+    /// minute old; a folder is always asked.
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
     pub async fn exists(&self, hash: Digest32, expected_bytes: Option<u64>) -> Result<bool, BlobError> {
+        if let Some(size) = self.seen.size(hash) {
+            return Ok(expected_bytes.is_none_or(|expected| size == expected));
+        }
         match self.store.head(&self.path(hash)).await {
-            Ok(meta) => Ok(expected_bytes.is_none_or(|expected| meta.size == expected)),
+            Ok(meta) => {
+                self.remember(hash, meta.size);
+                Ok(expected_bytes.is_none_or(|expected| meta.size == expected))
+            }
             Err(error) => match self.not_read(hash, &error).await {
                 BlobError::Missing(_) => Ok(false),
                 other @ (BlobError::Corrupt(_) | BlobError::Unavailable(_)) => Err(other),
@@ -194,9 +226,37 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unavailable`].
     pub async fn delete(&self, hash: Digest32) -> Result<(), BlobError> {
+        self.seen.forget(hash);
         match self.store.delete(&self.path(hash)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(unavailable(explain(&error))),
+        }
+    }
+
+    /// The blobs of one of the 256 shelves that nobody has written for so long.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn list_old(&self, shelf: u8, age: Duration) -> Result<Vec<Digest32>, BlobError> {
+        self.is_there().await.map_err(unavailable)?;
+        let folder = self.prefix.clone().join(ALGORITHM).join(format!("{shelf:02x}"));
+        let mut listing = self.store.list(Some(&folder));
+        let mut old = Vec::new();
+        while let Some(meta) = listing.try_next().await.map_err(|error| unavailable(explain(&error)))? {
+            let hash = meta.location.filename().and_then(|name| name.parse::<Digest32>().ok());
+            // What has another name is not ours, or being written.
+            let Some(hash) = hash.filter(|hash| self.path(*hash) == meta.location) else { continue };
+            let written = (Utc::now() - meta.last_modified).to_std().unwrap_or_default();
+            if written > age {
+                old.push(hash);
+            }
+        }
+        Ok(old)
+    }
+
+    fn remember(&self, hash: Digest32, size: u64) {
+        if matches!(self.place, Place::Bucket) {
+            self.seen.note(hash, size);
         }
     }
 
@@ -220,6 +280,7 @@ impl Blobs {
 
     /// "Not found" is believed only of a store that is there.
     async fn not_read(&self, hash: Digest32, error: &object_store::Error) -> BlobError {
+        self.seen.forget(hash);
         if matches!(error, object_store::Error::NotFound { .. }) {
             return match self.is_there().await {
                 Ok(()) => BlobError::Missing(hash),

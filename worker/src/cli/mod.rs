@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
 
+mod cache;
 mod dead;
 mod doctor;
 mod edit;
@@ -49,6 +50,7 @@ enum Command {
     Top(top::Top),
     Lanes(lanes::Lanes),
     Dead(dead::Dead),
+    Cache(cache::Cache),
     Routes(routes::ShowRoutes),
     Migrate(migrate::Migrate),
     Health(health::Health),
@@ -83,6 +85,12 @@ Settings come from the environment, then from retouch.toml:
   RETOUCH_DEAD_RETENTION_DAYS
                         90: dead letters that were retried or discarded are deleted after so many days; 0 keeps
                         them; open ones always stay
+  RETOUCH_CACHE_MAX_BYTES, RETOUCH_CACHE_MAX_AGE_DAYS, RETOUCH_CACHE_MAX_IDLE_DAYS
+                        no limits: beyond them entries leave the cache, those first that saved least for their size
+  RETOUCH_CACHE_KEEP_HOURS
+                        24: what was served so lately stays, whatever the limits say
+  RETOUCH_BLOBS_SWEEP_DAYS
+                        0 (off), or 7 and more: blobs that nothing names are deleted after so many days
   RUST_LOG              what is logged, e.g. info or retouch_worker=debug
 In the file a setting is written in lower case without RETOUCH_, e.g. database_url = \"…\". It also
 says what edit types, models and lanes there are, and the rest about editors; `retouch routes` shows
@@ -165,6 +173,7 @@ async fn command(args: Args) -> Result<Ending, Failure> {
         Command::Top(top) => top.run(&settings()?, json).await,
         Command::Lanes(lanes) => lanes.run(&settings()?, json).await,
         Command::Dead(dead) => dead.run(settings()?, json).await,
+        Command::Cache(cache) => cache.run(settings()?, json).await,
         Command::Migrate(migrate) => {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
         }

@@ -1,6 +1,7 @@
 //! The settings one by one: where one of them is off, the others can still be looked at.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, ensure};
 use retouch_shared::topology::{DEFAULT_NAMESPACE, Topology};
@@ -8,7 +9,7 @@ use url::Url;
 
 use super::editors::keys;
 use super::read::{Raw, variable};
-use super::{BrokerChoice, Offer, OnAmbiguous, Rhythm, Settings};
+use super::{BrokerChoice, CacheLimits, Offer, OnAmbiguous, Rhythm, Settings};
 use super::{blobs, broker, database, http, public_url, seconds};
 use crate::blobs::BlobsLocation;
 use crate::sources::guard::AllowHosts;
@@ -40,6 +41,8 @@ pub struct Parts {
     pub on_ambiguous: OnAmbiguous,
     /// Rhythm.
     pub rhythm: Result<Rhythm>,
+    /// Limits of the cache.
+    pub cache: Result<CacheLimits>,
 }
 
 impl Parts {
@@ -51,6 +54,7 @@ impl Parts {
         let mut raw = Raw::read()?;
         let offer = keys(variable).and_then(|keys| Offer::decide(&mut raw, keys));
         let rhythm = rhythm(&raw);
+        let cache = cache(&raw);
         let database = database(raw.database_url.as_deref());
         let broker = broker(raw.amqp_url, database.as_ref().ok());
         let blobs = blobs(raw.blobs.as_deref(), database.as_ref().ok());
@@ -73,6 +77,7 @@ impl Parts {
             name: name(raw.name),
             on_ambiguous: raw.on_ambiguous,
             rhythm,
+            cache,
         })
     }
 
@@ -92,6 +97,7 @@ impl Parts {
             name,
             on_ambiguous: _,
             rhythm,
+            cache,
         } = self;
         let faults = [
             offer.as_ref().err(),
@@ -104,6 +110,7 @@ impl Parts {
             topology.as_ref().err(),
             name.as_ref().err(),
             rhythm.as_ref().err(),
+            cache.as_ref().err(),
         ];
         faults.into_iter().flatten().collect()
     }
@@ -130,6 +137,7 @@ impl Parts {
             on_ambiguous: self.on_ambiguous,
             offer,
             rhythm: self.rhythm?,
+            cache: self.cache?,
         })
     }
 }
@@ -149,6 +157,33 @@ fn host_name() -> String {
     let host = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
     let host = host.trim();
     if host.is_empty() { "unnamed".to_owned() } else { host.to_owned() }
+}
+
+const HOUR: u64 = 60 * 60;
+
+/// In days; 0 is none. A hundred years are far from where times overflow.
+fn days(name: &str, given: Option<u32>) -> Result<Option<Duration>> {
+    ensure!(given.is_none_or(|days| days <= 36_500), "{name} must be at most 36500; 0 is no limit");
+    Ok(given.filter(|days| *days > 0).map(|days| Duration::from_secs(u64::from(days) * 24 * HOUR)))
+}
+
+fn cache(raw: &Raw) -> Result<CacheLimits> {
+    let sweep = raw.blobs_sweep_days;
+    ensure!(
+        sweep.is_none_or(|days| days == 0 || days >= 7),
+        "RETOUCH_BLOBS_SWEEP_DAYS must be 7 or more, longer than anything waits for its call; 0 sweeps nothing"
+    );
+    ensure!(
+        raw.cache_keep_hours.is_none_or(|hours| hours <= 876_000),
+        "RETOUCH_CACHE_KEEP_HOURS must be at most 876000"
+    );
+    Ok(CacheLimits {
+        max_bytes: raw.cache_max_bytes.filter(|bytes| *bytes > 0),
+        max_age: days("RETOUCH_CACHE_MAX_AGE_DAYS", raw.cache_max_age_days)?,
+        max_idle: days("RETOUCH_CACHE_MAX_IDLE_DAYS", raw.cache_max_idle_days)?,
+        keep: Duration::from_secs(u64::from(raw.cache_keep_hours.unwrap_or(24)) * HOUR),
+        sweep_blobs: days("RETOUCH_BLOBS_SWEEP_DAYS", sweep)?,
+    })
 }
 
 fn rhythm(raw: &Raw) -> Result<Rhythm> {

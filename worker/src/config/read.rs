@@ -36,6 +36,11 @@ pub(super) struct Raw {
     pub(super) probe_seconds: Option<u64>,
     pub(super) poison_kills: Option<u32>,
     pub(super) dead_retention_days: Option<u32>,
+    pub(super) cache_max_bytes: Option<u64>,
+    pub(super) cache_max_age_days: Option<u32>,
+    pub(super) cache_max_idle_days: Option<u32>,
+    pub(super) cache_keep_hours: Option<u32>,
+    pub(super) blobs_sweep_days: Option<u32>,
     #[cfg(feature = "double")]
     pub(super) double: Option<PathBuf>,
     #[serde(default)]
@@ -74,6 +79,11 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("RETOUCH_PROBE_SECONDS", "probe_seconds", Kind::Number),
     ("RETOUCH_POISON_KILLS", "poison_kills", Kind::Number),
     ("RETOUCH_DEAD_RETENTION_DAYS", "dead_retention_days", Kind::Number),
+    ("RETOUCH_CACHE_MAX_BYTES", "cache_max_bytes", Kind::Number),
+    ("RETOUCH_CACHE_MAX_AGE_DAYS", "cache_max_age_days", Kind::Number),
+    ("RETOUCH_CACHE_MAX_IDLE_DAYS", "cache_max_idle_days", Kind::Number),
+    ("RETOUCH_CACHE_KEEP_HOURS", "cache_keep_hours", Kind::Number),
+    ("RETOUCH_BLOBS_SWEEP_DAYS", "blobs_sweep_days", Kind::Number),
     ("DASHSCOPE_BASE_URL", "editors.dashscope.base_url", Kind::Text),
     ("DASHSCOPE_WORKSPACE", "editors.dashscope.workspace", Kind::Text),
     ("OPENAI_BASE_URL", "editors.openai.base_url", Kind::Text),

@@ -1,10 +1,11 @@
 //! From a result to the end of the edit: fetched, verified, in our own blobs, stored, finished. What was paid for is tried
 //! again for as long as the provider keeps it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{FutureExt, TryFutureExt};
+use retouch_shared::key::Digest32;
 
 use super::{Age, HOLD, Stop, Work, lost};
 use crate::activity;
@@ -105,10 +106,29 @@ impl Work<'_> {
     /// `None`: the lease was lost.
     async fn put_and_record(&self, bytes: Bytes, media: Media) -> Result<Option<StoredResult>, Stop> {
         let content_type = media.format.content_type();
-        let (blobs, store, lease) = (&self.app.blobs, &self.app.store, self.call.lease);
-        let kept =
-            self.insist(|| blobs.put(bytes.clone(), content_type).map_err(|error| error.to_string()).boxed());
-        let kept = around("put_result", kept).await?;
+        // Both together: where the blob was deleted in between, it is kept again.
+        let kept = self.insist(|| {
+            self.put_once(bytes.clone(), content_type, media).map_err(|error| error.to_string()).boxed()
+        });
+        let (result, stored) = kept.await?;
+        if !stored {
+            self.not_ours(result.hash).await;
+            return Ok(None);
+        }
+        // The lane has a place again, whatever finishing takes.
+        self.gate.freed();
+        Ok(Some(result))
+    }
+
+    /// The result, and whether it is recorded: `false` where the lease was lost.
+    async fn put_once(
+        &self,
+        bytes: Bytes,
+        content_type: &'static str,
+        media: Media,
+    ) -> anyhow::Result<(StoredResult, bool)> {
+        let began = Instant::now();
+        let kept = around("put_result", self.app.blobs.put(bytes, content_type)).await?;
         let result = StoredResult {
             hash: kept.hash,
             content_type: content_type.to_owned(),
@@ -116,14 +136,16 @@ impl Work<'_> {
             height: media.height,
             bytes: kept.bytes,
         };
-        let stored =
-            self.insist(|| store.record_stored(lease, &result).map_err(|error| error.to_string()).boxed());
-        if !stored.await? {
-            return Ok(None);
+        let stored = self.app.store.record_stored(self.call.lease, &result, began.elapsed()).await?;
+        Ok((result, stored))
+    }
+
+    /// Whoever owns the call now has kept the same result, or nobody wants it: the call was forgotten, and the picture must not stay.
+    /// It goes unless a row names it. Should we die here, it is swept with whatever else no row names.
+    async fn not_ours(&self, hash: Digest32) {
+        if let Err(error) = self.app.store.drop_blobs(&[hash].into()).await {
+            tracing::warn!(%error, blob = %hash, "a result that nobody asks for stays until blobs are swept");
         }
-        // The lane has a place again, whatever finishing takes.
-        self.gate.freed();
-        Ok(Some(result))
     }
 
     /// A call whose result somebody else stored.

@@ -167,7 +167,14 @@ impl Work<'_> {
         let recorded = self.insist(|| {
             store.record_submitted(lease, provider_task_id).map_err(|error| error.to_string()).boxed()
         });
-        if recorded.await? { Ok(()) } else { Err(lost()) }
+        if recorded.await? {
+            return Ok(());
+        }
+        // The call may have been forgotten meanwhile: no other call may take this task for its own.
+        if let Err(error) = store.explain(&[provider_task_id.to_owned()].into()).await {
+            tracing::warn!(%error, provider_task_id, "a task at the provider is nobody's");
+        }
+        Err(lost())
     }
 
     /// The input and the mask, from our own blobs.

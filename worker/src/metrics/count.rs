@@ -207,7 +207,7 @@ pub(crate) fn begin(queues: &[String], lanes: &[String]) {
     for kind in ["conflict", "unavailable", "failed"] {
         zero(counter!(DATABASE_ERRORS.name, "kind" => kind));
     }
-    for kind in ["unavailable", "corrupt"] {
+    for kind in ["unavailable", "corrupt", "missing"] {
         zero(counter!(BLOB_ERRORS.name, "kind" => kind));
     }
     for source in ["database", "broker"] {

@@ -80,7 +80,7 @@ declare! {
     DATABASE_ERRORS = Counter "retouch_database_errors_total" ["kind"]
         "Statements that did not work: conflict (tried again), unavailable (the work is held), failed (somebody must look).";
     BLOB_ERRORS = Counter "retouch_blob_errors_total" ["kind"]
-        "Blobs that could not be had or kept: unavailable (the work is held), corrupt (made again).";
+        "Blobs that could not be had or kept: unavailable (the work is held), corrupt or missing (made again).";
     CONSUMER_UP = Gauge "retouch_consumer_up" ["queue"]
         "1 while this worker consumes the queue, 0 while it does not.";
     QUEUE_READY = Gauge "retouch_queue_messages_ready" ["queue"]

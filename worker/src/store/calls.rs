@@ -22,9 +22,9 @@ use crate::metrics::count::{self, Answered};
 const WAKE_GRACE: Duration = Duration::from_secs(2);
 
 /// One wait of the call that is being finished.
-struct Wait {
-    task_id: String,
-    position: u32,
+pub(super) struct Wait {
+    pub(super) task_id: String,
+    pub(super) position: u32,
     joined: bool,
 }
 
@@ -115,21 +115,44 @@ impl Store {
         Ok(true)
     }
 
-    /// submitting or submitted → stored: the result is safe in our blobs; anyone may finish.
+    /// submitting or submitted → stored: the result is safe in our blobs; anyone may finish. `ago` is when keeping it there began:
+    /// where a blob of that name was deleted since, the result has to be kept again, see `dropped`.
     ///
     /// # Errors
-    /// See [`StoreError`].
-    pub async fn record_stored(&self, lease: Lease, result: &StoredResult) -> Result<bool, StoreError> {
+    /// See [`StoreError`]; `Unavailable` where it has to be kept again.
+    pub async fn record_stored(
+        &self,
+        lease: Lease,
+        result: &StoredResult,
+        ago: Duration,
+    ) -> Result<bool, StoreError> {
+        around("record_stored", async { again!(self.try_record_stored(lease, result, ago)) }).await
+    }
+
+    async fn try_record_stored(
+        &self,
+        lease: Lease,
+        result: &StoredResult,
+        ago: Duration,
+    ) -> Result<bool, StepError> {
         let hash = result.hash.to_hex();
         let bytes = i64::try_from(result.bytes).unwrap_or(i64::MAX);
-        let values = [
-            (&hash).into(),
-            (&result.content_type).into(),
-            result.width.into(),
-            result.height.into(),
-            bytes.into(),
+        let mut tx = self.db.begin().await?;
+        let values = vals![
+            &hash,
+            &result.content_type,
+            result.width,
+            result.height,
+            bytes,
+            lease.edit_key.as_bytes(),
+            lease.fence
         ];
-        around("record_stored", self.step(self.db.sql().record_stored, &values, lease)).await
+        if tx.run(self.db.sql().record_stored, values).await? == 0 {
+            return Ok(false);
+        }
+        self.none_was_dropped(&mut *tx, &[result.hash].into(), ago).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Back to queued, to be tried again after `delay`. `burns` says whether this try counts. What was sent and is not
@@ -245,6 +268,7 @@ impl Store {
         // Served times: a row starts with the images that waited for it, one at least.
         let served = i64::try_from(waits.len()).unwrap_or(i64::MAX).max(1);
         tx.run(sql.upsert_cache, vals![result_url, served, key.as_bytes()]).await?;
+        tx.run(sql.forget.delete_gone, vals![key.as_bytes()]).await?;
         self.close_call(&mut *tx, lease, CallState::Done, None).await?;
         tx.commit().await?;
         count::ended(&call.spec.model, &call.spec.price, true, answered, &ended);
@@ -299,7 +323,7 @@ impl Store {
         }))
     }
 
-    async fn waits_of(&self, tx: &mut dyn Tx, key: EditKey) -> Result<Vec<Wait>, StepError> {
+    pub(super) async fn waits_of(&self, tx: &mut dyn Tx, key: EditKey) -> Result<Vec<Wait>, StepError> {
         let rows = tx.rows(self.db.sql().waits_of, vals![key.as_bytes()]).await?;
         let wait = |row: &Row| {
             Ok(Wait {
@@ -313,7 +337,7 @@ impl Store {
 
     /// Fills in every waiting image, ends the tasks that have nothing left to wait for, deletes the waits.
     /// Returns the tasks that ended, and what was added to all of them.
-    async fn settle_waits(
+    pub(super) async fn settle_waits(
         &self,
         tx: &mut dyn Tx,
         key: EditKey,
@@ -402,7 +426,7 @@ fn fail(task: &mut TaskRecord, wait: &Wait, error: &ImageError) {
 }
 
 /// Puts an image in its place; `false` where that place was not waiting, so that nothing is counted twice.
-fn replace(task: &mut TaskRecord, image: ImageResult) -> bool {
+pub(super) fn replace(task: &mut TaskRecord, image: ImageResult) -> bool {
     match task.images.get_mut(image.position as usize) {
         Some(place) if place.status == ImageStatus::Waiting => {
             *place = image;

@@ -9,11 +9,15 @@ use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
 use super::cancels::CancelStatements;
+use super::dropped::DroppedStatements;
+use super::evict::EvictStatements;
+use super::forget::ForgetStatements;
 use super::inspect::InspectStatements;
 use super::overview::OverviewStatements;
 use super::readings::ReadingsStatements;
 use super::replicas::ReplicaStatements;
 use super::schema::SchemaState;
+use super::verify::VerifyStatements;
 use crate::metrics::count::database_error;
 
 /// Every statement of a dialect. Texts are constant: rows travel as one JSON parameter, because a prepared
@@ -79,6 +83,10 @@ pub(super) struct Statements {
     pub(super) cancels: &'static CancelStatements,
     pub(super) replicas: &'static ReplicaStatements,
     pub(super) overview: &'static OverviewStatements,
+    pub(super) dropped: &'static DroppedStatements,
+    pub(super) evict: &'static EvictStatements,
+    pub(super) forget: &'static ForgetStatements,
+    pub(super) verify: &'static VerifyStatements,
 }
 
 /// The statements of dead letters, as [`Statements`].

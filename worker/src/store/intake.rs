@@ -74,6 +74,7 @@ impl Store {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
         let (alive, late) = self.lock_and_look(&mut *tx, &task.images).await?;
+        self.inputs_are_kept(&mut *tx, task).await?;
         let draft = draft((0..).zip(&task.images), &alive, &late);
         self.queue_and_wait(&mut *tx, &task.task_id, &draft).await?;
         self.insert_task(&mut *tx, task, &draft).await?;
@@ -145,6 +146,15 @@ impl Store {
         Ok((alive, late))
     }
 
+    /// Held where a picture that the calls need was deleted while it was kept, see `dropped`. After the call rows are written.
+    pub(super) async fn inputs_are_kept(&self, tx: &mut dyn Tx, task: &NewTask) -> Result<(), StepError> {
+        let inputs = misses(&task.images)
+            .flat_map(|(call, _)| [Some(call.image_hash), call.mask_hash])
+            .flatten()
+            .collect();
+        self.none_was_dropped(tx, &inputs, task.began.elapsed()).await
+    }
+
     /// The calls that nobody has begun, and the waits.
     pub(super) async fn queue_and_wait(
         &self,
@@ -185,7 +195,12 @@ impl Store {
             return Ok(());
         }
         let rows = hits.iter().map(|(key, count)| json!({"edit_key": key, "count": count}));
-        tx.run(self.db.sql().count_hits, vals![&Value::from_iter(rows).to_string()]).await?;
+        let counted = tx.run(self.db.sql().count_hits, vals![&Value::from_iter(rows).to_string()]).await?;
+        if counted < hits.len() as u64 {
+            // Evicted, forgotten or found without its blob since it was looked up: it is no hit, and must not be answered as one.
+            let why = "a cached result was removed this moment; the task is looked at anew";
+            return Err(StepError::Store(StoreError::Unavailable(why.to_owned())));
+        }
         Ok(())
     }
 

@@ -18,6 +18,9 @@ mod admission;
 mod calls;
 mod cancels;
 mod db;
+mod dropped;
+mod evict;
+mod forget;
 mod grouping;
 mod inspect;
 mod intake;
@@ -35,10 +38,13 @@ mod suspects;
 mod tasks;
 mod types;
 mod unexplained;
+mod verify;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
+pub use evict::{Aged, Candidate, Evicted};
+pub use forget::{Entry, FORGOTTEN, Forgotten, Found, Mentions, Picking, Scrubbed};
 pub use inspect::Facts;
 pub use letters::{
     IMAGES, Letter, LetterFilter, LetterGroup, LetterRef, LetterState, PastFailure, Properties, Since, TASKS,
@@ -54,6 +60,7 @@ pub use types::{
     Money, NewTask, Planned, Registered, StoredResult, TaskRecord,
 };
 pub use unexplained::Unexplained;
+pub use verify::{ToVerify, Verified};
 
 /// Why the store could not answer. Never a miss: the caller holds the work.
 #[derive(Debug, Error)]

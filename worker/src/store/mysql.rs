@@ -71,6 +71,12 @@ macro_rules! lane_columns {
 }
 use lane_columns;
 
+// After the macros that they use.
+mod dropped;
+mod evict;
+mod forget;
+mod verify;
+
 static SQL: Statements = Statements {
     lookup: concat!(
         "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
@@ -78,10 +84,11 @@ static SQL: Statements = Statements {
         keys!(),
         cache_of_j!()
     ),
+    // The fence begins at the clock: a call that is made anew after it was forgotten never has one that an old owner holds.
     insert_calls: "INSERT INTO image_edit_calls (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, \
             price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, created_at, updated_at) \
         SELECT UNHEX(j.k), j.image_hash, j.edit_type, j.prompt, j.provider, j.model, j.params, j.mask_hash, j.variant, j.lane, \
-            j.price_micros, j.currency, 'done', 0, 0, 0, 0, 0, UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) \
+            j.price_micros, j.currency, 'done', 0, CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 AS SIGNED), 0, 0, 0, UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) \
         FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \
             image_hash VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.image_hash', \
             edit_type VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.edit_type', prompt LONGTEXT CHARACTER SET utf8mb4 PATH '$.prompt', \
@@ -270,6 +277,10 @@ static SQL: Statements = Statements {
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
     overview: &overview::OVERVIEW,
+    dropped: &dropped::DROPPED,
+    evict: &evict::EVICT,
+    forget: &forget::FORGET,
+    verify: &verify::VERIFY,
 };
 
 /// Waits a minute for whoever else migrates this database. 64 characters at most.

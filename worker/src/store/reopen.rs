@@ -278,6 +278,7 @@ impl Store {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
         let (alive, late) = self.lock_and_look(&mut *tx, &new.images).await?;
+        self.inputs_are_kept(&mut *tx, new).await?;
         let ids = json!([new.task_id]).to_string();
         let Some(row) = tx.rows(sql.lock_tasks, vals![&ids]).await?.pop() else { return Ok(None) };
         let mut task = TaskRecord::from_row(&row)?;

@@ -16,10 +16,14 @@ use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_bound};
 use super::schema::{self, SchemaState};
 
 mod cancels;
+mod dropped;
+mod evict;
+mod forget;
 mod inspect;
 mod overview;
 mod readings;
 mod replicas;
+mod verify;
 
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
@@ -48,11 +52,12 @@ use lane_columns;
 static SQL: Statements = Statements {
     lookup: "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
         FROM json_each(?) j CROSS JOIN image_edit_cache c ON c.edit_key = unhex(j.value)",
+    // The fence begins at the clock: a call that is made anew after it was forgotten never has one that an old owner holds.
     insert_calls: "INSERT INTO image_edit_calls (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, \
             price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, created_at, updated_at) \
         SELECT unhex(j.value ->> 'edit_key'), j.value ->> 'image_hash', j.value ->> 'edit_type', j.value ->> 'prompt', j.value ->> 'provider', \
             j.value ->> 'model', j.value ->> 'params', j.value ->> 'mask_hash', j.value ->> 'variant', j.value ->> 'lane', \
-            j.value ->> 'price_micros', j.value ->> 'currency', 'done', 0, 0, 0, 0, 0, \
+            j.value ->> 'price_micros', j.value ->> 'currency', 'done', 0, CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER), 0, 0, 0, \
             strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?) j WHERE true ON CONFLICT (edit_key) DO NOTHING",
     lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
@@ -208,6 +213,10 @@ static SQL: Statements = Statements {
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
     overview: &overview::OVERVIEW,
+    dropped: &dropped::DROPPED,
+    evict: &evict::EVICT,
+    forget: &forget::FORGET,
+    verify: &verify::VERIFY,
 };
 
 /// A SQLite file.

@@ -143,6 +143,8 @@ pub struct NewTask {
     pub trace: Option<TraceContext>,
     /// The retry that its message is, if it is one.
     pub again: Option<LetterRef>,
+    /// When it was begun to look at it, its pictures being kept after that.
+    pub began: std::time::Instant,
 }
 
 /// What `register` did.

@@ -1,0 +1,58 @@
+//! Blobs that were there a moment ago, for a store where asking costs a round trip.
+//!
+//! What must stay true: it is bounded; it holds nothing longer than [`FOR`]; and what this process deletes, or does not find, it
+//! forgets. That another process deletes a blob need not be known here: its row goes first, so that nothing asks.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use retouch_shared::key::Digest32;
+
+/// How old an answer may be.
+const FOR: Duration = Duration::from_secs(60);
+/// As many are remembered; about 10 MB.
+const MOST: usize = 100_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    sizes: Mutex<HashMap<Digest32, (Instant, u64)>>,
+}
+
+impl Seen {
+    /// It is there, and so large.
+    pub(super) fn note(&self, hash: Digest32, size: u64) {
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if sizes.len() >= MOST {
+            sizes.retain(|_, (at, _)| at.elapsed() < FOR);
+        }
+        if sizes.len() < MOST {
+            sizes.insert(hash, (Instant::now(), size));
+        }
+    }
+
+    /// How large it was, a moment ago.
+    pub(super) fn size(&self, hash: Digest32) -> Option<u64> {
+        let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.get(&hash).filter(|(at, _)| at.elapsed() < FOR).map(|(_, size)| *size)
+    }
+
+    pub(super) fn forget(&self, hash: Digest32) {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_known_until_it_is_forgotten() {
+        let (seen, hash) = (Seen::default(), Digest32::of(b"a"));
+        assert_eq!(seen.size(hash), None);
+        seen.note(hash, 7);
+        assert_eq!(seen.size(hash), Some(7));
+        seen.forget(hash);
+        assert_eq!(seen.size(hash), None);
+    }
+}
