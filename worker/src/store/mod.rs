@@ -15,6 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 mod admission;
+mod cache_view;
 mod calls;
 mod cancels;
 mod db;
@@ -37,6 +38,7 @@ mod types;
 mod unexplained;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
+pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
 pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
 pub use inspect::Facts;

@@ -1,0 +1,56 @@
+//! `retouch cache`: what the cache holds, what it would answer, and why not.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::{Args, Subcommand};
+
+use super::{Ending, Failure};
+use crate::config::Settings;
+
+mod entry;
+mod show;
+mod stats;
+mod why;
+
+/// Show what the cache holds and saves, and explain what it answers
+///
+/// Example: retouch cache stats --days 7
+#[derive(Debug, Args)]
+pub(super) struct Cache {
+    #[command(subcommand)]
+    command: CacheCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheCommand {
+    Stats(stats::Stats),
+    Show(show::Show),
+    Why(why::Why),
+}
+
+impl Cache {
+    pub(super) async fn run(self, settings: Settings, json: bool) -> Result<Ending, Failure> {
+        match self.command {
+            CacheCommand::Stats(stats) => stats.run(&settings, json).await,
+            CacheCommand::Show(show) => show.run(settings, json).await,
+            CacheCommand::Why(why) => why.run(settings, json).await,
+        }
+    }
+}
+
+/// As people write times in tables: to the second, UTC.
+fn time(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn json_time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// The beginning of a text, on one line.
+fn shortened(text: &str, most: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
+    match line.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
