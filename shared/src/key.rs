@@ -16,6 +16,8 @@ use crate::params::Params;
 /// Enters every key first. A change of what is in the key, or how, needs a new tag: old rows then simply
 /// never hit, instead of being served wrongly.
 pub const KEY_VERSION: &str = "retouch-edit-v1";
+/// The same as a number: what the cache's rows say of the key that they have.
+pub const KEY_VERSION_NUMBER: u16 = 1;
 
 /// A SHA-256 digest; written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

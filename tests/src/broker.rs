@@ -1,5 +1,7 @@
 //! The broker as a test sees it: a producer's channel, and the management API for what AMQP does not tell.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use lapin::{
@@ -112,11 +114,15 @@ pub struct Listener {
 impl Listener {
     /// The next message; panics when none comes soon.
     pub async fn next(&mut self) -> lapin::message::Delivery {
-        let next = tokio::time::timeout(SOON, self.consumer.next()).await;
-        let delivery = next.unwrap_or_else(|_| panic!("no message came within {SOON:?}"));
-        let delivery = delivery.expect("the queue was deleted").unwrap();
+        self.next_within(SOON).await.unwrap_or_else(|| panic!("no message came within {SOON:?}"))
+    }
+
+    /// The next message, if one comes in this time.
+    pub async fn next_within(&mut self, within: Duration) -> Option<lapin::message::Delivery> {
+        let next = tokio::time::timeout(within, self.consumer.next()).await.ok()?;
+        let delivery = next.expect("the queue was deleted").unwrap();
         assert!(delivery.ack(BasicAckOptions::default()).await.unwrap(), "the acknowledgement was lost");
-        delivery
+        Some(delivery)
     }
 
     /// The next message's body as JSON.

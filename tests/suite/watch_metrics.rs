@@ -78,6 +78,14 @@ async fn the_figures_of_all_replicas_add_up_to_the_tables_and_every_name_in_dash
     let in_micros = |name| (sum(name, &of_wanx) * 1e6).round();
     assert_eq!(in_micros("retouch_paid_money_total"), micros(&paid, "paid_micros").await);
     assert_eq!(in_micros("retouch_saved_money_total"), micros(&paid, "saved_micros").await);
+    // Of the database: on each worker the whole.
+    for scrape in &scrapes {
+        let today = (scrape.sum("retouch_today_saved_money", &[("currency", "CNY")]) * 1e6).round();
+        assert_eq!(today, micros(&paid, "saved_micros").await);
+        let hits =
+            paid.site.number("SELECT CAST(SUM(hit_images) AS SIGNED) FROM image_edit_tasks").await as f64;
+        assert_eq!(scrape.sum("retouch_today_images", &[("source", "hit")]), hits);
+    }
     let dead = paid.site.number("SELECT COUNT(*) FROM dead_letters WHERE state = 'open'").await as f64;
     assert_eq!(scrapes[0].sum("retouch_dead_letters", &[]), dead);
     assert_eq!(scrapes[0].sum("retouch_lane_state", &[("lane", LANE), ("state", "open")]), 1.0);

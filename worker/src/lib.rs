@@ -14,6 +14,7 @@ mod doctor;
 mod edit;
 pub mod editor;
 mod events;
+pub mod explain;
 #[cfg(feature = "double")]
 pub mod failpoint;
 #[cfg(not(feature = "double"))]

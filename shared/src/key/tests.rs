@@ -13,6 +13,11 @@ fn params(text: &str) -> Params {
     text.parse().unwrap()
 }
 
+#[test]
+fn the_version_has_the_same_number_in_its_tag_and_in_the_rows() {
+    assert!(KEY_VERSION.ends_with(&format!("-v{KEY_VERSION_NUMBER}")));
+}
+
 /// The recipe, in Python, for the values below:
 /// ```text
 /// import hashlib, struct

@@ -52,6 +52,8 @@ pub struct Books {
     pub took: Duration,
     /// What of the work was left at the end, in words.
     pub left: String,
+    /// Where tables, `retouch cache stats`, metrics and events do not say the same.
+    pub disagree: Vec<String>,
     /// Bills and extra bills of the plain workers.
     pub plain: Option<(u64, u64)>,
 }
@@ -142,6 +144,7 @@ impl Books {
         if self.mode == Mode::AsyncList.name() && self.extra > 0 {
             broken.push(format!("{}: {} extra bills, and the list knows better", self.mode, self.extra));
         }
+        broken.extend(self.disagree.iter().map(|what| format!("{}: {what}", self.mode)));
         if !self.left.is_empty() {
             broken.push(format!("{}: left behind: {}", self.mode, self.left));
         }
@@ -195,6 +198,10 @@ impl fmt::Display for Books {
                 ),
             ),
             ("died while a submit was sent", self.deaths.while_sending().to_string()),
+            (
+                "tables, stats, metrics, events",
+                if self.disagree.is_empty() { "agree".to_owned() } else { "DISAGREE".to_owned() },
+            ),
             ("left behind", if self.left.is_empty() { "nothing".to_owned() } else { self.left.clone() }),
             ("wall time", format!("{:.0} s", self.took.as_secs_f64())),
         ] {

@@ -4,6 +4,7 @@
 //! What must stay true: nothing here knows how the worker protects itself. What counts is the provider's ledger, the tables and
 //! the pixels.
 
+pub mod agree;
 pub mod books;
 pub mod feed;
 pub mod fleet;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::agree::{self, Told};
 use super::books::Books;
 use super::feed::{self, Mode};
 use super::fleet::{Fate, Fleet};
@@ -11,6 +12,7 @@ use super::plain::Plain;
 use crate::paid::Paid;
 use crate::stand_in::{Chaos, Limits};
 use crate::wait;
+use crate::watched::Watched;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -49,6 +51,7 @@ pub async fn run(plan: Plan) -> Books {
     let struck = paid.provider.chaos(plan.seed, plan.chaos.clone());
     // A producer meets the queues there, as the first worker left them.
     drop(paid.worker("").await);
+    let told = Told::listen(paid.site.events().await);
     let begun = Instant::now();
     let fleet = Fleet::start(&paid, &plan.mode.toml(), plan.slots, plan.fates.clone());
     let plain = match plan.plain {
@@ -84,8 +87,10 @@ pub async fn run(plan: Plan) -> Books {
         plain.end().await;
     }
     fleet.end().await;
+    let watched = Watched::start(&paid, &plan.mode.toml(), &[]).await;
+    let disagree = agree::disagreements(&paid, &watched, &told, sent).await;
     let books = Books::read(&paid, plan.mode, sent).await;
-    Books { deaths, took, left, faults: struck.fired() as u64, plain: plain_paid, ..books }
+    Books { deaths, took, left, disagree, faults: struck.fired() as u64, plain: plain_paid, ..books }
 }
 
 async fn leftovers(paid: &Paid) -> String {

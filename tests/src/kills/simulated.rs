@@ -19,13 +19,15 @@ use retouch_worker::broker::{Broker, Destination, Message, Queue, embedded::Embe
 use retouch_worker::config::{BrokerChoice, Settings};
 use retouch_worker::editor::double;
 use retouch_worker::failpoint::watch_thread;
-use retouch_worker::store::DatabaseLocation;
+use retouch_worker::store::{DatabaseLocation, Store};
 use retouch_worker::worker::Worker;
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::Notify;
 
 use self::provider::{Provider, ToProvider};
+use super::agree;
 use crate::pictures;
 use crate::tasks::{seed as picture, task, task_async};
 
@@ -61,6 +63,7 @@ pub struct Simulated {
     paid_lost: u64,
     unheard: u64,
     left: u64,
+    disagree: u64,
     took: Duration,
 }
 
@@ -75,6 +78,7 @@ impl Simulated {
             ("paid results lost", self.paid_lost),
             ("extra bills that no possible duplicate accounts for", self.unaccounted),
             ("open calls, waits, leases or events at the end", self.left),
+            ("sums of stats that are not those of the tables", self.disagree),
         ]
         .into_iter()
         .filter(|(_, count)| *count > 0)
@@ -103,6 +107,7 @@ impl fmt::Display for Simulated {
             ("paid results lost", self.paid_lost.to_string()),
             ("failed after an unheard answer", self.unheard.to_string()),
             ("left behind", self.left.to_string()),
+            ("sums of stats that disagree", self.disagree.to_string()),
             ("wall time", format!("{:.1} s", self.took.as_secs_f64())),
         ] {
             writeln!(f, "{name:>32}  {text}")?;
@@ -295,6 +300,13 @@ async fn feed(shared: &Arc<Shared>, file: &Path, within: Duration) -> Simulated 
     }
     let mut books = Simulated { tasks: sent, left, ..Simulated::default() };
     books.read(shared, &pool).await;
+    let store = Store::open(&shared.settings.database, 2).unwrap();
+    let stats = agree::of_store(&store).await;
+    for (sum, column) in stats.into_iter().zip(agree::COLUMNS) {
+        let sql = format!("SELECT coalesce(sum({column}), 0) FROM image_edit_tasks");
+        let right: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&pool).await.unwrap();
+        books.disagree += u64::from(sum != right);
+    }
     books
 }
 

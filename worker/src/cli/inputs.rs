@@ -28,6 +28,9 @@ pub(super) struct EditArgs {
     /// A parameter, e.g. sigma=3 (the value is JSON, or else text); repeatable
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
+    /// Parameters as a task has them, e.g. '{"sigma": 3}'
+    #[arg(long = "params", value_name = "JSON")]
+    all_params: Option<String>,
     /// The model, where the edit type leaves a choice
     #[arg(long)]
     model: Option<String>,
@@ -171,7 +174,13 @@ impl EditArgs {
     }
 
     fn params(&self) -> Result<Params> {
-        let mut params = Map::new();
+        let mut params = match &self.all_params {
+            Some(given) => {
+                let given: Params = given.parse().with_context(|| format!("--params {given}"))?;
+                given.as_object().clone()
+            }
+            None => Map::new(),
+        };
         for param in &self.params {
             let (name, value) =
                 param.split_once('=').with_context(|| format!("--param {param}: must be NAME=VALUE"))?;

@@ -13,7 +13,7 @@ use crate::broker::supervise::Liveness;
 use crate::config::BrokerChoice;
 use crate::metrics::text::{Family, units};
 use crate::metrics::{self, count, recorder};
-use crate::store::{CallState, ClosedBy, DatabaseLocation, LaneView, Readings};
+use crate::store::{CallState, ClosedBy, DatabaseLocation, LaneView, Readings, Tally};
 
 /// Ten replicas that are scraped every few seconds ask the database less often than one worker does by working.
 const PATIENCE: Patience = Patience { keep: Duration::from_secs(5), wait: Duration::from_secs(2) };
@@ -23,16 +23,21 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Default)]
 pub(super) struct Asked {
     database: Question<Option<Readings>>,
+    /// Apart from the others, because it takes the longer the more was done today.
+    today: Question<Option<Vec<Tally>>>,
     broker: Question<Option<Vec<(String, u64)>>>,
 }
 
 /// In the text format 0.0.4.
 pub(super) async fn metrics(State(served): State<Served>) -> Response {
-    let (readings, depths) = tokio::join!(served.readings(), served.depths());
+    let (readings, today, depths) = tokio::join!(served.readings(), served.today(), served.depths());
     let mut text = recorder::render();
     served.of_this_process(&mut text);
     if let Some(readings) = readings {
         of_the_database(&readings, &mut text);
+    }
+    if let Some(today) = today {
+        of_today(&today, &mut text);
     }
     let mut ready = Family::new(metrics::QUEUE_READY);
     for (queue, depth) in depths.unwrap_or_default() {
@@ -54,6 +59,19 @@ impl Served {
             count::scrape_error("database");
         }
         readings
+    }
+
+    async fn today(&self) -> Option<Vec<Tally>> {
+        let store = self.app.store.clone();
+        let ask = || async move {
+            let today = store.answered_today().await;
+            today.inspect_err(|error| tracing::debug!(%error, "no sums of today for /metrics")).ok()
+        };
+        let today = self.scrape.today.ask(PATIENCE, ask).await.flatten();
+        if today.is_none() {
+            count::scrape_error("database");
+        }
+        today
     }
 
     async fn depths(&self) -> Option<Vec<(String, u64)>> {
@@ -123,6 +141,24 @@ fn of_the_database(readings: &Readings, text: &mut String) {
         family.write_to(text);
     }
     of_the_lanes(&readings.lanes, text);
+}
+
+/// Of the tables and not of this process: right also after a crash, which takes a process's counters with it.
+fn of_today(tallies: &[Tally], text: &mut String) {
+    let [mut images, mut paid, mut saved] =
+        [metrics::TODAY_IMAGES, metrics::TODAY_PAID, metrics::TODAY_SAVED].map(Family::new);
+    let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
+    images.sample(["hit"], sum(|tally| tally.hit));
+    images.sample(["joined"], sum(|tally| tally.joined));
+    images.sample(["paid"], sum(|tally| tally.paid));
+    images.sample(["failed"], sum(|tally| tally.failed));
+    for tally in tallies {
+        paid.sample([&tally.currency], units(tally.paid_micros));
+        saved.sample([&tally.currency], units(tally.saved_micros));
+    }
+    for family in [images, paid, saved] {
+        family.write_to(text);
+    }
 }
 
 fn of_the_lanes(lanes: &[LaneView], text: &mut String) {

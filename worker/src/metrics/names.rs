@@ -95,6 +95,12 @@ declare! {
         "Open dead letters, by reason. The same on every worker: use max, not sum.";
     EVENTS_DUE = Gauge "retouch_events_due" []
         "Ended tasks whose event the broker has not confirmed yet. The same on every worker.";
+    TODAY_IMAGES = Gauge "retouch_today_images" ["source"]
+        "Images answered of tasks that ended on this UTC day, by source, as the database has them. The same on every worker: use max, not sum.";
+    TODAY_PAID = Gauge "retouch_today_paid_money" ["currency"]
+        "Money paid for the images of tasks that ended on this UTC day, as the database has it. The same on every worker: use max, not sum.";
+    TODAY_SAVED = Gauge "retouch_today_saved_money" ["currency"]
+        "What hit and joined images of tasks that ended on this UTC day would have cost, as the database has it. The same on every worker: use max, not sum.";
     LANE_STATE = Gauge "retouch_lane_state" ["lane", "state"]
         "1 for the state that the lane is in, 0 for the others: open, blocked (by its provider or its budget), paused (by a person).";
     LANE_SPENT = Gauge "retouch_lane_spent_money" ["lane", "currency"]

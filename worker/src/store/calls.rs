@@ -8,6 +8,7 @@ use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, 
 use retouch_shared::key::{Digest32, EditKey};
 use serde_json::{Value, json};
 
+use super::cache_view::key_version;
 use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
 use super::letters::TASKS;
 use super::types::{ascii, clip, hex_digest, image_result};
@@ -267,7 +268,7 @@ impl Store {
         let (ended, answered) = self.settle_waits(&mut *tx, key, &waits, answer).await?;
         // Served times: a row starts with the images that waited for it, one at least.
         let served = i64::try_from(waits.len()).unwrap_or(i64::MAX).max(1);
-        tx.run(sql.upsert_cache, vals![result_url, served, key.as_bytes()]).await?;
+        tx.run(sql.upsert_cache, vals![result_url, served, key_version(&call.spec), key.as_bytes()]).await?;
         tx.run(sql.forget.delete_gone, vals![key.as_bytes()]).await?;
         self.close_call(&mut *tx, lease, CallState::Done, None).await?;
         tx.commit().await?;

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
+use super::cache_view::CacheViewStatements;
 use super::cancels::CancelStatements;
 use super::dropped::DroppedStatements;
 use super::evict::EvictStatements;
@@ -80,6 +81,7 @@ pub(super) struct Statements {
     pub(super) our_tables: &'static str,
     pub(super) readings: &'static ReadingsStatements,
     pub(super) inspect: &'static InspectStatements,
+    pub(super) cache_view: &'static CacheViewStatements,
     pub(super) cancels: &'static CancelStatements,
     pub(super) replicas: &'static ReplicaStatements,
     pub(super) overview: &'static OverviewStatements,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 mod admission;
+mod cache_view;
 mod calls;
 mod cancels;
 mod db;
@@ -41,6 +42,7 @@ mod unexplained;
 mod verify;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
+pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
 pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
 pub use evict::{Aged, Candidate, Evicted};

@@ -15,6 +15,7 @@ use connection::Connection;
 use super::db::{Db, DbError, Statements, Tx, classify, vals};
 use super::schema::{self, SchemaState};
 
+mod cache_view;
 mod cancels;
 mod connection;
 mod inspect;
@@ -212,9 +213,10 @@ static SQL: Statements = Statements {
     count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + IF(submitted_at IS NULL, 0, ?), \
             submitted_at = IF(? > 0, NULL, submitted_at), last_error = ?, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
-            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
+            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, key_version, last_hit_at, \
+            created_at, updated_at) \
         SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
-            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, ?, \
+            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, ?, ?, \
             UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) FROM image_edit_calls c WHERE c.edit_key = ? \
         ON DUPLICATE KEY UPDATE result_url = VALUES(result_url), result_hash = VALUES(result_hash), content_type = VALUES(content_type), \
             width = VALUES(width), height = VALUES(height), bytes = VALUES(bytes), price_micros = VALUES(price_micros), \
@@ -274,6 +276,7 @@ static SQL: Statements = Statements {
     our_tables: "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()",
     readings: &readings::READINGS,
     inspect: &inspect::INSPECT,
+    cache_view: &cache_view::CACHE_VIEW,
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
     overview: &overview::OVERVIEW,

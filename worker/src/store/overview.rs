@@ -140,7 +140,7 @@ impl Store {
     }
 }
 
-fn tally(row: &Row) -> Result<Tally, StoreError> {
+pub(super) fn tally(row: &Row) -> Result<Tally, StoreError> {
     let count = |column| Ok::<_, StoreError>(u64::try_from(row.int(column)?).unwrap_or_default());
     Ok(Tally {
         currency: row.text(0)?,

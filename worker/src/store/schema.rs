@@ -24,6 +24,7 @@ pub(super) const MYSQL: &[Step] = &[
     (7, "replicas, cancels", include_str!("../../../migrations/mysql/0007_replicas_cancels.sql")),
     (8, "traces", include_str!("../../../migrations/mysql/0008_traces.sql")),
     (9, "the life of the cache", include_str!("../../../migrations/mysql/0009_cache_life.sql")),
+    (10, "what the cache holds", include_str!("../../../migrations/mysql/0010_cache_view.sql")),
     (11, "cleaning the cache", include_str!("../../../migrations/mysql/0011_cache_cleaning.sql")),
 ];
 
@@ -38,6 +39,7 @@ pub(super) const SQLITE: &[Step] = &[
     (7, "replicas, cancels", include_str!("../../../migrations/sqlite/0007_replicas_cancels.sql")),
     (8, "traces", include_str!("../../../migrations/sqlite/0008_traces.sql")),
     (9, "the life of the cache", include_str!("../../../migrations/sqlite/0009_cache_life.sql")),
+    (10, "what the cache holds", include_str!("../../../migrations/sqlite/0010_cache_view.sql")),
     (11, "cleaning the cache", include_str!("../../../migrations/sqlite/0011_cache_cleaning.sql")),
 ];
 

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_bound};
 use super::schema::{self, SchemaState};
 
+mod cache_view;
 mod cancels;
 mod dropped;
 mod evict;
@@ -161,9 +162,10 @@ static SQL: Statements = Statements {
     count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + iif(submitted_at IS NULL, 0, ?), \
             submitted_at = iif(? > 0, NULL, submitted_at), last_error = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
-            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
+            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, key_version, last_hit_at, \
+            created_at, updated_at) \
         SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
-            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, ?, \
+            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, ?, ?, \
             strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
             FROM image_edit_calls c WHERE c.edit_key = ? \
         ON CONFLICT (edit_key) DO UPDATE SET result_url = excluded.result_url, result_hash = excluded.result_hash, \
@@ -210,6 +212,7 @@ static SQL: Statements = Statements {
     our_tables: "SELECT name FROM sqlite_schema WHERE type = 'table'",
     readings: &readings::READINGS,
     inspect: &inspect::INSPECT,
+    cache_view: &cache_view::CACHE_VIEW,
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
     overview: &overview::OVERVIEW,

@@ -1,20 +1,25 @@
-//! `retouch cache`: what the cache holds, and cleaning it. A file for each subcommand.
+//! `retouch cache`: what the cache holds, what it would answer and why not, and cleaning it. A file for each subcommand.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 
 use super::{Ending, Failure};
 use crate::config::Settings;
 
+mod entry;
 mod evict;
 mod forget;
+mod show;
+mod stats;
 mod sweep;
 mod verify;
+mod why;
 
-/// Look into the cache, clean it, verify it
+/// Show what the cache holds and saves, explain what it answers, and clean it
 ///
 /// Nothing is removed without --yes, except what `verify` finds to be of no use.
 ///
-/// Example: retouch cache forget --image portrait.jpg --yes
+/// Example: retouch cache stats --days 7
 #[derive(Debug, Args)]
 pub(super) struct Cache {
     #[command(subcommand)]
@@ -23,6 +28,9 @@ pub(super) struct Cache {
 
 #[derive(Debug, Subcommand)]
 enum CacheCommand {
+    Stats(stats::Stats),
+    Show(show::Show),
+    Why(why::Why),
     Forget(forget::Forget),
     Evict(evict::Evict),
     SweepBlobs(sweep::SweepBlobs),
@@ -32,10 +40,31 @@ enum CacheCommand {
 impl Cache {
     pub(super) async fn run(self, settings: Settings, json: bool) -> Result<Ending, Failure> {
         match self.command {
+            CacheCommand::Stats(stats) => stats.run(&settings, json).await,
+            CacheCommand::Show(show) => show.run(settings, json).await,
+            CacheCommand::Why(why) => why.run(settings, json).await,
             CacheCommand::Forget(forget) => forget.run(&settings, json).await,
             CacheCommand::Evict(evict) => evict.run(&settings, json).await,
             CacheCommand::SweepBlobs(sweep) => sweep.run(&settings, json).await,
             CacheCommand::Verify(verify) => verify.run(&settings, json).await,
         }
+    }
+}
+
+/// As people write times in tables: to the second, UTC.
+fn time(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn json_time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// The beginning of a text, on one line.
+fn shortened(text: &str, most: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
+    match line.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
