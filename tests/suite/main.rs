@@ -26,6 +26,7 @@ mod broker_conformance;
 mod broker_embedded;
 mod broker_rabbitmq;
 mod broker_supervise;
+mod cache_import;
 mod client;
 mod dead_advice;
 mod dead_retry;

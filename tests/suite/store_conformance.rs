@@ -21,6 +21,7 @@ mod cancels;
 mod dead;
 mod edits;
 mod fixture;
+mod imports;
 mod lanes;
 mod outage;
 mod overview;

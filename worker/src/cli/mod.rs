@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
 
+mod cache;
 mod dead;
 mod doctor;
 mod edit;
@@ -49,6 +50,7 @@ enum Command {
     Top(top::Top),
     Lanes(lanes::Lanes),
     Dead(dead::Dead),
+    Cache(cache::Cache),
     Routes(routes::ShowRoutes),
     Migrate(migrate::Migrate),
     Health(health::Health),
@@ -165,6 +167,7 @@ async fn command(args: Args) -> Result<Ending, Failure> {
         Command::Top(top) => top.run(&settings()?, json).await,
         Command::Lanes(lanes) => lanes.run(&settings()?, json).await,
         Command::Dead(dead) => dead.run(settings()?, json).await,
+        Command::Cache(cache) => cache.run(settings()?, json).await,
         Command::Migrate(migrate) => {
             migrate.run(&Settings::load_database().map_err(Failure::Usage)?, json).await
         }

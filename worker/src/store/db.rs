@@ -9,6 +9,7 @@ use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
 use super::cancels::CancelStatements;
+use super::imports::ImportStatements;
 use super::inspect::InspectStatements;
 use super::overview::OverviewStatements;
 use super::readings::ReadingsStatements;
@@ -78,6 +79,7 @@ pub(super) struct Statements {
     pub(super) cancels: &'static CancelStatements,
     pub(super) replicas: &'static ReplicaStatements,
     pub(super) overview: &'static OverviewStatements,
+    pub(super) imports: &'static ImportStatements,
 }
 
 /// The statements of dead letters, as [`Statements`].

@@ -19,11 +19,13 @@ mod calls;
 mod cancels;
 mod db;
 mod grouping;
+mod imports;
 mod inspect;
 mod intake;
 mod lanes;
 mod letters;
 mod mysql;
+pub mod older;
 mod overview;
 mod readings;
 mod reopen;
@@ -39,6 +41,7 @@ mod unexplained;
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
 pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
+pub use imports::{Change, ImportEntry, Known, Standing};
 pub use inspect::Facts;
 pub use letters::{
     IMAGES, Letter, LetterFilter, LetterGroup, LetterRef, LetterState, PastFailure, Properties, Since, TASKS,

@@ -16,6 +16,7 @@ use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_bound};
 use super::schema::{self, SchemaState};
 
 mod cancels;
+mod imports;
 mod inspect;
 mod overview;
 mod readings;
@@ -207,6 +208,7 @@ static SQL: Statements = Statements {
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
     overview: &overview::OVERVIEW,
+    imports: &imports::IMPORTS,
 };
 
 /// A SQLite file.
@@ -246,7 +248,7 @@ impl SqliteDb {
     }
 }
 
-fn error(error: sqlx::Error) -> DbError {
+pub(super) fn error(error: sqlx::Error) -> DbError {
     classify(error, |code| match (code, code & 0xff) {
         // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY
         (2067 | 1555, _) => DbError::Duplicate,
