@@ -19,6 +19,7 @@ pub mod kills;
 pub mod laptop;
 pub mod load;
 pub mod node;
+pub mod older;
 pub mod paid;
 pub mod picture_server;
 pub mod pictures;

@@ -44,6 +44,12 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "to calls and waits it is `register` for a task that is there; a person takes it, at rest. store_conformance/retries",
     ),
     ("reopen_images", "the same"),
+    ("import_standing", "reads"),
+    (
+        "import_entries",
+        "puts cache rows beside ours, as a finish of somebody else's call does; store_conformance/imports",
+    ),
+    ("drop_dead_links", "takes cache rows out, which a look-up finds no more, before or after it; the same"),
     ("readings", "reads"),
     ("facts", "reads"),
     ("newest_results", "reads"),

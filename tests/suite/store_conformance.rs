@@ -25,6 +25,7 @@ mod edits;
 mod evicting;
 mod fixture;
 mod forgetting;
+mod imports;
 mod lanes;
 mod outage;
 mod overview;

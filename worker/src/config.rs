@@ -180,11 +180,19 @@ fn database(url: Option<&str>) -> Result<DatabaseLocation> {
         let folders = folders.context("DATABASE_URL: no home folder for the default SQLite file; set it")?;
         return Ok(DatabaseLocation::Sqlite(folders.data_dir().join("retouch.sqlite")));
     };
+    database_at("DATABASE_URL", url)
+}
+
+/// Which database a URL names; `name` is the setting or argument that has it.
+///
+/// # Errors
+/// One sentence that names it and the fix.
+pub(crate) fn database_at(name: &str, url: &str) -> Result<DatabaseLocation> {
     if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
         let path = path.split('?').next().unwrap_or(path);
         ensure!(
             !path.is_empty() && path != ":memory:",
-            "DATABASE_URL: sqlite: needs a file, e.g. sqlite:///var/lib/retouch.sqlite"
+            "{name}: sqlite: needs a file, e.g. sqlite:///var/lib/retouch.sqlite"
         );
         return Ok(DatabaseLocation::Sqlite(PathBuf::from(path)));
     }
@@ -192,14 +200,10 @@ fn database(url: Option<&str>) -> Result<DatabaseLocation> {
     let url = url.strip_prefix("mariadb://").map_or_else(|| url.to_owned(), |rest| format!("mysql://{rest}"));
     ensure!(
         url.starts_with("mysql://"),
-        "DATABASE_URL must start with mysql://, mariadb:// or sqlite:// (postgres is not supported)"
+        "{name} must start with mysql://, mariadb:// or sqlite:// (postgres is not supported)"
     );
-    let parsed =
-        Url::parse(&url).map_err(|error| anyhow::anyhow!("DATABASE_URL cannot be understood: {error}"))?;
-    ensure!(
-        parsed.path().len() > 1,
-        "DATABASE_URL must name a database: mysql://user:password@host/database"
-    );
+    let parsed = Url::parse(&url).map_err(|error| anyhow::anyhow!("{name} cannot be understood: {error}"))?;
+    ensure!(parsed.path().len() > 1, "{name} must name a database: mysql://user:password@host/database");
     Ok(DatabaseLocation::MySql(url))
 }
 

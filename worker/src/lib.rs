@@ -20,6 +20,7 @@ pub mod failpoint;
 #[cfg(not(feature = "double"))]
 mod failpoint;
 mod http;
+pub mod import;
 mod intake;
 mod lanes;
 mod lease;

@@ -9,13 +9,14 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use retouch_shared::event::ImageError;
 use retouch_shared::key::Digest32;
 use retouch_shared::task::Task;
 use retouch_shared::wire::{ImageRef, TaskMessage};
 
 use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params};
 use super::output::OutputFolder;
-use super::report::{Report, ReportImage};
+use super::report::Report;
 use super::signals::Signals;
 use super::{Ending, Failure};
 use crate::app::App;
@@ -23,6 +24,7 @@ use crate::broker::Message;
 use crate::config::{Settings, blobs_url};
 use crate::editor::{EditError, EditSpec, Measure};
 use crate::media;
+use crate::sources::fetch::Purpose;
 use crate::store::{ClosedBy, TaskRecord};
 use crate::worker::Worker;
 
@@ -167,10 +169,12 @@ async fn deliver(
         let Some(task) = record else { continue };
         let shown: Vec<String> = these.iter().map(Input::name).collect();
         let mut report = Report::of_record(task, &shown, |reference| app.resolve(reference));
-        for ((image, result), input) in report.images.iter_mut().zip(&task.images).zip(these) {
-            if let Some(reference) = &result.result_url {
-                let name = format!("{}-{}", input.stem(), task.edit_type);
-                write(app, out, image, reference, &name).await?;
+        for (at, (result, input)) in task.images.iter().zip(these).enumerate() {
+            let Some(reference) = &result.result_url else { continue };
+            let name = format!("{}-{}", input.stem(), task.edit_type);
+            match bytes_of(app, reference).await? {
+                Ok(bytes) => report.images[at].output = Some(write(out, &name, &bytes)?),
+                Err(error) => report.undelivered(at, error),
             }
         }
         reports.push(report);
@@ -178,19 +182,26 @@ async fn deliver(
     Ok(Report::merged(reports))
 }
 
-async fn write(
-    app: &App,
-    out: &mut OutputFolder,
-    image: &mut ReportImage,
-    reference: &str,
-    name: &str,
-) -> Result<()> {
+/// A result's bytes: from our blobs, or from the link that an older system has left.
+///
+/// # Errors
+/// The inner one: the link leads to no picture, which says nothing about the other results.
+async fn bytes_of(app: &App, reference: &str) -> Result<Result<Bytes, ImageError>> {
+    if reference.starts_with("http://") || reference.starts_with("https://") {
+        let fetched = app.results.fetch(reference, Purpose::Source).await;
+        return Ok(fetched.map_err(|error| ImageError {
+            code: "result_unavailable".to_owned(),
+            message: format!("its result was imported as a link to {reference}, and {error}"),
+        }));
+    }
     let digest = reference.rsplit('/').next().unwrap_or_default();
     let hash: Digest32 = digest.parse().with_context(|| format!("{reference} is not one of our blobs"))?;
-    let bytes = app.blobs.get(hash).await?;
-    let ending = media::inspect(&bytes).map_or("bin", |media| media.format.extension());
-    image.output = Some(out.write(name, ending, &bytes)?.display().to_string());
-    Ok(())
+    Ok(Ok(app.blobs.get(hash).await?))
+}
+
+fn write(out: &mut OutputFolder, name: &str, bytes: &[u8]) -> Result<String> {
+    let ending = media::inspect(bytes).map_or("bin", |media| media.format.extension());
+    Ok(out.write(name, ending, bytes)?.display().to_string())
 }
 
 /// Files go into the blob store; a URL stays what it is.

@@ -120,6 +120,21 @@ impl Report {
         Some(Self { task_id, task_ids, status, images, hit, joined, paid, failed: all, cost })
     }
 
+    /// An image that was answered, and whose result cannot be had here.
+    pub(super) fn undelivered(&mut self, at: usize, error: ImageError) {
+        let Some(image) = self.images.get_mut(at) else { return };
+        let answered = match image.source {
+            Some(AnswerSource::Hit) | None => &mut self.hit,
+            Some(AnswerSource::Joined) => &mut self.joined,
+            Some(AnswerSource::Paid) => &mut self.paid,
+        };
+        *answered = answered.saturating_sub(1);
+        (image.status, image.error) = (ImageStatus::Failed, Some(error));
+        self.failed += 1;
+        let all = self.failed as usize == self.images.len();
+        self.status = if all { TaskStatus::Failed } else { TaskStatus::Partial };
+    }
+
     /// 1 where an image has no result.
     pub(super) fn ending(&self) -> Ending {
         if self.failed == 0 { Ending::Done } else { Ending::SomeFailed }

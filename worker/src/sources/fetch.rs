@@ -17,6 +17,8 @@ use url::Url;
 
 use crate::delay::{Backoff, Pace};
 
+mod probe;
+
 use super::guard::{AllowHosts, GuardedResolver, RefusedAddress};
 
 const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));

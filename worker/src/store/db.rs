@@ -13,6 +13,7 @@ use super::cancels::CancelStatements;
 use super::dropped::DroppedStatements;
 use super::evict::EvictStatements;
 use super::forget::ForgetStatements;
+use super::imports::ImportStatements;
 use super::inspect::InspectStatements;
 use super::overview::OverviewStatements;
 use super::readings::ReadingsStatements;
@@ -89,6 +90,7 @@ pub(super) struct Statements {
     pub(super) evict: &'static EvictStatements,
     pub(super) forget: &'static ForgetStatements,
     pub(super) verify: &'static VerifyStatements,
+    pub(super) imports: &'static ImportStatements,
 }
 
 /// The statements of dead letters, as [`Statements`].

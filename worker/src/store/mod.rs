@@ -23,11 +23,13 @@ mod dropped;
 mod evict;
 mod forget;
 mod grouping;
+mod imports;
 mod inspect;
 mod intake;
 mod lanes;
 mod letters;
 mod mysql;
+pub mod older;
 mod overview;
 mod readings;
 mod reopen;
@@ -47,6 +49,7 @@ pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
 pub use evict::{Aged, Candidate, Evicted};
 pub use forget::{Entry, FORGOTTEN, Forgotten, Found, Mentions, Picking, Scrubbed};
+pub use imports::{Change, ImportEntry, Known, Standing};
 pub use inspect::Facts;
 pub use letters::{
     IMAGES, Letter, LetterFilter, LetterGroup, LetterRef, LetterState, PastFailure, Properties, Since, TASKS,

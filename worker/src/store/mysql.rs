@@ -18,6 +18,7 @@ use super::schema::{self, SchemaState};
 mod cache_view;
 mod cancels;
 mod connection;
+mod imports;
 mod inspect;
 mod overview;
 mod readings;
@@ -284,6 +285,7 @@ static SQL: Statements = Statements {
     evict: &evict::EVICT,
     forget: &forget::FORGET,
     verify: &verify::VERIFY,
+    imports: &imports::IMPORTS,
 };
 
 /// Waits a minute for whoever else migrates this database. 64 characters at most.
@@ -311,7 +313,7 @@ pub(super) async fn reach(url: &str) -> Result<(), DbError> {
 }
 
 /// Whoever names an authority wants it to be asked: by default sqlx takes any certificate, and does without one.
-fn options(url: &str) -> Result<MySqlConnectOptions, DbError> {
+pub(super) fn options(url: &str) -> Result<MySqlConnectOptions, DbError> {
     let options = MySqlConnectOptions::from_str(url).map_err(|error| DbError::Failed(error.to_string()))?;
     let asks = |names: [&str; 2]| {
         url::Url::parse(url)
@@ -367,7 +369,7 @@ impl MySqlDb {
     }
 }
 
-fn error(error: sqlx::Error) -> DbError {
+pub(super) fn error(error: sqlx::Error) -> DbError {
     classify(error, |number| match number {
         // Deadlock; lock wait timeout; record changed since last read (MariaDB 11.6+).
         1213 | 1205 | 1020 => DbError::Conflict,

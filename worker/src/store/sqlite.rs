@@ -20,6 +20,7 @@ mod cancels;
 mod dropped;
 mod evict;
 mod forget;
+mod imports;
 mod inspect;
 mod overview;
 mod readings;
@@ -220,6 +221,7 @@ static SQL: Statements = Statements {
     evict: &evict::EVICT,
     forget: &forget::FORGET,
     verify: &verify::VERIFY,
+    imports: &imports::IMPORTS,
 };
 
 /// A SQLite file.
@@ -259,7 +261,7 @@ impl SqliteDb {
     }
 }
 
-fn error(error: sqlx::Error) -> DbError {
+pub(super) fn error(error: sqlx::Error) -> DbError {
     classify(error, |code| match (code, code & 0xff) {
         // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY
         (2067 | 1555, _) => DbError::Duplicate,

@@ -30,13 +30,13 @@ pub struct CachedResult {
     pub result_url: String,
     /// The digest of our blob; none where an imported URL is all there is.
     pub result_hash: Option<Digest32>,
-    /// E.g. `image/png`.
+    /// E.g. `image/png`; empty where a link is all there is.
     pub content_type: String,
-    /// In pixels.
+    /// In pixels; 0 where a link is all there is.
     pub width: u32,
-    /// In pixels.
+    /// In pixels; 0 where a link is all there is.
     pub height: u32,
-    /// Size of the blob.
+    /// Size of the blob; 0 where a link is all there is.
     pub bytes: u64,
     /// What the call cost.
     pub price: Money,
@@ -491,9 +491,10 @@ pub(super) fn image_result(
         source: Some(source),
         image_hash: Some(image_hash),
         result_url: Some(result.result_url.clone()),
-        content_type: Some(result.content_type.clone()),
-        width: Some(result.width),
-        height: Some(result.height),
+        // Of a link nobody has looked behind, nothing is known: the row has 0 and an empty text.
+        content_type: Some(result.content_type.clone()).filter(|known| !known.is_empty()),
+        width: Some(result.width).filter(|known| *known > 0),
+        height: Some(result.height).filter(|known| *known > 0),
         error: None,
     }
 }

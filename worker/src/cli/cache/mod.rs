@@ -9,13 +9,14 @@ use crate::config::Settings;
 mod entry;
 mod evict;
 mod forget;
+mod import;
 mod show;
 mod stats;
 mod sweep;
 mod verify;
 mod why;
 
-/// Show what the cache holds and saves, explain what it answers, and clean it
+/// Show what the cache holds and saves, explain what it answers, clean it, and move an older system's results into it
 ///
 /// Nothing is removed without --yes, except what `verify` finds to be of no use.
 ///
@@ -35,6 +36,7 @@ enum CacheCommand {
     Evict(evict::Evict),
     SweepBlobs(sweep::SweepBlobs),
     Verify(verify::Verify),
+    Import(import::Import),
 }
 
 impl Cache {
@@ -47,6 +49,7 @@ impl Cache {
             CacheCommand::Evict(evict) => evict.run(&settings, json).await,
             CacheCommand::SweepBlobs(sweep) => sweep.run(&settings, json).await,
             CacheCommand::Verify(verify) => verify.run(&settings, json).await,
+            CacheCommand::Import(import) => import.run(settings, json).await,
         }
     }
 }
