@@ -57,14 +57,14 @@ pub struct ImportEntry {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The entry, if there is one.
-    pub entry: Option<Known>,
+    pub entry: Option<KnownEntry>,
     /// Why there is none, where it is not to come back: `forgotten` or `evicted`.
     pub gone: Option<String>,
 }
 
 /// An entry that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownEntry {
     /// Whether its picture is in our blobs.
     pub is_kept: bool,
     /// As the row has it.
@@ -194,7 +194,7 @@ async fn standing(
     }
     let keys = key_list(keys);
     let known = |row: &Row| {
-        Ok::<_, StoreError>(Known {
+        Ok::<_, StoreError>(KnownEntry {
             is_kept: row.int(1)? != 0,
             result_url: row.text(2)?,
             imported_hits: row.opt_int(3)?.map(|hits| u64::try_from(hits).unwrap_or_default()),
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_better_entry_is_never_overwritten() {
         let there = |is_kept, imported_hits| Standing {
-            entry: Some(Known { is_kept, result_url: "a".to_owned(), imported_hits }),
+            entry: Some(KnownEntry { is_kept, result_url: "a".to_owned(), imported_hits }),
             gone: None,
         };
         let gone = |reason: &str| Standing { entry: None, gone: Some(reason.to_owned()) };

@@ -49,7 +49,7 @@ pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
 pub use evict::{Aged, Candidate, Evicted};
 pub use forget::{Entry, FORGOTTEN, Forgotten, Found, Mentions, Picking, Scrubbed};
-pub use imports::{Change, ImportEntry, Known, Standing};
+pub use imports::{Change, ImportEntry, KnownEntry, Standing};
 pub use inspect::Facts;
 pub use letters::{
     IMAGES, Letter, LetterFilter, LetterGroup, LetterRef, LetterState, PastFailure, Properties, Since, TASKS,
