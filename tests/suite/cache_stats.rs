@@ -109,7 +109,8 @@ async fn people_read_models_days_and_what_was_served_most() {
     }
 }
 
-/// Prints what docs/operations/cache.md says of big tables: `tests/run -E 'test(a_million)' --run-ignored all --no-capture`.
+/// Prints what docs/operations/cache.md says of big tables; not by `tests/run`, which ends what takes so long:
+/// `target/debug/with-servers -- cargo test --locked --workspace --test suite -- --ignored --nocapture a_million`.
 #[tokio::test]
 #[ignore = "fills two tables with a million rows each, which takes minutes"]
 async fn a_million_tasks_and_a_million_entries_are_summed_up_within_seconds() {
@@ -117,14 +118,14 @@ async fn a_million_tasks_and_a_million_entries_are_summed_up_within_seconds() {
     for fill in [
         "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, hit_images, \
             joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, created_at, updated_at, completed_at) \
-         SELECT CONCAT('task-', seq), UNHEX(SHA2(seq, 256)), ELT(1 + seq % 5, 'remove_watermark', 'expand', 'sketch', 'edit', 'enhance'), \
+         SELECT LPAD(seq, 12, '0'), UNHEX(LPAD(HEX(seq), 64, '0')), ELT(1 + seq % 5, 'remove_watermark', 'expand', 'sketch', 'edit', 'enhance'), \
             'make it plain', 'wanx2.1-imageedit', '{}', '[\"https://pictures.example/1.png\"]', 'completed', 3, 1 + seq % 2, 0, 2 - seq % 2, 0, \
             140000 * (2 - seq % 2), 140000 * (1 + seq % 2), 'CNY', CONCAT('[\"', REPEAT('x', 700), '\"]'), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), \
             UTC_TIMESTAMP(3) - INTERVAL (seq * 2) SECOND FROM seq_1_to_1000000",
         "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, result_url, result_hash, content_type, \
             width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) \
-         SELECT UNHEX(SHA2(seq, 256)), SHA2(seq DIV 2, 256), 'edit', REPEAT('p', 100), 'dashscope', 'wanx2.1-imageedit', '{\"seed\":7}', \
-            CONCAT('sha256/', SHA2(seq, 256)), SHA2(-seq, 256), 'image/png', 1024, 768, 1000000, 140000, 'CNY', 1 + seq % 1000, \
+         SELECT UNHEX(LPAD(HEX(seq), 64, '0')), LPAD(HEX(seq DIV 2), 64, '0'), 'edit', REPEAT('p', 100), 'dashscope', 'wanx2.1-imageedit', '{\"seed\":7}', \
+            CONCAT('sha256/', LPAD(HEX(seq), 64, '0')), LPAD(HEX(seq), 64, '0'), 'image/png', 1024, 768, 1000000, 140000, 'CNY', 1 + seq % 1000, \
             UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) FROM seq_1_to_1000000",
     ] {
         site.execute(fill).await;

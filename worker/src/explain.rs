@@ -142,7 +142,7 @@ mod tests {
         }
         let long = |middle: &str| format!("{}{middle}{}", "b".repeat(100), "e".repeat(100));
         let (a, b) = marked(&long("x"), &long("猫y"));
-        let around = |middle: &str| format!("…{}[{middle}]{}…", "b".repeat(AROUND), "e".repeat(AROUND));
-        assert_eq!((a, b), (around("x"), around("猫y")));
+        let cut_off = |middle: &str| format!("…{}[{middle}]{}…", "b".repeat(AROUND), "e".repeat(AROUND));
+        assert_eq!((a, b), (cut_off("x"), cut_off("猫y")));
     }
 }

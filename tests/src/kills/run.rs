@@ -87,7 +87,7 @@ pub async fn run(plan: Plan) -> Books {
         plain.end().await;
     }
     fleet.end().await;
-    let watched = Watched::start(&paid, &plan.mode.toml(), &[]).await;
+    let watched = Watched::start(&paid, "", &[]).await;
     let disagree = agree::disagreements(&paid, &watched, &told, sent).await;
     let books = Books::read(&paid, plan.mode, sent).await;
     Books { deaths, took, left, disagree, faults: struck.fired() as u64, plain: plain_paid, ..books }

@@ -199,8 +199,8 @@ impl Shown {
                 "failed",
                 "waiting",
                 "hit rate",
-                "paid",
-                "saved",
+                "money paid",
+                "money saved",
             ],
             2,
         );

@@ -72,7 +72,6 @@ struct Answer {
 
 impl Why {
     pub(super) async fn run(self, settings: Settings, json: bool) -> Result<Ending, Failure> {
-        self.edit.checked().map_err(Failure::Usage)?;
         let usage = |message: String| Failure::Usage(anyhow!(message));
         let inputs = self.edit.inputs().map_err(Failure::Usage)?;
         let [input] = inputs.as_slice() else {
