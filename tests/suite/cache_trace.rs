@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use retouch_shared::key::Digest32;
 use retouch_worker::cache::evict;
 use retouch_worker::config::CacheLimits;

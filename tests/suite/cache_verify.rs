@@ -33,9 +33,6 @@ async fn send(site: &Site, name: &str, seeds: std::ops::Range<usize>) -> Vec<Val
         let images: Vec<Value> = seeds.iter().map(|n| seed(*n as u64)).collect();
         site.publish(&task(id, json!({}), &images)).await;
     }
-    let ended = "SELECT COUNT(*) FROM image_edit_tasks WHERE status <> 'processing'";
-    let before = site.number("SELECT COUNT(*) FROM image_edit_tasks").await;
-    let _ = before;
     let mut images = Vec::new();
     for (id, seeds) in &ids {
         let within = Duration::from_secs(240);
@@ -48,7 +45,6 @@ async fn send(site: &Site, name: &str, seeds: std::ops::Range<usize>) -> Vec<Val
         }
         images.extend(row.images);
     }
-    assert!(site.number(ended).await > 0);
     images
 }
 

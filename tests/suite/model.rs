@@ -105,6 +105,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "evict",
         "takes a row that no call is alive for: a state that the model begins in. store_conformance/evicting",
     ),
+    ("verify_before", "reads"),
     ("count_to_verify", "reads"),
     ("next_to_verify", "reads"),
     ("mark_verified", "notes a time"),

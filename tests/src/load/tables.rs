@@ -29,6 +29,13 @@ pub(super) const TABLES: &[(&str, Bound, &str)] = &[
     ("provider_tasks", Bound::Work, "an accepted call of the last 48 hours"),
     ("replicas", Bound::Processes, "a running worker; one that was killed goes after an hour"),
     ("cancels", Bound::Most(0), "a cancelled task that never came; goes with age"),
+    ("image_edit_gone", Bound::Most(0), "an entry that left the cache; goes after 90 days"),
+    (
+        "dropped_blobs",
+        Bound::Deaths,
+        "a blob that was deleted, or a result whose call was lost; goes after a day",
+    ),
+    ("cache_chores", Bound::Most(2), "a row a chore"),
     ("lanes", Bound::Most(16), "a row a lane, as configured"),
     ("broker_messages", Bound::Most(0), "the embedded broker's"),
     ("retouch_migrations", Bound::Most(99), "a row a version of the schema"),

@@ -102,12 +102,13 @@ async fn the_total_follows_what_comes_and_goes(db: Fixture) {
 async fn an_entry_without_its_blob_is_removed_while_nobody_is_at_it(db: Fixture) {
     let store = db.store().await;
     filled(&store, 2).await;
-    assert_eq!(store.count_to_verify(Duration::from_secs(60)).await.unwrap(), 2);
-    let entries = store.next_to_verify(Duration::from_secs(60), 10).await.unwrap();
+    let before = store.verify_before(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(store.count_to_verify(&before).await.unwrap(), 2);
+    let entries = store.next_to_verify(&before, 10).await.unwrap();
     store.mark_verified(&[entries[0].edit_key]).await.unwrap();
     store.correct_bytes(&entries[0], 7).await.unwrap();
-    assert_eq!(store.count_to_verify(Duration::from_secs(60)).await.unwrap(), 1);
-    let verified = store.next_to_verify(Duration::ZERO, 10).await.unwrap();
+    assert_eq!(store.count_to_verify(&before).await.unwrap(), 1);
+    let verified = store.next_to_verify("2999-01-01 00:00:00.000", 10).await.unwrap();
     assert_eq!(
         verified.iter().map(|entry| entry.bytes).collect::<Vec<_>>(),
         [BYTES, 7],
@@ -136,7 +137,7 @@ async fn one_replica_at_a_time_takes_up_a_chore(db: Fixture) {
     let minute = Duration::from_secs(60);
     let taken =
         tokio::join!(store.take_chore("sweep_blobs", minute), other.take_chore("sweep_blobs", minute));
-    assert_eq!(taken.0.unwrap().is_some() as u8 + taken.1.unwrap().is_some() as u8, 1);
+    assert_eq!(u8::from(taken.0.unwrap().is_some()) + u8::from(taken.1.unwrap().is_some()), 1);
     store.end_chore("sweep_blobs", "7f", Duration::ZERO).await.unwrap();
     assert_eq!(other.take_chore("sweep_blobs", minute).await.unwrap().as_deref(), Some("7f"));
     assert_eq!(store.take_chore("sweep_blobs", minute).await.unwrap(), None);

@@ -93,6 +93,20 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
         for column in ["traceparent", "tracestate"] {
             db.execute(&format!("ALTER TABLE image_edit_tasks DROP COLUMN {column}")).await;
         }
+        for index in [
+            "cache_mask_hash",
+            "cache_result_hash",
+            "cache_created_at",
+            "cache_verified_at",
+            "calls_image_hash",
+            "calls_mask_hash",
+            "calls_result_hash",
+        ] {
+            db.execute(&format!("DROP INDEX image_edit_{index}")).await;
+        }
+        db.execute("DROP INDEX dead_letters_payload_blob").await;
+        db.execute("DROP TABLE dropped_blobs").await;
+        db.execute("DROP TABLE cache_chores").await;
         for column in ["key_version", "imported_hits", "verified_at"] {
             db.execute(&format!("ALTER TABLE image_edit_cache DROP COLUMN {column}")).await;
         }

@@ -3,7 +3,7 @@
 //! What must stay true: a store that cannot be asked changes nothing; and a store that has none of the first entries' blobs is
 //! taken for the wrong one, not for one that lost them all.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use futures::stream::{self, StreamExt};
@@ -24,8 +24,6 @@ const SUSPICIOUS: usize = 20;
 /// How to go about it.
 #[derive(Debug, Clone)]
 pub struct How {
-    /// Entries that were verified within this are left out.
-    pub fresh: Duration,
     /// At most so many blobs a second.
     pub rate: Option<u32>,
     /// Go on although no blob at all is there.
@@ -65,22 +63,21 @@ enum Is {
     Damaged,
 }
 
-/// Verifies until all entries are fresh or `stop` is cancelled. `progress` is told after each.
+/// Verifies what was not verified after the moment `before`, until that is all or `stop` is cancelled. `progress` is told after each.
 ///
 /// # Errors
 /// The database or the blob store cannot be asked, or has none of the blobs; what was verified by then stays so.
 pub async fn verify(
     store: &Store,
     blobs: &Blobs,
+    before: &str,
     how: &How,
     stop: &CancellationToken,
     progress: impl Fn(&Tally),
 ) -> Result<Tally> {
-    let (mut tally, began) = (Tally::default(), Instant::now());
-    // What this run has verified is fresh, however little `fresh` is.
+    let mut tally = Tally::default();
     while !stop.is_cancelled() {
-        let fresh = how.fresh.max(began.elapsed());
-        let entries = store.next_to_verify(fresh, TOGETHER).await?;
+        let entries = store.next_to_verify(before, TOGETHER).await?;
         if entries.is_empty() {
             break;
         }

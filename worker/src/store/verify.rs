@@ -18,6 +18,7 @@ use super::{CallState, StepError, Store, StoreError, again};
 use crate::failpoint::around;
 
 pub(super) struct VerifyStatements {
+    pub(super) before: &'static str,
     pub(super) count: &'static str,
     pub(super) next: &'static str,
     pub(super) verified: &'static str,
@@ -45,13 +46,24 @@ pub enum Verified {
 }
 
 impl Store {
-    /// How many entries have a blob that was not looked at within `fresh`.
+    /// The moment so long ago, as the database writes it: what was verified after it is fresh.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn count_to_verify(&self, fresh: Duration) -> Result<u64, StoreError> {
+    pub async fn verify_before(&self, fresh: Duration) -> Result<String, StoreError> {
         let mut connection = self.db.plain().await?;
-        let rows = connection.rows(self.db.sql().verify.count, vals![millis(fresh)]).await?;
+        let rows = connection.rows(self.db.sql().verify.before, vals![millis(fresh)]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Corrupt("the database has no time".to_owned()))?;
+        Ok(row.text(0)?)
+    }
+
+    /// How many entries have a blob that was not looked at since that moment.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn count_to_verify(&self, before: &str) -> Result<u64, StoreError> {
+        let mut connection = self.db.plain().await?;
+        let rows = connection.rows(self.db.sql().verify.count, vals![before]).await?;
         let count = rows.first().map_or(Ok(0), |row| row.int(0))?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
@@ -60,9 +72,9 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn next_to_verify(&self, fresh: Duration, limit: u32) -> Result<Vec<ToVerify>, StoreError> {
+    pub async fn next_to_verify(&self, before: &str, limit: u32) -> Result<Vec<ToVerify>, StoreError> {
         let mut connection = self.db.plain().await?;
-        let rows = connection.rows(self.db.sql().verify.next, vals![millis(fresh), limit]).await?;
+        let rows = connection.rows(self.db.sql().verify.next, vals![before, limit]).await?;
         let entry = |row: &super::db::Row| {
             Ok(ToVerify {
                 edit_key: digest(row.bytes(0)?)?,

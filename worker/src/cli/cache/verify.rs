@@ -39,8 +39,10 @@ impl Verify {
         let store = open_store(settings).await.map_err(Failure::Unreachable)?;
         let blobs = Blobs::open(&settings.blobs).map_err(Failure::unreachable)?;
         let fresh = Duration::from_secs(u64::from(self.fresh) * 60 * 60);
-        let how = How { fresh, rate: self.rate, all_missing: self.all_missing };
-        let due = store.count_to_verify(fresh).await.map_err(Failure::unreachable)?;
+        let how = How { rate: self.rate, all_missing: self.all_missing };
+        // By the database's clock: what this run has verified is not looked at twice.
+        let before = store.verify_before(fresh).await.map_err(Failure::unreachable)?;
+        let due = store.count_to_verify(&before).await.map_err(Failure::unreachable)?;
         let (stop, began, bar) = (CancellationToken::new(), Instant::now(), bar(due));
         let stopper = {
             let stop = stop.clone();
@@ -50,7 +52,8 @@ impl Verify {
                 }
             })
         };
-        let tally = verify(&store, &blobs, &how, &stop, |tally| bar.set_position(tally.verified)).await;
+        let tally =
+            verify(&store, &blobs, &before, &how, &stop, |tally| bar.set_position(tally.verified)).await;
         stopper.abort();
         bar.finish_and_clear();
         store.close().await;
