@@ -9,49 +9,55 @@ use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::plan::Plan;
 use super::run::say;
+use crate::env::MYSQL_URL;
 use crate::services::MariaDb;
 
 /// Rows in one transaction.
 const STEP: u64 = 200_000;
 
-/// The server, big enough to hold what it is asked for in memory, as whoever has so many rows would have it.
+/// A server, big enough to hold what it is asked for in memory, as whoever has so many rows would have it.
 pub struct Filled {
-    server: MariaDb,
+    /// None where it is the one of the whole run.
+    _server: Option<MariaDb>,
+    url: String,
+    /// Before the names of its databases: the run's server may have other users.
+    prefix: String,
     /// Its buffer pool in MiB.
     pub memory: u64,
 }
 
 impl Filled {
-    /// For tables of this many images.
+    /// For tables of as many images as the plan says; for a few the run's own server will do.
     pub async fn start(plan: &Plan) -> Self {
-        let memory = match plan.sizes().last() {
-            Some(rows) if *rows > 1_000_000 => 7168,
-            Some(rows) if *rows > 100_000 => 2048,
-            _ => 256,
-        };
+        let prefix = format!("bench_{}_", std::process::id());
+        if plan.quick {
+            let url = std::env::var(MYSQL_URL).unwrap();
+            return Self { _server: None, url, prefix, memory: 128 };
+        }
+        let memory = if plan.sizes().last().is_some_and(|rows| *rows > 1_000_000) { 7168 } else { 2048 };
         let pool = format!("--innodb-buffer-pool-size={memory}M");
-        let server = MariaDb::start_with(&[&pool, "--innodb-log-file-size=1G"]).await;
-        Self { server: server.unwrap(), memory }
+        let server = MariaDb::start_with(&[&pool, "--innodb-log-file-size=1G"]).await.unwrap();
+        Self { url: server.url(""), _server: Some(server), prefix, memory }
     }
 
     /// An empty database.
     pub async fn database(&self, name: &str) -> String {
-        let mut connection = MySqlConnection::connect(&self.server.url("")).await.unwrap();
-        let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        let mut connection = MySqlConnection::connect(&self.url).await.unwrap();
+        let create = AssertSqlSafe(format!("CREATE DATABASE {}{name}", self.prefix));
         sqlx::query(create).execute(&mut connection).await.unwrap();
-        self.server.url(name)
+        format!("{}{}{name}", self.url, self.prefix)
     }
 
     /// Removes it and what it takes on the disk.
     pub async fn drop_database(&self, name: &str) {
-        let mut connection = MySqlConnection::connect(&self.server.url("")).await.unwrap();
-        let drop = AssertSqlSafe(format!("DROP DATABASE {name}"));
+        let mut connection = MySqlConnection::connect(&self.url).await.unwrap();
+        let drop = AssertSqlSafe(format!("DROP DATABASE {}{name}", self.prefix));
         sqlx::query(drop).execute(&mut connection).await.unwrap();
     }
 
     /// A database with the tables of Retouch, and so many rows in its cache; a call that is done for each (a million at most),
     /// and a task for every ten.
-    pub async fn retouch(&self, name: &str, rows: u64) -> (Store, MySqlPool) {
+    pub async fn retouch(&self, name: &str, rows: u64) -> Store {
         let url = self.database(name).await;
         let store = Store::open(&DatabaseLocation::MySql(url.clone()), 8).unwrap();
         store.migrate().await.unwrap();
@@ -66,7 +72,8 @@ impl Filled {
             );
             super::tables::number(&pool, read).await;
         }
-        (store, pool)
+        pool.close().await;
+        store
     }
 }
 

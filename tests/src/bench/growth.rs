@@ -45,11 +45,11 @@ async fn rows(plan: &Plan, report: &mut Report) {
     let server = Filled::start(plan).await;
     let mut sizes = Vec::new();
     for rows in plan.sizes() {
-        let (store, _) = server.retouch(&format!("rows_{rows}"), rows).await;
+        let store = server.retouch(&database(rows), rows).await;
         sizes.push(Sized { rows, store, times: Default::default() });
     }
     let mut dice = StdRng::seed_from_u64(1);
-    let turns = plan.pick(2000, 40);
+    let turns = plan.pick(2000, 20);
     for number in 0..turns + turns / 10 {
         // The first tenth is for the connections and what they prepare.
         let counts = number >= turns / 10;
@@ -70,6 +70,7 @@ async fn rows(plan: &Plan, report: &mut Report) {
         }));
         section.rows.push(row);
         size.store.close().await;
+        server.drop_database(&database(size.rows)).await;
     }
     section.note(format!(
         "{turns} of each, sizes in turns. Random rows, one lookup in ten of a picture that is not there. Buffer pool {} MiB, read once \
@@ -82,6 +83,10 @@ async fn rows(plan: &Plan, report: &mut Report) {
         let what = format!("growth: p99 of a lookup at {} rows to that at {}", last.rows, first.rows);
         report.checks.push(Check::at_most(&what, ratio, 1.5));
     }
+}
+
+fn database(rows: u64) -> String {
+    format!("rows_{rows}")
 }
 
 impl Sized {
@@ -209,9 +214,7 @@ async fn in_turns(plan: &Plan, contenders: &[(u64, Retouch)]) -> Vec<Vec<f64>> {
         for (at, (number, contender)) in contenders.iter().enumerate() {
             let turn = turn(contender, &gallery, next..next + counts[at]).await;
             next += counts[at];
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between the two")]
-            let count = (turn.rate * plan.turn().as_secs_f64()) as u64;
-            counts[at] = count.clamp(plan.pick(50, 10), 40_000);
+            counts[at] = plan.tasks(turn.rate, plan.pick(50, 10));
             if round > 0 {
                 say(&format!("growth, round {round}: {number}: {:.0} tasks/s", turn.rate));
                 rates[at].push(turn.rate);

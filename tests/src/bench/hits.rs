@@ -14,7 +14,6 @@ use std::time::Duration;
 const PICTURES: u64 = 100;
 /// Tasks of the first turn, by which the length of the others is chosen.
 const FIRST: u64 = 200;
-const MOST: u64 = 40_000;
 
 /// The floor, the plain worker and Retouch, by their place among the contenders.
 const RETOUCH: usize = 0;
@@ -26,30 +25,7 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
     let gallery = Gallery::start(plan.pick(PICTURES, 5)).await;
     let capacity = gallery.capacity(plan.pick(Duration::from_secs(2), Duration::from_millis(200))).await;
     let contenders = contenders(plan, &gallery).await;
-    let (mut next, mut turns) = (0, vec![Vec::new(); contenders.len()]);
-    let mut counts = Vec::new();
-    for contender in &contenders {
-        let first = plan.pick(FIRST, 30);
-        let trial = turn(&**contender, &gallery, next..next + first).await;
-        next += first;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between the two")]
-        let count = (trial.rate * plan.turn().as_secs_f64()) as u64;
-        counts.push(count.clamp(first, MOST));
-    }
-    for round in 0..plan.rounds {
-        // Nobody is always the one who finds the machine warm.
-        for place in 0..contenders.len() {
-            let at = (place + round) % contenders.len();
-            let turn = turn(&*contenders[at], &gallery, next..next + counts[at]).await;
-            next += counts[at];
-            say(&format!("hits, round {}: {} {:.0}/s", round + 1, contenders[at].name(), turn.rate));
-            // The next turn is as long as this one should have been.
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between the two")]
-            let count = (turn.rate * plan.turn().as_secs_f64()) as u64;
-            counts[at] = count.clamp(plan.pick(FIRST, 30), MOST);
-            turns[at].push(turn);
-        }
-    }
+    let turns = in_turns(plan, &gallery, &contenders).await;
     let mut section = Section::new("hits", "All-hit tasks of one picture of 50 KB, a second");
     for (contender, all) in contenders.iter().zip(&turns) {
         section.rows.push(row(&contender.name(), all, &turns));
@@ -59,18 +35,36 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
          a thousand tasks. Retouch and the floor publish a confirmed event for each task; the plain designs publish none."
     ));
     report.sections.push(section);
-    let fetched =
-        spread(&turns[RETOUCH], |turn| turn.rate).most.max(spread(&turns[FLOOR], |turn| turn.rate).most);
-    report.checks.push(Check::at_least(
-        "pictures' server: what it serves to what the fastest contender takes",
-        capacity / fetched,
-        2.0,
-    ));
     if !plan.quick {
+        let most = |of: usize| spread(&turns[of], |turn| turn.rate).most;
+        let fetched = most(RETOUCH).max(most(FLOOR));
+        let what = "pictures' server: what it serves alone to what the fastest contender fetches";
+        report.checks.push(Check::at_least(what, capacity / fetched, 2.0));
         let ratio = |of: usize| ratios(&turns[RETOUCH], &turns[of]).median;
         report.checks.push(Check::at_least("hits: Retouch to the plain Python worker", ratio(PLAIN), 20.0));
         report.checks.push(Check::at_least("hits: Retouch to the floor", ratio(FLOOR), 0.6));
     }
+}
+
+/// The turns of each contender; the first round only shows how many tasks a turn needs.
+async fn in_turns(plan: &Plan, gallery: &Gallery, contenders: &[Box<dyn Contender>]) -> Vec<Vec<Turn>> {
+    let least = plan.pick(FIRST, 10);
+    let (mut next, mut counts) = (0, vec![least; contenders.len()]);
+    let mut turns = vec![Vec::new(); contenders.len()];
+    for round in 0..=plan.rounds {
+        for place in 0..contenders.len() {
+            // Nobody is always the one who finds the machine warm.
+            let at = (place + round) % contenders.len();
+            let turn = turn(&*contenders[at], gallery, next..next + counts[at]).await;
+            next += counts[at];
+            say(&format!("hits, round {round}: {} {:.0}/s", contenders[at].name(), turn.rate));
+            counts[at] = plan.tasks(turn.rate, least);
+            if round > 0 {
+                turns[at].push(turn);
+            }
+        }
+    }
+    turns
 }
 
 async fn contenders(plan: &Plan, gallery: &Gallery) -> Vec<Box<dyn Contender>> {

@@ -6,7 +6,7 @@ use super::costs::{Moment, resident};
 use super::paid_site::{Mode, PaidSite};
 use super::plan::Plan;
 use super::report::{Cell, Check, Report, Section};
-use super::run::LONG;
+use super::run::{LONG, settled};
 use crate::wait;
 
 /// At the provider, by its own clock, which is moved on once all are in flight.
@@ -15,7 +15,7 @@ const TAKES: Duration = Duration::from_secs(3600);
 /// Measures and reports.
 pub async fn measure(plan: &Plan, report: &mut Report) {
     let mut section = Section::new("memory", "Resident memory and processor time of one worker");
-    let (edits, idle_for) = (plan.pick(1000, 20), plan.pick(Duration::from_secs(30), Duration::from_secs(1)));
+    let (edits, idle_for) = (plan.pick(1000, 10), plan.pick(Duration::from_secs(30), Duration::from_secs(1)));
     let site = PaidSite::new(TAKES).await;
     let worker = site.worker(Some(u16::try_from(edits).unwrap())).await;
     let idle = idle(worker.pid(), idle_for).await;
@@ -46,7 +46,7 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
         () = watched => {}
     }
     section.rows.push(row("the most while they end", most, None));
-    site.env.nothing_left().await;
+    settled(&site.env).await;
     site.right(Mode::Async, (0..edits).step_by(plan.pick(10, 1))).await;
     section.note(format!(
         "Idle: over {:.0} s, of one core. Edits are of one picture of 512 × 512 pixels each.",

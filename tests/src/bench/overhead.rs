@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::paid_site::{Mode, PaidSite, arrivals, percentile_cells, percentiles};
 use super::plan::Plan;
 use super::report::{Cell, Check, Report, Section};
+use super::run::settled;
 
 /// What a call takes at the provider.
 const TAKES: Duration = Duration::from_secs(5);
@@ -67,7 +68,7 @@ async fn one_by_one(mode: Mode, takes: Duration, calls: u64) -> Measured {
         overheads.push(began.elapsed().saturating_sub(takes));
     }
     site.right(mode, 0..=calls).await;
-    site.env.nothing_left().await;
+    settled(&site.env).await;
     (1, overheads.split_off(1), site.most_in_flight(mode))
 }
 
@@ -92,7 +93,7 @@ async fn steadily(mode: Mode, takes: Duration, many: u64) -> Measured {
     };
     let (sent, arrived) = tokio::join!(send, arrivals(&mut events, tasks.len()));
     site.right(mode, 0..count).await;
-    site.env.nothing_left().await;
+    settled(&site.env).await;
     // The first find fewer under way, the last end among fewer.
     let overheads = (many..many * 2).map(|seed| {
         let id = format!("paid-{seed}");

@@ -10,6 +10,7 @@ use sqlx::mysql::MySqlPool;
 use super::contender::Contender;
 use super::feed::{self, task};
 use super::gallery::Gallery;
+use super::run::LONG;
 use super::tables;
 use crate::broker::{Amqp, Queue};
 use crate::env::Env;
@@ -147,7 +148,7 @@ impl Contender for Plain {
 
     async fn check(&self, gallery: &Gallery, from: i64, tasks: Range<u64>) {
         let mut left = Vec::new();
-        let drained = wait::poll(wait::SOON, async || {
+        let drained = wait::poll(LONG, async || {
             left = self.env.queues().await;
             left.retain(|queue: &Queue| queue.ready + queue.unacknowledged > 0);
             left.is_empty().then_some(())

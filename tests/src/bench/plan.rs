@@ -1,7 +1,6 @@
 //! What to measure, and how long.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// A part of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,10 +90,12 @@ impl Plan {
         if self.quick { short } else { long }
     }
 
-    /// How long one turn of a contender lasts, about.
+    /// Tasks of a turn for a contender that does so many a second: some seconds, `least` at least.
     #[must_use]
-    pub const fn turn(&self) -> Duration {
-        self.pick(Duration::from_secs(4), Duration::from_millis(300))
+    pub fn tasks(&self, rate: f64, least: u64) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is above zero")]
+        let count = (rate * self.pick(4.0, 0.1)) as u64;
+        count.clamp(least, 40_000)
     }
 
     /// Numbers of cached images to fill tables with.

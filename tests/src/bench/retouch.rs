@@ -13,6 +13,7 @@ use sqlx::mysql::MySqlPool;
 use super::contender::Contender;
 use super::feed::{self, pictures_of, task, task_number};
 use super::gallery::Gallery;
+use super::run::{LONG, settled};
 use super::tables;
 use crate::broker::Amqp;
 use crate::env::Env;
@@ -78,8 +79,8 @@ impl Retouch {
         let tasks = (WARM..WARM + count).map(|number| task(gallery, number, 1));
         feed::publish(&self.amqp, self.env.namespace(), "tasks", tasks).await;
         let all = async || (tables::ended(&self.pool, self.table(), last).await == count).then_some(());
-        wait::until("the cache is filled", all).await;
-        self.env.nothing_left().await;
+        assert!(wait::poll(LONG, all).await.is_some(), "the cache is not filled:\n{}", worker.stderr());
+        settled(&self.env).await;
         let mut results = HashMap::new();
         for (number, images) in self.answered(last).await {
             let image = &images[0];
@@ -139,7 +140,7 @@ impl Contender for Retouch {
 
     async fn check(&self, gallery: &Gallery, from: i64, tasks: Range<u64>) {
         // Events sent, messages acknowledged.
-        self.env.nothing_left().await;
+        settled(&self.env).await;
         let results = self.results.get().expect("filled before");
         let mut seen = Vec::new();
         for (number, images) in self.answered(from).await {

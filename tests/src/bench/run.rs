@@ -9,6 +9,7 @@ use super::plan::{Part, Plan};
 use super::report::{Cell, Report, Section};
 use super::{costs, designs, growth, hits, latency, memory, overhead};
 use crate::env::Env;
+use crate::wait;
 
 /// Runs it.
 pub async fn run(plan: &Plan) -> Report {
@@ -76,3 +77,13 @@ pub fn say(line: &str) {
 
 /// Long enough for anything here that is waited for, on a busy machine.
 pub const LONG: Duration = Duration::from_secs(300);
+
+/// Waits until no work of Retouch is left: events sent, messages acknowledged.
+pub async fn settled(env: &Env) {
+    let mut left = String::new();
+    let clean = wait::poll(LONG, async || {
+        left = env.leftovers().await;
+        left.is_empty().then_some(())
+    });
+    assert!(clean.await.is_some(), "left behind: {left}");
+}
