@@ -9,6 +9,7 @@
 // `task("id", json!({…}), …)` reads better than with a reference.
 #![allow(clippy::needless_pass_by_value)]
 
+pub mod bench;
 pub mod broker;
 pub mod bucket;
 pub mod collector;

@@ -269,12 +269,17 @@ impl Output {
 /// The program that was built together with this test, in the folder above the test's own.
 #[must_use]
 pub fn binary() -> PathBuf {
+    beside("retouch")
+}
+
+/// Another program of the workspace, as [`binary`].
+#[must_use]
+pub fn beside(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let built =
-        test.ancestors().skip(1).take(2).map(|folder| folder.join("retouch")).find(|path| path.is_file());
+    let built = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
     built.unwrap_or_else(|| {
         panic!(
-            "no program `retouch` beside {}: build it with `cargo build --workspace`, or run `tests/run`, which does",
+            "no program `{name}` beside {}: build it with `cargo build --workspace`, or run `tests/run`, which does",
             test.display()
         )
     })

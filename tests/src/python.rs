@@ -27,6 +27,22 @@ pub async fn packaging_tool(tool: &str, arguments: &[&str]) -> Program {
     Program::other(interpreter.with_file_name(tool), arguments)
 }
 
+/// A contender of the benchmark in `tests/bench-python`, ready for its arguments.
+pub async fn bench_script(script: &str, arguments: &[&str]) -> Program {
+    program("test-bench", "bench-python", script, arguments).await
+}
+
+/// A tool among the benchmark's packages, which finds the modules of `tests/bench-python`.
+pub async fn bench_tool(tool: &str, arguments: &[&str]) -> Program {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-python").canonicalize().unwrap();
+    let requirements = folder.join("requirements.txt");
+    let install = move || interpreter("test-bench", &requirements);
+    let interpreter = tokio::task::spawn_blocking(install).await.unwrap();
+    Program::other(interpreter.with_file_name(tool), arguments)
+        .env("PYTHONPATH", &folder)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+}
+
 async fn program(name: &'static str, folder: &str, script: &str, arguments: &[&str]) -> Program {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).canonicalize().unwrap();
     let requirements = folder.join("requirements.txt");

@@ -1,0 +1,103 @@
+//! What Retouch adds to a paid call: from the task's publishing to its event, without the time that the provider takes itself.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::paid_site::{Mode, PaidSite, arrivals, percentile_cells, percentiles};
+use super::plan::Plan;
+use super::report::{Cell, Check, Report, Section};
+use super::run::settled;
+
+/// What a call takes at the provider.
+const TAKES: Duration = Duration::from_secs(5);
+/// Calls that are in flight at a time.
+const MANY: u64 = 100;
+
+/// Measures and reports.
+pub async fn measure(plan: &Plan, report: &mut Report) {
+    let takes = plan.pick(TAKES, Duration::from_millis(400));
+    let title = format!(
+        "Overhead on a paid call of {:.1} s: task published to event, less the call",
+        takes.as_secs_f64()
+    );
+    let mut section = Section::new("overhead", &title);
+    for mode in [Mode::Sync, Mode::Async] {
+        let many = plan.pick(MANY, 4);
+        for (in_flight, overheads, most) in [
+            one_by_one(mode, takes, plan.pick(plan.rounds as u64 * 2, 2)).await,
+            steadily(mode, takes, many).await,
+        ] {
+            let [median, p99] = percentile_cells(&overheads);
+            section.rows.push(vec![
+                ("mode", Cell::Text(mode.name().to_owned())),
+                ("in_flight", Cell::Count(in_flight)),
+                ("most_in_flight", Cell::Count(most)),
+                ("calls", Cell::Count(overheads.len() as u64)),
+                median,
+                p99,
+            ]);
+            if !plan.quick {
+                let what = format!("overhead, {}, {in_flight} in flight: median in ms", mode.name());
+                report.checks.push(Check::at_most(&what, percentiles(&overheads).0, 50.0));
+            }
+        }
+    }
+    section.note(
+        "Every call is a new picture of 512 × 512 pixels inside its message. Asynchronous calls are polled in the default rhythm. \
+         With many in flight a task comes every call's time divided by their number; those that come while as many are under way count. \
+         The stand-in runs in this process and is a part of the overhead.",
+    );
+    report.sections.push(section);
+}
+
+type Measured = (u64, Vec<Duration>, u64);
+
+/// The next begins when the one before it has ended.
+async fn one_by_one(mode: Mode, takes: Duration, calls: u64) -> Measured {
+    let site = PaidSite::new(takes).await;
+    let _worker = site.worker(Some(4)).await;
+    let mut events = site.events().await;
+    let mut overheads = Vec::new();
+    // The first meets a worker that has no connections yet.
+    for seed in 0..=calls {
+        let began = Instant::now();
+        site.publish(&mode.task(seed)).await;
+        arrivals(&mut events, 1).await;
+        overheads.push(began.elapsed().saturating_sub(takes));
+    }
+    site.right(mode, 0..=calls).await;
+    settled(&site.env).await;
+    (1, overheads.split_off(1), site.most_in_flight(mode))
+}
+
+/// They come at such a rate that `many` are under way at any time.
+async fn steadily(mode: Mode, takes: Duration, many: u64) -> Measured {
+    let site = PaidSite::new(takes).await;
+    let _worker = site.worker(Some(u16::try_from(many * 2).unwrap())).await;
+    let mut events = site.events().await;
+    let count = many * 3;
+    let tasks: Vec<_> = (0..count).map(|seed| mode.task(seed)).collect();
+    let send = async {
+        let mut ticks = interval(takes / u32::try_from(many).unwrap());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sent = HashMap::new();
+        for task in &tasks {
+            ticks.tick().await;
+            let id = task["task_id"].as_str().unwrap().to_owned();
+            sent.insert(id, Instant::now());
+            site.publish(task).await;
+        }
+        sent
+    };
+    let (sent, arrived) = tokio::join!(send, arrivals(&mut events, tasks.len()));
+    site.right(mode, 0..count).await;
+    settled(&site.env).await;
+    // The first find fewer under way, the last end among fewer.
+    let overheads = (many..many * 2).map(|seed| {
+        let id = format!("paid-{seed}");
+        (arrived[&id] - sent[&id]).saturating_sub(takes)
+    });
+    (many, overheads.collect(), site.most_in_flight(mode))
+}
