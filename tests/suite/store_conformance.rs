@@ -16,6 +16,7 @@ macro_rules! promises {
     };
 }
 
+mod batch;
 mod calls;
 mod cancels;
 mod dead;

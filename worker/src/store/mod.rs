@@ -15,6 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 mod admission;
+mod batch;
 mod calls;
 mod cancels;
 mod db;
@@ -37,6 +38,7 @@ mod types;
 mod unexplained;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
+use batch::Batches;
 pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
 pub use inspect::Facts;
@@ -56,7 +58,7 @@ pub use types::{
 pub use unexplained::Unexplained;
 
 /// Why the store could not answer. Never a miss: the caller holds the work.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum StoreError {
     /// It cannot be asked now: try again later.
     #[error("the database is unreachable: {0}")]
@@ -179,6 +181,7 @@ pub struct Store {
     db: Arc<dyn Db>,
     sqlite: Option<sqlx::SqlitePool>,
     patience: Duration,
+    batches: Arc<Batches>,
 }
 
 /// See [`Store::with_patience`].
@@ -195,7 +198,7 @@ impl Store {
             DatabaseLocation::Sqlite(path) => Self::open_sqlite(path),
             DatabaseLocation::MySql(url) => {
                 let db = Arc::new(mysql::MySqlDb::open(url, connections)?);
-                Ok(Self { db, sqlite: None, patience: PATIENCE })
+                Ok(Self { db, sqlite: None, patience: PATIENCE, batches: Arc::default() })
             }
         }
     }
@@ -214,7 +217,7 @@ impl Store {
     fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
         let db = sqlite::SqliteDb::open(path)?;
         let pool = db.pool();
-        Ok(Self { db: Arc::new(db), sqlite: Some(pool), patience: PATIENCE })
+        Ok(Self { db: Arc::new(db), sqlite: Some(pool), patience: PATIENCE, batches: Arc::default() })
     }
 
     /// How long a wake-up or an event may be on its way before the sweep takes it for lost; [`PATIENCE`] unless set.
