@@ -62,6 +62,22 @@ impl fmt::Debug for Digest32 {
     }
 }
 
+/// Makes the digest of bytes as they come.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all of them.
+    pub fn digest(self) -> Digest32 {
+        Digest32(self.0.finalize().into())
+    }
+}
+
 /// Not 64 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a digest is 64 lower-case hex digits, not {0:?}")]

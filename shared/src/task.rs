@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::error::Category;
 
-use crate::key::{Digest32, normalise_prompt};
+use crate::key::{Digest32, ImageHash, normalise_prompt};
 pub use crate::params::Params;
 use crate::wire::{ImageRef, MAX_MESSAGE_BYTES, Object, TaskMessage, VERSION};
 
@@ -57,8 +57,13 @@ impl Invalid {
 /// Where a picture is to be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// An `http` or `https` URL, not yet parsed: a bad one fails its image, not the task.
-    Url(String),
+    /// An `http` or `https` URL.
+    Url {
+        /// Not yet parsed: a bad one fails its image, not the task.
+        url: String,
+        /// What the producer says that its bytes are.
+        image_hash: Option<ImageHash>,
+    },
     /// A `data:` URI, not yet decoded, likewise.
     Data(String),
     /// A blob by its digest.
@@ -186,16 +191,30 @@ impl Task {
 impl Source {
     fn canonical(&self) -> String {
         match self {
-            Self::Url(url) => format!("url {url}"),
+            Self::Url { url, image_hash: None } => format!("url {url}"),
+            // No URL has a space in it.
+            Self::Url { url, image_hash: Some(hash) } => format!("url {url} {hash}"),
             Self::Data(uri) => format!("data {uri}"),
             Self::Blob(hash) => format!("blob {hash}"),
+        }
+    }
+
+    /// Which picture it is, where that is said: no bytes are read to know it, and it is not proven.
+    pub fn image_hash(&self) -> Option<ImageHash> {
+        match self {
+            Self::Url { url: _, image_hash } => *image_hash,
+            Self::Blob(hash) => Some(*hash),
+            Self::Data(_) => None,
         }
     }
 
     /// The wire form.
     pub fn to_ref(&self) -> ImageRef {
         match self {
-            Self::Url(url) => ImageRef::url(url.clone()),
+            Self::Url { url, image_hash } => {
+                let image_hash = image_hash.map(|hash| hash.to_hex());
+                ImageRef { image_hash, ..ImageRef::url(url.clone()) }
+            }
             Self::Data(uri) => ImageRef::data(uri.clone()),
             Self::Blob(hash) => ImageRef::blob(&hash.to_hex()),
         }
@@ -293,21 +312,28 @@ fn check_metadata(metadata: &Value) -> Result<(), Invalid> {
 }
 
 fn source(field: &str, image: ImageRef) -> Result<Source, Invalid> {
+    let digest = |name: &str, form: &str, hex: Option<&str>| {
+        let wrong =
+            || Invalid::field(format!("{field}.{name}"), format!("must be {form}64 lower-case hex digits"));
+        hex.and_then(|hex| hex.parse::<ImageHash>().ok()).ok_or_else(wrong)
+    };
     match image {
-        ImageRef { url: Some(url), data: None, blob: None } => {
+        ImageRef { url: Some(url), data: None, blob: None, image_hash } => {
             if url.len() > MAX_URL_BYTES {
                 let message = format!("has {} bytes; the limit is {MAX_URL_BYTES}", url.len());
                 return Err(Invalid::field(format!("{field}.url"), message));
             }
-            Ok(Source::Url(url))
+            let image_hash = image_hash.map(|hex| digest("image_hash", "", Some(&hex))).transpose()?;
+            Ok(Source::Url { url, image_hash })
         }
-        ImageRef { url: None, data: Some(data), blob: None } => Ok(Source::Data(data)),
-        ImageRef { url: None, data: None, blob: Some(blob) } => {
-            let digest = blob.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
-            let wrong =
-                || Invalid::field(format!("{field}.blob"), "must be `sha256:` and 64 lower-case hex digits");
-            digest.map(Source::Blob).ok_or_else(wrong)
+        ImageRef { url: None, data: Some(data), blob: None, image_hash: None } => Ok(Source::Data(data)),
+        ImageRef { url: None, data: None, blob: Some(blob), image_hash: None } => {
+            digest("blob", "`sha256:` and ", blob.strip_prefix("sha256:")).map(Source::Blob)
         }
+        ImageRef { image_hash: Some(_), .. } => Err(Invalid::field(
+            format!("{field}.image_hash"),
+            "goes with `url` only: the others say it themselves",
+        )),
         _ => Err(Invalid::field(field, "must have exactly one of `url`, `data`, `blob`")),
     }
 }

@@ -62,13 +62,13 @@ pub struct TaskMessage {
     pub metadata: Option<Value>,
 }
 
-/// Where a picture is: exactly one of the three.
+/// Where a picture is: exactly one of `url`, `data`, `blob`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [
     {"required": ["url"], "properties": {"url": {"type": "string"}, "data": {"type": "null"}, "blob": {"type": "null"}}},
-    {"required": ["data"], "properties": {"url": {"type": "null"}, "data": {"type": "string"}, "blob": {"type": "null"}}},
-    {"required": ["blob"], "properties": {"url": {"type": "null"}, "data": {"type": "null"}, "blob": {"type": "string"}}},
+    {"required": ["data"], "properties": {"url": {"type": "null"}, "data": {"type": "string"}, "blob": {"type": "null"}, "image_hash": {"type": "null"}}},
+    {"required": ["blob"], "properties": {"url": {"type": "null"}, "data": {"type": "null"}, "blob": {"type": "string"}, "image_hash": {"type": "null"}}},
 ]))]
 pub struct ImageRef {
     /// An `http` or `https` URL of at most 8,192 bytes.
@@ -82,12 +82,22 @@ pub struct ImageRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
     pub blob: Option<String>,
+    /// With `url`: the SHA-256 of the picture there, 64 lower-case hex digits. Where the answer is known already nothing is
+    /// fetched; where the picture is fetched and is another one, its image fails as `image_hash_mismatch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
+    pub image_hash: Option<String>,
 }
 
 impl ImageRef {
     /// A picture at an `http` or `https` URL.
     pub fn url(url: impl Into<String>) -> Self {
         Self { url: Some(url.into()), ..Self::default() }
+    }
+
+    /// A picture at a URL whose bytes the producer knows, by their SHA-256 in hex: a hit is answered without fetching it.
+    pub fn known_url(url: impl Into<String>, sha256_hex: &str) -> Self {
+        Self { image_hash: Some(sha256_hex.to_owned()), ..Self::url(url) }
     }
 
     /// A picture inside the message, as a `data:` URI.

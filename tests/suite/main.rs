@@ -54,6 +54,7 @@ mod flow_cancel;
 mod flow_counts;
 mod flow_editor;
 mod flow_faults;
+mod flow_hints;
 mod flow_identity;
 mod flow_messages;
 mod flow_partial;

@@ -16,6 +16,7 @@ macro_rules! promises {
     };
 }
 
+mod batch;
 mod cache_view;
 mod calls;
 mod cancels;

@@ -102,7 +102,7 @@ impl App {
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
         let editors = editors(&settings)?;
         Ok(Arc::new(Self {
-            sources: Sources::new(fetcher, blobs.clone()),
+            sources: Sources::new(fetcher, blobs.clone(), settings.rhythm.intake_memory),
             results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,
             gates: Gates::default(),
             activity: Activity::default(),

@@ -54,6 +54,8 @@ pub enum OnAmbiguous {
 pub struct Rhythm {
     /// Task messages looked at together in one process.
     pub intake: u16,
+    /// Bytes of their pictures in memory at once.
+    pub intake_memory: usize,
     /// How long a claim holds without being renewed.
     pub lease: Duration,
     /// Between two sweeps.

@@ -1,47 +1,42 @@
 //! Intake: one task message becomes one task in the store; a cancel ends one. It never calls an editor, so it is fast whatever the
 //! provider does.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use futures::future::{self, FutureExt};
+use futures::future::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use retouch_shared::cancel::{Cancel, Request};
-use retouch_shared::event::{ImageError, ImageStatus};
-use retouch_shared::key::{Digest32, EditIdentity, EditKey};
-use retouch_shared::task::{Params, Source, Task};
+use retouch_shared::event::ImageStatus;
+use retouch_shared::key::{Digest32, EditKey};
+use retouch_shared::task::{Source, Task};
 
 use crate::app::App;
 use crate::blobs::{BlobError, Blobs};
 use crate::broker::{Delivery, Destination, Message, Queue};
-use crate::editor::{EditError, EditSpec, Editor};
-use crate::failpoint::around;
 use crate::metrics::count::blob_error;
 use crate::outcome::{Outcome, attempt};
-use crate::routes::Route;
-use crate::sources::{LoadError, Loaded};
 use crate::store::{
-    CachedResult, CallSpec, Cancelled, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord,
+    CachedResult, Cancelled, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord,
 };
 use crate::suspects::{self, Refused};
 use crate::{events, trace, wake};
 
 mod again;
+mod plan;
+
+use plan::{Plan, plan};
 
 /// Pictures of one task that are loaded at a time.
 const LOADS: usize = 8;
-/// A source that cannot be reached now is asked again this often, a rung further each time, before its image fails.
-const SOURCE_ATTEMPTS: u32 = 3;
+/// Results that leave the cache between the look at it and the commit make a task be looked at again; so often at once.
+const LOOKS: u32 = 3;
 /// A message larger than this goes into the blob store when it becomes a dead letter: databases limit a row.
 pub(crate) const INLINE_PAYLOAD: usize = 256 * 1024;
 
 /// Why a task cannot go on: what `?` carries out of the steps below.
 type Stop = Outcome;
-
-/// An image that could be read, or why not.
-type Picture = Result<Loaded, ImageError>;
 
 /// Works on one task message.
 pub(crate) async fn handle(app: &Arc<App>, delivery: &Delivery) -> Outcome {
@@ -110,9 +105,8 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
             None => same_again(app, message, &known).await,
         };
     }
-    let planned = plan(app, message, task).await?;
-    let new = new_task(app, message, task, planned).await?;
-    match app.store.register(&new).await.map_err(held)? {
+    let (new, registered) = register(app, message, task).await?;
+    match registered {
         Registered::New { task, wake } => {
             tracing::info!(
                 status = task.status.as_str(),
@@ -129,6 +123,23 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
         }
         Registered::Same(known) => same_again(app, message, &known).await,
         Registered::Conflict => Ok(conflict(task)),
+        Registered::Gone => Err(hold(message, &"cached results of it keep changing")),
+    }
+}
+
+/// Looks at the pictures and records what came of it; looks again where a result has left the cache meanwhile.
+async fn register(app: &Arc<App>, message: &Message, task: &Task) -> Result<(NewTask, Registered), Stop> {
+    let mut looks = 0;
+    loop {
+        let planned = plan(app, message, task).await?;
+        let new = new_task(app, message, task, planned).await?;
+        let registered = app.store.register(&new).await.map_err(|error| hold(message, &error))?;
+        looks += 1;
+        if matches!(registered, Registered::Gone) && looks < LOOKS {
+            tracing::info!("a cached result was forgotten this moment; looking again");
+            continue;
+        }
+        return Ok((new, registered));
     }
 }
 
@@ -183,167 +194,6 @@ fn hold(message: &Message, error: &dyn std::fmt::Display) -> Stop {
     Outcome::hold(attempt(message), error)
 }
 
-/// A task with its route, editor and pictures.
-struct Ready<'a> {
-    task: &'a Task,
-    route: Route,
-    editor: &'a Arc<dyn Editor>,
-    /// The task's with the route's: what the provider is told, and the edit key holds.
-    prompt: String,
-    params: Params,
-    mask: Option<Loaded>,
-}
-
-/// What is to be done with every image of a task, and the route it takes.
-struct Plan {
-    route: Option<Route>,
-    params: Params,
-    images: Vec<Planned>,
-    /// Before any picture was kept.
-    began: Instant,
-}
-
-async fn plan(app: &App, message: &Message, task: &Task) -> Result<Plan, Stop> {
-    let began = Instant::now();
-    let route = match app.settings.offer.resolve(&task.edit_type, task.model.as_deref()) {
-        Ok(route) => route,
-        Err(error) => return Ok(all_failed(task, None, task.params.clone(), &error)),
-    };
-    let params = task.params.clone().with_defaults(&route.params);
-    let prompt = match route.effective_prompt(&task.prompt) {
-        Ok(prompt) => prompt,
-        Err(error) => return Ok(all_failed(task, Some(route), params, &error)),
-    };
-    let Some(editor) = app.editors.get(route.editor.name) else {
-        let message = format!("there is no editor {} on this worker", route.editor.name);
-        let error = ImageError { code: "no_editor".to_owned(), message };
-        return Ok(all_failed(task, Some(route), params, &error));
-    };
-    let mask = match &task.mask {
-        None => None,
-        Some(mask) => match load(app, message, mask).await? {
-            Ok(mask) => Some(mask),
-            Err(error) => {
-                let error = ImageError { code: error.code, message: format!("mask: {}", error.message) };
-                return Ok(all_failed(task, Some(route), params, &error));
-            }
-        },
-    };
-    let loads: Vec<_> = task.images.iter().map(|source| load(app, message, source).boxed()).collect();
-    let pictures: Vec<Picture> = stream::iter(loads).buffered(LOADS).try_collect().await?;
-    let ready = Ready { task, route, editor, prompt, params, mask };
-    let images = ready.look_up(app, message, pictures).await?;
-    Ok(Plan { route: Some(ready.route), params: ready.params, images, began })
-}
-
-fn all_failed(task: &Task, route: Option<Route>, params: Params, error: &ImageError) -> Plan {
-    let failed = Planned::Failed { image_hash: None, error: error.clone() };
-    Plan { route, params, images: vec![failed; task.images.len()], began: Instant::now() }
-}
-
-/// Loads one picture. A bad one is an answer; a store or a source that cannot be asked now stops the task for a while.
-async fn load(app: &App, message: &Message, source: &Source) -> Result<Picture, Stop> {
-    match app.sources.load(source).await {
-        Ok(loaded) => Ok(Ok(loaded)),
-        Err(LoadError::BadInput { code, message }) => Ok(Err(ImageError { code: code.to_owned(), message })),
-        Err(LoadError::Temporary { code, message: text }) => {
-            if attempt(message) < SOURCE_ATTEMPTS {
-                return Err(hold(message, &text));
-            }
-            Ok(Err(ImageError { code: code.to_owned(), message: text }))
-        }
-        Err(LoadError::StoreUnavailable(error)) => Err(hold(message, &error)),
-    }
-}
-
-impl Ready<'_> {
-    /// Looks all pictures up in one query, and keeps the input bytes of what has to be made.
-    async fn look_up(
-        &self,
-        app: &App,
-        message: &Message,
-        pictures: Vec<Picture>,
-    ) -> Result<Vec<Planned>, Stop> {
-        let checked: Vec<Result<(Loaded, CallSpec), Box<Planned>>> =
-            pictures.into_iter().map(|picture| self.check(picture)).collect();
-        let keys: Vec<EditKey> = checked.iter().flatten().map(|(_, call)| call.edit_key).collect();
-        let found = app.store.lookup(&keys).await.map_err(|error| hold(message, &error))?;
-        let gone = gone_blobs(&app.blobs, found.values()).await.map_err(|error| hold(message, &error))?;
-        let mut inputs: BTreeMap<_, Loaded> = BTreeMap::new();
-        let mut images = Vec::with_capacity(checked.len());
-        for image in checked {
-            images.push(match image {
-                Err(planned) => *planned,
-                Ok((loaded, call)) => match found.get(&call.edit_key) {
-                    Some(result) if !gone.contains_key(&call.edit_key) => {
-                        Planned::Hit { image_hash: loaded.hash, result: result.clone() }
-                    }
-                    _ => {
-                        inputs.insert(loaded.hash, loaded);
-                        let refused = gone.get(&call.edit_key).copied();
-                        Planned::Miss { call: Box::new(call), refused }
-                    }
-                },
-            });
-        }
-        if !inputs.is_empty() {
-            inputs.extend(self.mask.iter().map(|mask| (mask.hash, mask.clone())));
-        }
-        let kept = around("keep_inputs", keep_inputs(&app.blobs, inputs.into_values())).await;
-        kept.map_err(|error| hold(message, &error))?;
-        Ok(images)
-    }
-
-    /// What the editor is known to refuse is refused now, before anything is kept or paid.
-    fn check(&self, picture: Picture) -> Result<(Loaded, CallSpec), Box<Planned>> {
-        let loaded = picture.map_err(|error| Box::new(Planned::Failed { image_hash: None, error }))?;
-        let spec = EditSpec {
-            edit_type: self.task.edit_type.clone(),
-            prompt: self.prompt.clone(),
-            model: self.route.model.clone(),
-            params: self.params.clone(),
-            mask: self.mask.as_ref().map(Loaded::measure),
-        };
-        if let Err(error) = self.editor.check(&spec, loaded.measure()) {
-            let error = match error {
-                EditError::Rejected { code, message } => ImageError { code, message },
-                other => ImageError { code: "rejected".to_owned(), message: other.to_string() },
-            };
-            return Err(Box::new(Planned::Failed { image_hash: Some(loaded.hash), error }));
-        }
-        let call = self.call(&loaded);
-        Ok((loaded, call))
-    }
-
-    fn call(&self, loaded: &Loaded) -> CallSpec {
-        let Self { task, route, prompt, params, mask, editor } = self;
-        let mask_hash = mask.as_ref().map(|mask| mask.hash);
-        let identity = EditIdentity {
-            image_hash: loaded.hash,
-            edit_type: &task.edit_type,
-            prompt,
-            provider: editor.kind(),
-            model: &route.model,
-            params,
-            mask_hash,
-            variant: task.variant.as_deref(),
-        };
-        CallSpec {
-            edit_key: identity.key(),
-            image_hash: loaded.hash,
-            edit_type: task.edit_type.clone(),
-            prompt: prompt.clone(),
-            provider: editor.kind().to_owned(),
-            model: route.model.clone(),
-            params: params.clone(),
-            mask_hash,
-            variant: task.variant.clone(),
-            lane: route.lane.clone(),
-            price: route.price.clone(),
-        }
-    }
-}
-
 /// A hit's bytes exist. Those of these results that do not are misses, and the log says why.
 pub(crate) async fn gone_blobs<'a>(
     blobs: &Blobs,
@@ -366,12 +216,6 @@ pub(crate) async fn gone_blobs<'a>(
         }
     }
     Ok(gone)
-}
-
-async fn keep_inputs(blobs: &Blobs, inputs: impl Iterator<Item = Loaded>) -> Result<(), BlobError> {
-    let put = |input: Loaded| blobs.put(input.bytes, input.media.format.content_type()).boxed();
-    let puts: Vec<_> = inputs.map(put).collect();
-    stream::iter(puts).buffer_unordered(LOADS).try_for_each(|_| future::ready(Ok(()))).await
 }
 
 async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Result<NewTask, Stop> {
@@ -419,7 +263,7 @@ pub(crate) async fn dead_payload(blobs: &Blobs, payload: &Bytes) -> Result<DeadP
 /// Where a picture came from, without its bytes.
 fn described(source: &Source) -> String {
     match source {
-        Source::Url(url) => url.clone(),
+        Source::Url { url, image_hash: _ } => url.clone(),
         Source::Data(uri) => {
             let head: String = uri.chars().take_while(|char| *char != ',').take(80).collect();
             format!("{head},… ({} bytes)", uri.len())

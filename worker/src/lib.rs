@@ -36,6 +36,7 @@ pub mod store;
 mod suspects;
 mod sweep;
 pub mod tls;
+mod together;
 pub mod trace;
 mod wake;
 pub mod worker;

@@ -36,7 +36,8 @@ fn full() -> Value {
         "v": 1, "task_id": "0193-a", "edit_type": "remove_watermark", "prompt": "Remove it", "model": "wanx2.1-imageedit",
         "params": {"seed": 7}, "mask": {"url": "https://example.com/mask.png"},
         "images": [{"url": "https://example.com/a"}, {"data": "data:image/png;base64,AA=="},
-                   {"blob": "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"}],
+                   {"blob": "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"},
+                   {"url": "https://example.com/", "image_hash": "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"}],
         "variant": "b", "metadata": {"user_id": "42"}
     })
 }
@@ -140,6 +141,10 @@ fn what_a_schema_can_say_is_refused_by_schema_and_worker_alike() {
         with("images", json!([{"url": "a", "position": 0}])),
         with("images", json!([{"url": "x".repeat(8193)}])),
         with("images", json!([{"blob": "6b86"}])),
+        with("images", json!([{"url": "a", "image_hash": "6b86"}])),
+        with("images", json!([{"url": "a", "image_hash": "A".repeat(64)}])),
+        with("images", json!([{"data": "a", "image_hash": "a".repeat(64)}])),
+        with("images", json!([{"blob": format!("sha256:{}", "a".repeat(64)), "image_hash": "a".repeat(64)}])),
         with("images", json!([{"blob": format!("sha256:{}", "A".repeat(64))}])),
         with("variant", json!("")),
         with("variant", json!("x".repeat(65))),

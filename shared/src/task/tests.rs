@@ -53,7 +53,7 @@ fn a_message_with_every_field_becomes_a_task_with_every_field() {
     assert_eq!(task.model.as_deref(), Some("wanx"));
     assert_eq!(task.params.canonical(), r#"{"a":{"b":[2],"c":1},"seed":7}"#);
     assert_eq!(task.mask, Some(Source::Data("data:image/png;base64,AA==".to_owned())));
-    let url = Source::Url("https://example.com/a".to_owned());
+    let url = Source::Url { url: "https://example.com/a".to_owned(), image_hash: None };
     let blob = Source::Blob(blob.parse().unwrap());
     assert_eq!(task.images, [url, Source::Data("data:,x".to_owned()), blob]);
     assert_eq!(task.variant.as_deref(), Some("b"));
@@ -347,4 +347,31 @@ fn any_other_content_is_another_request() {
     let hashes: std::collections::HashSet<_> =
         messages.iter().map(|message| decode(message).unwrap().request_hash).collect();
     assert_eq!(hashes.len(), messages.len());
+}
+
+#[test]
+fn what_a_producer_says_of_the_picture_at_a_url_is_kept_with_it_and_is_content() {
+    let hash = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b";
+    let decode = |image: serde_json::Value| {
+        let message = json!({"v": 1, "task_id": "t", "edit_type": "blur", "images": [image]});
+        Task::decode(message.to_string().as_bytes()).map_err(|invalid| invalid.to_string())
+    };
+    let plain = decode(json!({"url": "https://example.com/a"})).unwrap();
+    let said = decode(json!({"url": "https://example.com/a", "image_hash": hash})).unwrap();
+    assert_eq!(
+        (plain.images[0].image_hash(), said.images[0].image_hash()),
+        (None, Some(hash.parse().unwrap()))
+    );
+    assert_ne!(plain.request_hash, said.request_hash);
+    assert_eq!(said.images[0].to_ref(), ImageRef::known_url("https://example.com/a", hash));
+    for (image, says) in [
+        (
+            json!({"url": "https://example.com/a", "image_hash": "6b"}),
+            "images[0].image_hash: must be 64 lower-case hex digits",
+        ),
+        (json!({"data": "data:,", "image_hash": hash}), "images[0].image_hash: goes with `url` only"),
+    ] {
+        let error = decode(image).unwrap_err();
+        assert!(error.starts_with(says), "{error}");
+    }
 }

@@ -120,7 +120,7 @@ async fn the_same_task_registered_at_once_is_new_once_and_counted_once(db: Fixtu
                 match store.register(&new).await.unwrap() {
                     Registered::New { .. } => true,
                     Registered::Same(_) => false,
-                    Registered::Conflict => panic!("a conflict with itself"),
+                    other @ (Registered::Conflict | Registered::Gone) => panic!("{other:?}"),
                 }
             }
             .boxed()

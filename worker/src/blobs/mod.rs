@@ -25,9 +25,12 @@ use url::Url;
 use crate::metrics::count::blob_error;
 
 mod location;
+mod presence;
 mod seen;
 #[cfg(test)]
 mod tests;
+
+use presence::Presence;
 
 pub use location::{BadLocation, BlobsLocation};
 use seen::Seen;
@@ -87,7 +90,7 @@ pub struct Blobs {
 #[derive(Debug, Clone)]
 enum Place {
     /// The `sha256` folder; made when the store is opened, so that its absence later is a lost mount.
-    Folder(PathBuf),
+    Folder(PathBuf, Presence),
     Bucket,
     Memory,
 }
@@ -125,12 +128,8 @@ impl Blobs {
                 let store = LocalFileSystem::new_with_prefix(folder)
                     .map_err(|error| unusable(explain(&error)))?
                     .with_fsync(true);
-                Ok(Self {
-                    store: Arc::new(store),
-                    prefix: Path::default(),
-                    place: Place::Folder(root),
-                    seen: Arc::default(),
-                })
+                let place = Place::Folder(root, Presence::of(folder));
+                Ok(Self { store: Arc::new(store), prefix: Path::default(), place, seen: Arc::default() })
             }
             BlobsLocation::S3 { bucket, prefix } => {
                 crate::tls::init();
@@ -206,6 +205,9 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unavailable`].
     pub async fn exists(&self, hash: Digest32, expected_bytes: Option<u64>) -> Result<bool, BlobError> {
+        if let Place::Folder(_, presence) = &self.place {
+            return presence.exists(hash, expected_bytes).await;
+        }
         if let Some(size) = self.seen.size(hash) {
             return Ok(expected_bytes.is_none_or(|expected| size == expected));
         }
@@ -269,7 +271,7 @@ impl Blobs {
     fn attributes(&self, content_type: &str) -> Attributes {
         match self.place {
             // A folder has nowhere to keep them, and object_store refuses instead of dropping them.
-            Place::Folder(_) => Attributes::new(),
+            Place::Folder(..) => Attributes::new(),
             // What has its digest for a name never changes: a CDN in front may keep it for good.
             Place::Bucket | Place::Memory => Attributes::from_iter([
                 (Attribute::ContentType, content_type.to_owned()),
@@ -301,7 +303,7 @@ impl Blobs {
     async fn is_there(&self) -> Result<(), String> {
         match &self.place {
             Place::Memory => Ok(()),
-            Place::Folder(root) => match tokio::fs::metadata(root).await {
+            Place::Folder(root, _) => match tokio::fs::metadata(root).await {
                 Ok(meta) if meta.is_dir() => Ok(()),
                 Ok(_) => Err(format!("{} is not a folder", root.display())),
                 Err(error) => Err(format!("{}: {error}", root.display())),

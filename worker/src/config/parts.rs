@@ -196,8 +196,14 @@ fn rhythm(raw: &Raw) -> Result<Rhythm> {
         "RETOUCH_DEAD_RETENTION_DAYS must be at most 36500; 0 keeps dead letters for ever"
     );
     ensure!(raw.intake_concurrency != Some(0), "RETOUCH_INTAKE_CONCURRENCY must be 1 or more");
+    let memory = raw.intake_memory_mib.unwrap_or(256);
+    ensure!(
+        (32..=1_048_576).contains(&memory),
+        "RETOUCH_INTAKE_MEMORY_MIB must be 32 to 1048576: one picture may have 20 MiB"
+    );
     Ok(Rhythm {
-        intake: raw.intake_concurrency.unwrap_or(16),
+        intake: raw.intake_concurrency.unwrap_or(256),
+        intake_memory: usize::try_from(memory)?.saturating_mul(1024 * 1024),
         lease: seconds("LEASE", raw.lease_seconds, 30)?,
         sweep: seconds("SWEEP", raw.sweep_seconds, 5)?,
         patience: seconds("PATIENCE", raw.patience_seconds, PATIENCE.as_secs())?,

@@ -29,6 +29,7 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) on_ambiguous: OnAmbiguous,
     pub(super) intake_concurrency: Option<u16>,
+    pub(super) intake_memory_mib: Option<u32>,
     pub(super) lease_seconds: Option<u64>,
     pub(super) sweep_seconds: Option<u64>,
     pub(super) patience_seconds: Option<u64>,
@@ -72,6 +73,7 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     ("RETOUCH_NAME", "name", Kind::Text),
     ("RETOUCH_ON_AMBIGUOUS", "on_ambiguous", Kind::Text),
     ("RETOUCH_INTAKE_CONCURRENCY", "intake_concurrency", Kind::Number),
+    ("RETOUCH_INTAKE_MEMORY_MIB", "intake_memory_mib", Kind::Number),
     ("RETOUCH_LEASE_SECONDS", "lease_seconds", Kind::Number),
     ("RETOUCH_SWEEP_SECONDS", "sweep_seconds", Kind::Number),
     ("RETOUCH_PATIENCE_SECONDS", "patience_seconds", Kind::Number),

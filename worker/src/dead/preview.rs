@@ -228,7 +228,7 @@ fn asked_for(letter: &Letter, task: &Task, known: Option<&TaskRecord>) -> Option
 
 /// The edit key of a picture that is at hand: in the message, or among our blobs. Nothing is fetched.
 async fn key_of(app: &App, task: &Task, source: &Source) -> Option<EditKey> {
-    let at_hand = |source: &Source| !matches!(source, Source::Url(_));
+    let at_hand = |source: &Source| !matches!(source, Source::Url { .. });
     let route = app.settings.offer.resolve(&task.edit_type, task.model.as_deref()).ok()?;
     if !at_hand(source) || task.mask.as_ref().is_some_and(|mask| !at_hand(mask)) {
         return None;

@@ -15,11 +15,15 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use tokio::time::Instant;
 use url::Url;
 
+use retouch_shared::key::{Hasher, ImageHash};
+
+use crate::blobs;
 use crate::delay::{Backoff, Pace};
 
 mod probe;
 
 use super::guard::{AllowHosts, GuardedResolver, RefusedAddress};
+use super::memory::{Memory, Share};
 
 const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));
 /// Of the whole deadline, what one address may take that never answers; a name may have several.
@@ -174,7 +178,8 @@ impl Fetcher {
             .referer(false)
             .dns_resolver(resolver)
             .connect_timeout(CONNECT_TIMEOUT.min(limits.deadline))
-            .pool_max_idle_per_host(4)
+            // As many as intake fetches together from a host that many pictures are on: a connection that is not kept is made anew.
+            .pool_max_idle_per_host(64)
             .pool_idle_timeout(Duration::from_secs(15))
             .build()?;
         Ok(Self { client, allow, limits })
@@ -190,13 +195,38 @@ impl Fetcher {
     /// # Errors
     /// [`FetchError`].
     pub async fn fetch(&self, url: &str, purpose: Purpose<'_>) -> Result<Bytes, FetchError> {
+        Ok(self.retried(url, purpose, None).await?.bytes)
+    }
+
+    /// The picture at `url`, hashed as it comes, and its share of `memory`, which is waited for beside the deadline.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub(super) async fn fetch_into(&self, memory: &Memory, url: &str) -> Result<Fetched, FetchError> {
+        let body = self.retried(url, Purpose::Source, Some(memory)).await?;
+        let share = match body.share {
+            Some(share) => share,
+            None => memory.share(body.bytes.len()).await,
+        };
+        let hash = match body.hash {
+            Some(hash) => hash,
+            None => blobs::digest(&body.bytes).await,
+        };
+        Ok(Fetched { bytes: body.bytes, hash, share })
+    }
+
+    async fn retried(
+        &self,
+        url: &str,
+        purpose: Purpose<'_>,
+        memory: Option<&Memory>,
+    ) -> Result<Body, FetchError> {
         let url = Url::parse(url).map_err(|error| FetchError::BadUrl(error.to_string()))?;
-        let deadline = Instant::now() + self.limits.deadline;
+        let mut deadline = Instant::now() + self.limits.deadline;
         let mut backoff = Backoff::new(RETRY);
         let mut retries = self.limits.retries;
         loop {
-            let answer = tokio::time::timeout_at(deadline, self.follow(&url, purpose)).await;
-            match answer.unwrap_or_else(|_| Err(self.too_slow(&url))) {
+            match self.once(&url, purpose, memory, &mut deadline).await {
                 Err(error) if error.is_temporary() && retries > 0 => {
                     let again = Instant::now() + backoff.next_delay();
                     if again >= deadline {
@@ -210,6 +240,27 @@ impl Fetcher {
         }
     }
 
+    async fn once(
+        &self,
+        url: &Url,
+        purpose: Purpose<'_>,
+        memory: Option<&Memory>,
+        deadline: &mut Instant,
+    ) -> Result<Body, FetchError> {
+        let answer = tokio::time::timeout_at(*deadline, self.follow(url, purpose)).await;
+        let (from, response) = answer.unwrap_or_else(|_| Err(self.too_slow(url)))?;
+        let most = self.most_bytes(&from, &response)?;
+        let mut share = None;
+        if let Some(memory) = memory {
+            let waiting = Instant::now();
+            share = Some(memory.share(most).await);
+            // The host is not to blame for our being full.
+            *deadline += waiting.elapsed();
+        }
+        let body = tokio::time::timeout_at(*deadline, self.body(&from, response, share)).await;
+        body.unwrap_or_else(|_| Err(self.too_slow(url)))
+    }
+
     fn too_slow(&self, url: &Url) -> FetchError {
         FetchError::Unavailable {
             host: host_of(url),
@@ -217,14 +268,15 @@ impl Fetcher {
         }
     }
 
-    async fn follow(&self, url: &Url, purpose: Purpose<'_>) -> Result<Bytes, FetchError> {
+    /// Up to the headers of the answer that has the body, and where that came from.
+    async fn follow(&self, url: &Url, purpose: Purpose<'_>) -> Result<(Url, Response), FetchError> {
         let mut url = url.clone();
         for _ in 0..=self.limits.max_redirects {
             self.check(&url, purpose)?;
             let sent = self.client.get(url.clone()).send().await;
             let response = sent.map_err(|error| failed(&url, &error))?;
             match read_status(&url, response.status())? {
-                Next::Body => return self.body(&url, response).await,
+                Next::Body => return Ok((url, response)),
                 Next::Redirect => url = redirected(&url, &response)?,
             }
         }
@@ -253,25 +305,57 @@ impl Fetcher {
         Ok(self.allow.check_literal(&host)?)
     }
 
-    /// Counts what arrives: a Content-Length is believed only where it says that there is too much.
-    async fn body(&self, url: &Url, mut response: Response) -> Result<Bytes, FetchError> {
+    /// How many bytes there can be: a Content-Length that is too much ends it here.
+    fn most_bytes(&self, url: &Url, response: &Response) -> Result<usize, FetchError> {
         let limit = self.limits.max_bytes;
-        let too_large = || FetchError::TooLarge { host: host_of(url), limit };
-        let announced = match response.content_length().map(usize::try_from) {
-            Some(Ok(length)) if length <= limit => length,
-            Some(_) => return Err(too_large()),
-            None => 0,
-        };
-        let mut body = BytesMut::with_capacity(announced);
-        loop {
-            let chunk = response.chunk().await;
-            match chunk.map_err(|error| failed(url, &error))? {
-                Some(chunk) if body.len() + chunk.len() > limit => return Err(too_large()),
-                Some(chunk) => body.extend_from_slice(&chunk),
-                None => return Ok(body.freeze()),
-            }
+        match response.content_length().map(usize::try_from) {
+            Some(Ok(length)) if length <= limit => Ok(length),
+            Some(_) => Err(self.too_large(url)),
+            None => Ok(limit),
         }
     }
+
+    fn too_large(&self, url: &Url) -> FetchError {
+        FetchError::TooLarge { host: host_of(url), limit: self.limits.max_bytes }
+    }
+
+    /// Counts what arrives: a Content-Length is believed only where it says that there is too much.
+    async fn body(
+        &self,
+        url: &Url,
+        mut response: Response,
+        share: Option<Share>,
+    ) -> Result<Body, FetchError> {
+        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut body = BytesMut::with_capacity(announced.unwrap_or_default());
+        let mut hasher = share.is_some().then(Hasher::default);
+        loop {
+            let chunk = response.chunk().await.map_err(|error| failed(url, &error))?;
+            let Some(chunk) = chunk else { break };
+            if body.len() + chunk.len() > self.limits.max_bytes {
+                return Err(self.too_large(url));
+            }
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&chunk);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Body { bytes: body.freeze(), hash: hasher.map(Hasher::digest), share })
+    }
+}
+
+/// A picture that was fetched for a task.
+pub(super) struct Fetched {
+    pub(super) bytes: Bytes,
+    pub(super) hash: ImageHash,
+    pub(super) share: Share,
+}
+
+struct Body {
+    bytes: Bytes,
+    /// Where there is a share.
+    hash: Option<ImageHash>,
+    share: Option<Share>,
 }
 
 /// What an answer that is no error asks for.

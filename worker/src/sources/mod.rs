@@ -9,6 +9,7 @@ mod addresses;
 mod data_uri;
 pub mod fetch;
 pub mod guard;
+mod memory;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +22,11 @@ use crate::editor::Measure;
 use crate::media::{self, Media, MediaError};
 
 use data_uri::DataUriError;
-use fetch::{FetchError, Fetcher, Purpose};
+use fetch::{FetchError, Fetched, Fetcher};
+use memory::{Memory, Share};
 
 /// A picture at hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Loaded {
     /// The encoded file, exactly as it came.
     pub bytes: Bytes,
@@ -32,9 +34,21 @@ pub struct Loaded {
     pub hash: ImageHash,
     /// What its header says.
     pub media: Media,
+    _share: Share,
 }
 
 impl Loaded {
+    fn new(bytes: Bytes, hash: ImageHash, media: Media, mut share: Share) -> Self {
+        share.shrink(bytes.len());
+        Self { bytes, hash, media, _share: share }
+    }
+
+    /// One that a command has read itself: beside what intake holds.
+    pub fn at_hand(bytes: Bytes, media: Media) -> Self {
+        let hash = ImageHash::of(&bytes);
+        Self { bytes, hash, media, _share: Share::none() }
+    }
+
     /// Its measures.
     pub fn measure(&self) -> Measure {
         Measure { media: self.media, bytes: self.bytes.len() }
@@ -108,33 +122,57 @@ pub const DEADLY: &[u8] = b"retouch: this picture is deadly";
 pub struct Sources {
     fetcher: Fetcher,
     blobs: Blobs,
+    memory: Memory,
+    masks: Memory,
 }
 
 impl Sources {
-    /// The fetcher's limit of size holds for every kind of source.
-    pub const fn new(fetcher: Fetcher, blobs: Blobs) -> Self {
-        Self { fetcher, blobs }
+    /// The fetcher's limit of size holds for every kind of source; `memory` bytes, for all pictures that are at hand at once: what
+    /// is beyond waits. Masks have a quarter of that beside it.
+    pub fn new(fetcher: Fetcher, blobs: Blobs, memory: usize) -> Self {
+        Self { fetcher, blobs, memory: Memory::of(memory), masks: Memory::of(memory / 4) }
     }
 
-    /// One picture, whole and recognised. Many at once are the caller's to bound: each may take the limit of
-    /// size in memory, and twice that while its data URI is decoded.
+    /// One picture, whole and recognised. It has its share of the memory until it is dropped: whoever holds one must not wait
+    /// for another.
     ///
     /// # Errors
     /// [`LoadError`].
     pub async fn load(&self, source: &Source) -> Result<Loaded, LoadError> {
+        self.load_into(&self.memory, source).await
+    }
+
+    /// A mask, as [`Sources::load`]. It is held while the task's pictures are loaded, so that it has memory of its own.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load_mask(&self, source: &Source) -> Result<Loaded, LoadError> {
+        self.load_into(&self.masks, source).await
+    }
+
+    async fn load_into(&self, memory: &Memory, source: &Source) -> Result<Loaded, LoadError> {
         let limit = self.fetcher.limits().max_bytes;
-        let (bytes, hash) = match source {
-            Source::Url(url) => {
-                let bytes = self.fetcher.fetch(url, Purpose::Source).await?;
-                let hash = blobs::digest(&bytes).await;
-                (bytes, hash)
+        let (bytes, hash, share) = match source {
+            Source::Url { url, image_hash } => {
+                let Fetched { bytes, hash, share } = self.fetcher.fetch_into(memory, url).await?;
+                if let Some(said) = image_hash.filter(|said| *said != hash) {
+                    let message = format!(
+                        "the picture at the URL is {hash}, not {said} as image_hash says: correct it or leave it out"
+                    );
+                    return Err(LoadError::BadInput { code: "image_hash_mismatch", message });
+                }
+                (bytes, hash, share)
             }
             Source::Data(uri) => {
+                let share = memory.share(uri.len().min(limit)).await;
                 let bytes = data_uri::decode(uri, limit)?;
                 let hash = blobs::digest(&bytes).await;
-                (bytes, hash)
+                (bytes, hash, share)
             }
-            Source::Blob(hash) => (self.blobs.get(*hash).await?, *hash),
+            Source::Blob(hash) => {
+                let share = memory.share(limit).await;
+                (self.blobs.get(*hash).await?, *hash, share)
+            }
         };
         if bytes.len() > limit {
             let message =
@@ -146,6 +184,6 @@ impl Sources {
             std::process::abort();
         }
         let media = media::inspect(&bytes)?;
-        Ok(Loaded { bytes, hash, media })
+        Ok(Loaded::new(bytes, hash, media, share))
     }
 }

@@ -22,7 +22,11 @@ fn pixel() -> Bytes {
 fn sources(blobs: Blobs) -> Sources {
     let limits = FetchLimits { max_bytes: 1000, retries: 0, ..FetchLimits::default() };
     let fetcher = Fetcher::new("127.0.0.1".parse().expect("an address"), limits);
-    Sources::new(fetcher.expect("a client"), blobs)
+    Sources::new(fetcher.expect("a client"), blobs, 1 << 20)
+}
+
+fn url_source(url: impl Into<String>) -> Source {
+    Source::Url { url: url.into(), image_hash: None }
 }
 
 fn in_memory() -> Blobs {
@@ -51,7 +55,7 @@ async fn a_picture_is_the_same_from_wherever_it_comes() {
     let url = serve(Router::new().fallback(|| async { ([("content-type", "image/jpeg")], pixel()) })).await;
     let sources = sources(blobs);
     for source in
-        [Source::Url(url), Source::Data(format!("data:image/jpeg;base64,{PIXEL}")), Source::Blob(kept.hash)]
+        [url_source(url), Source::Data(format!("data:image/jpeg;base64,{PIXEL}")), Source::Blob(kept.hash)]
     {
         let loaded = sources.load(&source).await.expect("loaded");
         assert_eq!(loaded.bytes, pixel());
@@ -76,10 +80,10 @@ async fn what_is_no_picture_is_bad_input_with_its_reason() {
         (Source::Data("data:,hello".into()), "bad_data_uri"),
         (Source::Data("data:;base64,".into()), "not_an_image"),
         (Source::Data(format!("data:;base64,{}", "A".repeat(1400))), "too_large"),
-        (Source::Url(page), "not_an_image"),
-        (Source::Url(gone), "source_not_found"),
-        (Source::Url("http://10.0.0.1/".into()), "private_address"),
-        (Source::Url("not a URL".into()), "bad_url"),
+        (url_source(page), "not_an_image"),
+        (url_source(gone), "source_not_found"),
+        (url_source("http://10.0.0.1/"), "private_address"),
+        (url_source("not a URL"), "bad_url"),
     ] {
         let error = sources.load(&source).await.expect_err(expected);
         assert!(matches!(error, LoadError::BadInput { .. }), "{error:?}");
@@ -91,7 +95,7 @@ async fn what_is_no_picture_is_bad_input_with_its_reason() {
 #[tokio::test]
 async fn a_host_that_is_down_is_temporary() {
     let down = serve(Router::new().fallback(|| async { StatusCode::SERVICE_UNAVAILABLE })).await;
-    let error = sources(in_memory()).load(&Source::Url(down)).await.expect_err("down");
+    let error = sources(in_memory()).load(&url_source(down)).await.expect_err("down");
     assert!(matches!(error, LoadError::Temporary { code: "source_unavailable", .. }), "{error:?}");
 }
 

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use thiserror::Error;
 
+use super::batch::BatchStatements;
 use super::cache_view::CacheViewStatements;
 use super::cancels::CancelStatements;
 use super::dropped::DroppedStatements;
@@ -67,7 +68,6 @@ pub(super) struct Statements {
     pub(super) update_tasks: &'static str,
     pub(super) delete_waits: &'static str,
     pub(super) close_call: &'static str,
-    pub(super) event_sent: &'static str,
     pub(super) redirect_reply: &'static str,
     pub(super) due_calls: &'static str,
     pub(super) snooze_calls: &'static str,
@@ -85,6 +85,7 @@ pub(super) struct Statements {
     pub(super) cache_view: &'static CacheViewStatements,
     pub(super) cancels: &'static CancelStatements,
     pub(super) replicas: &'static ReplicaStatements,
+    pub(super) batch: &'static BatchStatements,
     pub(super) overview: &'static OverviewStatements,
     pub(super) dropped: &'static DroppedStatements,
     pub(super) evict: &'static EvictStatements,
@@ -164,7 +165,7 @@ macro_rules! vals {
 pub(super) use vals;
 
 /// Rows for a statement as JSON lists, each far below the largest packet that a server takes (16 MiB on MariaDB).
-pub(super) fn json_rows(rows: impl Iterator<Item = Value>) -> Vec<String> {
+pub(super) fn json_rows(rows: impl Iterator<Item = impl ToString>) -> Vec<String> {
     const FULL: usize = 1024 * 1024;
     let mut lists: Vec<String> = Vec::new();
     for row in rows {
@@ -344,6 +345,6 @@ mod tests {
         assert!(lists.len() > 1 && lists.iter().all(|list| list.len() < 2 * 1024 * 1024));
         let read = lists.iter().flat_map(|list| serde_json::from_str::<Vec<Value>>(list).unwrap());
         assert!(read.eq(rows));
-        assert!(json_rows(std::iter::empty()).is_empty());
+        assert!(json_rows(std::iter::empty::<Value>()).is_empty());
     }
 }

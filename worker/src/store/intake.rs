@@ -6,6 +6,7 @@ use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, 
 use retouch_shared::key::{Digest32, EditKey, ImageHash};
 use serde_json::{Value, json};
 
+use super::batch::{HitTask, Written};
 use super::calls::millis;
 use super::cancels::cancelled;
 use super::db::{Row, Tx, json_rows, strip_nulls, vals};
@@ -19,11 +20,14 @@ use crate::failpoint::around;
 use crate::metrics::count;
 use crate::trace::TraceContext;
 
+/// How often each result is served: a row that meanwhile names another result, or is gone, is not the one that was looked at.
+pub(super) type Hits = BTreeMap<(EditKey, Option<Digest32>), i64>;
+
 /// A registered task that is being put together.
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) images: Vec<ImageResult>,
-    pub(super) hits: BTreeMap<EditKey, i64>,
+    pub(super) hits: Hits,
     pub(super) saved_micros: i64,
     pub(super) waits: Vec<Value>,
     pub(super) queue: BTreeMap<EditKey, (String, Money)>,
@@ -51,16 +55,11 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn register(&self, task: &NewTask) -> Result<Registered, StoreError> {
-        let register = async {
-            again!(async {
-                match self.try_register(task).await {
-                    Ok(registered) => Ok(Some(registered)),
-                    Err(StepError::Duplicate) => Ok(None),
-                    Err(other) => Err(other),
-                }
-            })
+        let registered = match self.all_hits(task)? {
+            Some((draft, hits)) => around("register", self.register_hits(task, draft, hits)).await?,
+            None => around("register", self.register_alone(task)).await?,
         };
-        if let Some(registered) = around("register", register).await? {
+        if let Some(registered) = registered {
             return Ok(registered);
         }
         match self.find_task(&task.task_id).await? {
@@ -68,6 +67,46 @@ impl Store {
             Some(_) => Ok(Registered::Conflict),
             None => Err(StoreError::Unavailable("the task's row was there and is gone".to_owned())),
         }
+    }
+
+    /// A task that needs no call and has no failed image: it may share its transaction with others.
+    fn all_hits(&self, task: &NewTask) -> Result<Option<(Draft, HitTask)>, StoreError> {
+        if !task.images.iter().all(|image| matches!(image, Planned::Hit { .. })) {
+            return Ok(None);
+        }
+        let draft = draft((0..).zip(&task.images), &BTreeSet::new(), &HashMap::new());
+        Ok(HitTask::new(task, &draft)?.map(|hits| (draft, hits)))
+    }
+
+    /// `None`: there is a task of this id.
+    async fn register_hits(
+        &self,
+        task: &NewTask,
+        draft: Draft,
+        hits: HitTask,
+    ) -> Result<Option<Registered>, StoreError> {
+        Ok(match self.write_together(hits).await? {
+            Written::New { id, received_at, completed_at } => {
+                let record = TaskRecord::all_hits(id, task, draft.images, draft.saved_micros);
+                let record = TaskRecord { received_at, completed_at, ..record };
+                count::registered(&task.model, &record);
+                Some(Registered::New { task: Box::new(record), wake: Vec::new() })
+            }
+            Written::Taken => None,
+            Written::Cancelled => self.register_alone(task).await?,
+            Written::Gone => Some(Registered::Gone),
+        })
+    }
+
+    /// `None`: there is a task of this id.
+    async fn register_alone(&self, task: &NewTask) -> Result<Option<Registered>, StoreError> {
+        again!(async {
+            match self.try_register(task).await {
+                Ok(registered) => Ok(Some(registered)),
+                Err(StepError::Duplicate) => Ok(None),
+                Err(other) => Err(other),
+            }
+        })
     }
 
     async fn try_register(&self, task: &NewTask) -> Result<Registered, StepError> {
@@ -82,7 +121,9 @@ impl Store {
             drop(tx);
             return self.try_register_cancelled(task).await;
         }
-        self.count_hits(&mut *tx, &draft.hits).await?;
+        if !self.count_hits(&mut *tx, &draft.hits).await?.is_empty() {
+            return Ok(Registered::Gone);
+        }
         let rows = tx.rows(sql.find_task, vals![&task.task_id]).await?;
         let record =
             rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
@@ -186,22 +227,44 @@ impl Store {
         Ok(())
     }
 
+    /// Counts hits on the rows that were looked at. Returns those that are not there any more: nothing may be answered from them, and
+    /// the transaction is not to be committed.
     pub(super) async fn count_hits(
         &self,
         tx: &mut dyn Tx,
-        hits: &BTreeMap<EditKey, i64>,
-    ) -> Result<(), StepError> {
-        if hits.is_empty() {
+        hits: &Hits,
+    ) -> Result<BTreeSet<(EditKey, Option<Digest32>)>, StepError> {
+        let sql = self.db.sql();
+        let rows = hits.iter().map(|((key, result), count)| {
+            let mut row = json!({"edit_key": key, "result": result, "count": count});
+            strip_nulls(&mut row);
+            row
+        });
+        let mut counted = 0;
+        for rows in json_rows(rows) {
+            counted += tx.run(sql.count_hits, vals![&rows]).await?;
+        }
+        if counted == hits.len() as u64 {
+            return Ok(BTreeSet::new());
+        }
+        let mut gone: BTreeSet<_> = hits.keys().copied().collect();
+        let keys = key_list(&hits.keys().map(|(key, _)| *key).collect::<Vec<_>>());
+        for row in tx.rows(sql.lookup, vals![&keys]).await? {
+            let there = cached_result(&row)?;
+            gone.remove(&(there.edit_key, there.result_hash));
+        }
+        if gone.is_empty() {
+            return Err(StepError::Again("a cached result was changed this moment".to_owned()));
+        }
+        Ok(gone)
+    }
+
+    /// As [`Store::count_hits`], on rows that this transaction has looked at itself: it is run again where one of them is gone.
+    pub(super) async fn count_late_hits(&self, tx: &mut dyn Tx, hits: &Hits) -> Result<(), StepError> {
+        if self.count_hits(tx, hits).await?.is_empty() {
             return Ok(());
         }
-        let rows = hits.iter().map(|(key, count)| json!({"edit_key": key, "count": count}));
-        let counted = tx.run(self.db.sql().count_hits, vals![&Value::from_iter(rows).to_string()]).await?;
-        if counted < hits.len() as u64 {
-            // Evicted, forgotten or found without its blob since it was looked up: it is no hit, and must not be answered as one.
-            let why = "a cached result was removed this moment; the task is looked at anew";
-            return Err(StepError::Store(StoreError::Unavailable(why.to_owned())));
-        }
-        Ok(())
+        Err(StepError::Again("a cached result was forgotten this moment".to_owned()))
     }
 
     async fn insert_task(&self, tx: &mut dyn Tx, task: &NewTask, draft: &Draft) -> Result<(), StepError> {
@@ -297,7 +360,7 @@ fn cancelled_draft(task: &NewTask) -> Draft {
 
 impl Draft {
     fn hit(&mut self, position: u32, image_hash: ImageHash, result: &CachedResult) -> ImageResult {
-        *self.hits.entry(result.edit_key).or_default() += 1;
+        *self.hits.entry((result.edit_key, result.result_hash)).or_default() += 1;
         self.saved_micros += result.price.micros;
         image_result(position, AnswerSource::Hit, image_hash, result)
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 mod admission;
+mod batch;
 mod cache_view;
 mod calls;
 mod cancels;
@@ -44,6 +45,7 @@ mod unexplained;
 mod verify;
 
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
+use batch::Batches;
 pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
 pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
@@ -68,7 +70,7 @@ pub use unexplained::Unexplained;
 pub use verify::{ToVerify, Verified};
 
 /// Why the store could not answer. Never a miss: the caller holds the work.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum StoreError {
     /// It cannot be asked now: try again later.
     #[error("the database is unreachable: {0}")]
@@ -191,6 +193,7 @@ pub struct Store {
     db: Arc<dyn Db>,
     sqlite: Option<sqlx::SqlitePool>,
     patience: Duration,
+    batches: Arc<Batches>,
 }
 
 /// See [`Store::with_patience`].
@@ -207,7 +210,7 @@ impl Store {
             DatabaseLocation::Sqlite(path) => Self::open_sqlite(path),
             DatabaseLocation::MySql(url) => {
                 let db = Arc::new(mysql::MySqlDb::open(url, connections)?);
-                Ok(Self { db, sqlite: None, patience: PATIENCE })
+                Ok(Self { db, sqlite: None, patience: PATIENCE, batches: Arc::default() })
             }
         }
     }
@@ -226,7 +229,7 @@ impl Store {
     fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
         let db = sqlite::SqliteDb::open(path)?;
         let pool = db.pool();
-        Ok(Self { db: Arc::new(db), sqlite: Some(pool), patience: PATIENCE })
+        Ok(Self { db: Arc::new(db), sqlite: Some(pool), patience: PATIENCE, batches: Arc::default() })
     }
 
     /// How long a wake-up or an event may be on its way before the sweep takes it for lost; [`PATIENCE`] unless set.

@@ -33,7 +33,8 @@ macro_rules! task_columns {
     };
 }
 
-// After the macro that it uses.
+// After the macro that they use.
+mod batch;
 mod letters;
 
 /// A JSON list of edit keys as a table `j` with one column `k`.
@@ -121,9 +122,10 @@ static SQL: Statements = Statements {
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
             IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, NULL), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), IF(? = 1, UTC_TIMESTAMP(3), NULL))",
     count_hits: concat!(
-        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', n BIGINT PATH '$.count')) j",
+        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', n BIGINT PATH '$.count', \
+            result CHAR(64) CHARACTER SET ascii PATH '$.result')) j",
         cache_of_j!(),
-        "SET c.hit_count = c.hit_count + j.n, c.last_hit_at = UTC_TIMESTAMP(3)"
+        "AND c.result_hash <=> j.result SET c.hit_count = c.hit_count + j.n, c.last_hit_at = UTC_TIMESTAMP(3)"
     ),
     find_task: concat!("SELECT ", task_columns!(), " FROM image_edit_tasks t WHERE t.task_id = ?"),
     tasks_by_id: concat!(
@@ -244,7 +246,6 @@ static SQL: Statements = Statements {
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ?",
-    event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ? AND failed_images = ?",
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= UTC_TIMESTAMP(3) ORDER BY wake_at LIMIT ? \
         FOR UPDATE SKIP LOCKED",
@@ -280,6 +281,7 @@ static SQL: Statements = Statements {
     cache_view: &cache_view::CACHE_VIEW,
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
+    batch: &batch::BATCH,
     overview: &overview::OVERVIEW,
     dropped: &dropped::DROPPED,
     evict: &evict::EVICT,

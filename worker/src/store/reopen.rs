@@ -196,7 +196,7 @@ impl Store {
         tx.run(sql.letters.note_retries, vals![&ids]).await?;
         tx.run(sql.letters.count_retries, vals![&ids]).await?;
         tx.run(sql.letters.retried, vals![&ids]).await?;
-        self.count_hits(&mut *tx, &plan.draft.hits).await?;
+        self.count_late_hits(&mut *tx, &plan.draft.hits).await?;
         tx.commit().await?;
         let wake = plan.draft.queue.into_iter().map(|(key, (lane, _))| (key, lane)).collect();
         Ok(Reopened { ended, wake, ..plan.done })
@@ -299,7 +299,10 @@ impl Store {
         for letter in dead_letters(new, &draft.images) {
             self.insert_dead_in(&mut *tx, &letter).await?;
         }
-        self.count_hits(&mut *tx, &draft.hits).await?;
+        if !self.count_hits(&mut *tx, &draft.hits).await?.is_empty() {
+            let why = "a cached result was forgotten since it was looked at";
+            return Err(StoreError::Unavailable(why.to_owned()).into());
+        }
         let rows = tx.rows(sql.find_task, vals![&new.task_id]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let task = TaskRecord::from_row(row)?;
@@ -338,7 +341,7 @@ impl Plan {
     }
 
     fn hit(&mut self, task: &mut TaskRecord, position: u32, call: &LetterCall, result: &CachedResult) {
-        *self.draft.hits.entry(call.edit_key).or_default() += 1;
+        *self.draft.hits.entry((call.edit_key, result.result_hash)).or_default() += 1;
         task.saved_micros += result.price.micros;
         replace(task, image_result(position, AnswerSource::Hit, call.image_hash, result));
         self.done.hit += 1;

@@ -36,7 +36,8 @@ macro_rules! task_columns {
     };
 }
 
-// After the macro that it uses.
+// After the macro that they use.
+mod batch;
 mod letters;
 
 /// The columns that `lane_row` reads; times from now in milliseconds.
@@ -77,7 +78,7 @@ static SQL: Statements = Statements {
             iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), NULL), strftime('%Y-%m-%d %H:%M:%f', 'now'), \
             strftime('%Y-%m-%d %H:%M:%f', 'now'), iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL))",
     count_hits: "UPDATE image_edit_cache SET hit_count = hit_count + (j.value ->> 'count'), last_hit_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
-        FROM json_each(?) j WHERE image_edit_cache.edit_key = unhex(j.value ->> 'edit_key')",
+        FROM json_each(?) j WHERE image_edit_cache.edit_key = unhex(j.value ->> 'edit_key') AND image_edit_cache.result_hash IS (j.value ->> 'result')",
     find_task: concat!("SELECT ", task_columns!(), " FROM image_edit_tasks t WHERE t.task_id = ?"),
     tasks_by_id: concat!(
         "SELECT ",
@@ -188,7 +189,6 @@ static SQL: Statements = Statements {
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ?",
-    event_sent: "UPDATE image_edit_tasks SET event_due = NULL WHERE task_id = ? AND status = ? AND failed_images = ?",
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY wake_at LIMIT ?",
     snooze_calls: "UPDATE image_edit_calls SET wakes = wakes + 1, \
@@ -216,6 +216,7 @@ static SQL: Statements = Statements {
     cache_view: &cache_view::CACHE_VIEW,
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
+    batch: &batch::BATCH,
     overview: &overview::OVERVIEW,
     dropped: &dropped::DROPPED,
     evict: &evict::EVICT,

@@ -15,6 +15,10 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn find_task(&self, task_id: &str) -> Result<Option<TaskRecord>, StoreError> {
+        self.find_together(task_id).await
+    }
+
+    pub(super) async fn find_alone(&self, task_id: &str) -> Result<Option<TaskRecord>, StoreError> {
         let mut connection = self.db.plain().await?;
         let rows = connection.rows(self.db.sql().find_task, vals![task_id]).await?;
         rows.first().map(TaskRecord::from_row).transpose()
@@ -26,14 +30,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn event_sent(&self, task_id: &str, status: TaskStatus, failed: u32) -> Result<(), StoreError> {
-        let sent = async {
-            again!(async {
-                let mut connection = self.db.plain().await?;
-                connection.run(self.db.sql().event_sent, vals![task_id, status.as_str(), failed]).await?;
-                Ok(())
-            })
-        };
-        around("event_sent", sent).await
+        around("event_sent", self.sent_together(task_id, status, failed)).await
     }
 
     /// Answers to `reply_to` from now on. Returns the task as it stands afterwards: if it has ended, its event may have

@@ -161,6 +161,9 @@ pub enum Registered {
     Same(Box<TaskRecord>),
     /// Another task has this id.
     Conflict,
+    /// A result that was to be answered from has left the cache since it was looked at, or another one has taken its place.
+    /// Nothing was recorded: look again.
+    Gone,
 }
 
 /// A task row.
@@ -238,6 +241,35 @@ impl TaskRecord {
             error: row.opt_text(20)?,
             trace: TraceContext::read(row.opt_text(21)?.as_deref(), row.opt_text(22)?.as_deref()),
         })
+    }
+
+    /// A task that ended as it came, all of it from the cache; times are the database's to say.
+    pub(super) fn all_hits(id: i64, task: &NewTask, images: Vec<ImageResult>, saved_micros: i64) -> Self {
+        let total = u32::try_from(images.len()).unwrap_or(u32::MAX);
+        Self {
+            id,
+            task_id: task.task_id.clone(),
+            request_hash: task.request_hash,
+            edit_type: task.edit_type.clone(),
+            status: TaskStatus::Completed,
+            total,
+            hit: total,
+            joined: 0,
+            paid: 0,
+            failed: 0,
+            paid_micros: 0,
+            saved_micros,
+            currency: task.currency.clone(),
+            images,
+            metadata: task.metadata.clone(),
+            reply_to: task.reply_to.clone(),
+            correlation_id: task.correlation_id.clone(),
+            received_at: DateTime::UNIX_EPOCH,
+            completed_at: None,
+            inputs: task.inputs.clone(),
+            error: None,
+            trace: task.trace.clone(),
+        }
     }
 
     /// How it stands once all its images are answered.

@@ -110,12 +110,16 @@ async fn load(app: &App, input: &Input) -> Result<Loaded, Failure> {
             let named = |error: anyhow::Error| Failure::Usage(error.context(path.display().to_string()));
             let bytes = Bytes::from(std::fs::read(path).map_err(|error| named(error.into()))?);
             let media = media::inspect(&bytes).map_err(|error| named(error.into()))?;
-            Ok(Loaded { hash: Digest32::of(&bytes), bytes, media })
+            Ok(Loaded::at_hand(bytes, media))
         }
-        Input::Url(url) => app.sources.load(&Source::Url(url.clone())).await.map_err(|error| match error {
-            LoadError::BadInput { .. } => Failure::Usage(error.into()),
-            LoadError::Temporary { .. } | LoadError::StoreUnavailable(_) => Failure::unreachable(error),
-        }),
+        Input::Url(url) => app
+            .sources
+            .load(&Source::Url { url: url.clone(), image_hash: None })
+            .await
+            .map_err(|error| match error {
+                LoadError::BadInput { .. } => Failure::Usage(error.into()),
+                LoadError::Temporary { .. } | LoadError::StoreUnavailable(_) => Failure::unreachable(error),
+            }),
     }
 }
 

@@ -1,0 +1,174 @@
+//! Asking together: whatever is asked while an answer is under way goes into the next question. No timer, and nobody waits when
+//! nothing is under way.
+//!
+//! What must stay true: a question that was asked is carried through even if whoever asked is gone (its handler was aborted), and
+//! everyone is answered or told that there is no answer, also when a question panics or the runtime ends under it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// What is asked and not answered.
+struct Asked<Q, A> {
+    waiting: VecDeque<(Q, oneshot::Sender<A>)>,
+    /// Somebody answers; he takes what is waiting when he is done.
+    answering: bool,
+}
+
+/// Questions of one kind.
+pub(crate) struct Together<Q, A> {
+    asked: Mutex<Asked<Q, A>>,
+    /// Questions in one.
+    most: usize,
+}
+
+impl<Q, A> std::fmt::Debug for Together<Q, A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Together").finish_non_exhaustive()
+    }
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
+    /// For at most so many questions in one.
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        let asked = Asked { waiting: VecDeque::new(), answering: false };
+        Arc::new(Self { asked: Mutex::new(asked), most: most.max(1) })
+    }
+
+    /// The answer to `question`; `answer` answers all that have gathered, in their order. `None`: it did not.
+    pub(crate) async fn ask<F, Fut>(self: &Arc<Self>, question: Q, answer: F) -> Option<A>
+    where
+        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<A>> + Send,
+    {
+        let (tell, told) = oneshot::channel();
+        let idle = {
+            let mut asked = self.lock();
+            asked.waiting.push_back((question, tell));
+            !std::mem::replace(&mut asked.answering, true)
+        };
+        if idle {
+            let mut answering = Answering { together: Arc::clone(self), over: false };
+            // Not in the task of whoever asked first: others depend on it.
+            tokio::spawn(async move {
+                while let Some((questions, askers)) = answering.next() {
+                    let answers = answer(questions).await;
+                    for (asker, answer) in askers.into_iter().zip(answers) {
+                        // Whoever asked may have gone.
+                        let _gone = asker.send(answer);
+                    }
+                }
+            });
+        }
+        told.await.ok()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Asked<Q, A>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever answers, until nothing is waiting.
+struct Answering<Q: Send + 'static, A: Send + 'static> {
+    together: Arc<Together<Q, A>>,
+    /// Nothing was waiting; somebody else may be answering by now.
+    over: bool,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Answering<Q, A> {
+    /// What has gathered; with nothing the next to ask begins anew.
+    fn next(&mut self) -> Option<(Vec<Q>, Vec<oneshot::Sender<A>>)> {
+        let mut asked = self.together.lock();
+        if asked.waiting.is_empty() {
+            asked.answering = false;
+            self.over = true;
+            return None;
+        }
+        let most = self.together.most.min(asked.waiting.len());
+        Some(asked.waiting.drain(..most).unzip())
+    }
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Drop for Answering<Q, A> {
+    /// Cut off in the middle (a panic, the end of the runtime): those who wait hear that there is no answer.
+    fn drop(&mut self) {
+        if !self.over {
+            let mut asked = self.together.lock();
+            asked.answering = false;
+            asked.waiting.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_meanwhile_goes_into_the_next_question_and_everyone_gets_his_own_answer() {
+        let together: Arc<Together<usize, usize>> = Together::new(100);
+        let (gate, questions) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let ask = |n: usize| {
+            let (together, gate, questions) = (Arc::clone(&together), gate.clone(), questions.clone());
+            tokio::spawn(async move {
+                let answer = move |asked: Vec<usize>| {
+                    let (gate, questions) = (gate.clone(), questions.clone());
+                    async move {
+                        questions.fetch_add(1, Ordering::Relaxed);
+                        gate.acquire().await.unwrap().forget();
+                        asked.into_iter().map(|n| n * 2).collect()
+                    }
+                };
+                together.ask(n, answer).await
+            })
+        };
+        let first = ask(0);
+        while questions.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (1..=150).map(ask).collect();
+        while together.lock().waiting.len() < 150 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(3);
+        assert_eq!(first.await.unwrap(), Some(0));
+        for (n, other) in (1..).zip(others) {
+            assert_eq!(other.await.unwrap(), Some(n * 2));
+        }
+        // Alone, then as many as fit, then the rest.
+        assert_eq!(questions.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_panics_leaves_nobody_waiting_and_the_next_is_answered() {
+        let together: Arc<Together<bool, ()>> = Together::new(10);
+        let answer = |asked: Vec<bool>| async move {
+            assert!(!asked[0], "as the test wants it");
+            vec![()]
+        };
+        assert_eq!(together.ask(true, answer).await, None);
+        assert_eq!(together.ask(false, answer).await, Some(()));
+    }
+
+    #[tokio::test]
+    async fn a_question_is_carried_through_when_whoever_asked_has_gone() {
+        let together: Arc<Together<u8, ()>> = Together::new(10);
+        let asked = Arc::new(Semaphore::new(0));
+        let carried = Arc::clone(&asked);
+        let mut asking = Box::pin(together.ask(1, move |_| {
+            let carried = Arc::clone(&carried);
+            async move {
+                carried.add_permits(1);
+                vec![()]
+            }
+        }));
+        assert!(futures::poll!(&mut asking).is_pending());
+        drop(asking);
+        asked.acquire().await.unwrap().forget();
+    }
+}
