@@ -64,7 +64,7 @@ async fn what_is_forgotten_under_load_is_in_no_table_and_no_blob_and_sent_again_
     site.ended("victim").await;
     // The flow goes on before, while and after it is forgotten; the picture is not in it.
     for n in 0..20 {
-        site.publish(&task(&format!("load {n}"), json!({}), &[seed(n % 7), seed(n)])).await;
+        site.publish(&task(&format!("load-{n}"), json!({}), &[seed(n % 7), seed(n)])).await;
     }
     let hash = Digest32::of(&victim).to_hex();
     let preview = forget(&site, &["--image", &hash]).await;
@@ -78,7 +78,7 @@ async fn what_is_forgotten_under_load_is_in_no_table_and_no_blob_and_sent_again_
     assert!(!is_in_a_blob(&site, &victim));
     assert!(is_in_a_blob(&site, &picture(501)));
     for n in 0..20 {
-        assert_eq!(site.ended(&format!("load {n}")).await.status, "completed");
+        assert_eq!(site.ended(&format!("load-{n}")).await.status, "completed");
     }
     // The same message again is answered from its row.
     let calls = site.calls().len();

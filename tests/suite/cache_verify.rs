@@ -27,7 +27,7 @@ async fn send(site: &Site, name: &str, seeds: std::ops::Range<usize>) -> Vec<Val
         .collect::<Vec<_>>()
         .chunks(IMAGES)
         .enumerate()
-        .map(|(n, seeds)| (format!("{name} {n}"), seeds.to_vec()))
+        .map(|(n, seeds)| (format!("{name}-{n}"), seeds.to_vec()))
         .collect();
     for (id, seeds) in &ids {
         let images: Vec<Value> = seeds.iter().map(|n| seed(*n as u64)).collect();

@@ -123,8 +123,8 @@ pub async fn preview(store: &Store, wanted: &Wanted, looked: impl Fn(i64, i64)) 
     add_single(&mut mentions, wanted, &edits);
     let last = store.last_task().await?;
     report.mentions.tasks = mentioning(store, &mentions, last, looked).await?.len() as u64;
-    let blobs = blobs_of(&mentions, &edits);
-    report.blobs_deleted = blobs.len() as u64;
+    let named: BTreeSet<Digest32> = edits.iter().flat_map(Found::blobs).collect();
+    report.blobs_deleted = named.len() as u64;
     Ok(report)
 }
 
@@ -140,7 +140,13 @@ pub async fn forget(
 ) -> Result<Report> {
     let (mut report, mut paid) = (Report::default(), BTreeMap::new());
     let mut mentions = wanted.mentions();
-    let mut named = blobs_of(&mentions, &[]);
+    let mut named = BTreeSet::new();
+    // Kept for a call that never came, or left by an earlier run.
+    for picture in &mentions.pictures {
+        if blobs.exists(*picture, None).await? {
+            named.insert(*picture);
+        }
+    }
     let mut last = store.last_task().await?;
     for _ in 0..ROUNDS {
         let found = store.find_edits(&wanted.picking()).await?;
@@ -154,7 +160,7 @@ pub async fn forget(
             report.images_failed += forgotten.waited.len() as u64;
             report.tasks_ended += forgotten.ended.len() as u64;
             report.letters_discarded += forgotten.letters;
-            named.extend(blobs_of(&mentions, &forgotten.edits));
+            named.extend(forgotten.edits.iter().flat_map(Found::blobs));
             add_single(&mut mentions, wanted, &forgotten.edits);
             mentions.waited.extend(forgotten.waited);
             last = last.max(forgotten.last_task);
@@ -190,10 +196,6 @@ fn add_single(mentions: &mut Mentions, wanted: &Wanted, edits: &[Found]) {
             mentions.edits.insert((edit.image_hash, edit.edit_type.clone(), entry.result_url.clone()));
         }
     }
-}
-
-fn blobs_of(mentions: &Mentions, edits: &[Found]) -> BTreeSet<Digest32> {
-    edits.iter().flat_map(Found::blobs).chain(mentions.pictures.iter().copied()).collect()
 }
 
 async fn mentioning(
