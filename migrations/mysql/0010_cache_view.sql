@@ -15,7 +15,7 @@ DEALLOCATE PREPARE retouch_ended;
 SET @retouch_result_hash = IF(
   (SELECT COUNT(*) FROM information_schema.statistics
     WHERE table_schema = DATABASE() AND table_name = 'image_edit_cache' AND index_name = 'result_hash') = 0,
-  'ALTER TABLE image_edit_cache ADD KEY result_hash (result_hash)',
+  'ALTER TABLE image_edit_cache ADD KEY result_hash (result_hash, bytes)',
   'DO 0');
 PREPARE retouch_result_hash FROM @retouch_result_hash;
 EXECUTE retouch_result_hash;

@@ -23,8 +23,8 @@ INSERT IGNORE INTO cache_chores (name, due_at, position, total, counted_at)
 
 SET @retouch_cleaning = IF(
   (SELECT COUNT(*) FROM information_schema.statistics
-    WHERE table_schema = DATABASE() AND table_name = 'image_edit_cache' AND index_name = 'result_hash') = 0,
-  'ALTER TABLE image_edit_cache ADD KEY mask_hash (mask_hash), ADD KEY result_hash (result_hash, bytes), ADD KEY created_at (created_at),
+    WHERE table_schema = DATABASE() AND table_name = 'image_edit_cache' AND index_name = 'mask_hash') = 0,
+  'ALTER TABLE image_edit_cache ADD KEY mask_hash (mask_hash), ADD KEY created_at (created_at),
     ADD KEY verified_at (verified_at)',
   'DO 0');
 PREPARE retouch_cleaning FROM @retouch_cleaning;
@@ -34,7 +34,7 @@ DEALLOCATE PREPARE retouch_cleaning;
 SET @retouch_cleaning = IF(
   (SELECT COUNT(*) FROM information_schema.statistics
     WHERE table_schema = DATABASE() AND table_name = 'image_edit_calls' AND index_name = 'result_hash') = 0,
-  'ALTER TABLE image_edit_calls ADD KEY image_hash (image_hash), ADD KEY mask_hash (mask_hash), ADD KEY result_hash (result_hash)',
+  'ALTER TABLE image_edit_calls ADD KEY mask_hash (mask_hash), ADD KEY result_hash (result_hash)',
   'DO 0');
 PREPARE retouch_cleaning FROM @retouch_cleaning;
 EXECUTE retouch_cleaning;

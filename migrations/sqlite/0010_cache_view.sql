@@ -4,5 +4,5 @@
 DROP INDEX image_edit_tasks_ended;
 CREATE INDEX image_edit_tasks_ended ON image_edit_tasks
   (completed_at, currency, hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, total_images, edit_type);
-CREATE INDEX IF NOT EXISTS image_edit_cache_result_hash ON image_edit_cache (result_hash);
-CREATE INDEX IF NOT EXISTS image_edit_calls_image_hash ON image_edit_calls (image_hash);
+CREATE INDEX image_edit_cache_result_hash ON image_edit_cache (result_hash, bytes);
+CREATE INDEX image_edit_calls_image_hash ON image_edit_calls (image_hash);

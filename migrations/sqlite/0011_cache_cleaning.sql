@@ -20,10 +20,8 @@ INSERT INTO cache_chores (name, due_at, position, total, counted_at)
   VALUES ('evict', '2000-01-01 00:00:00.000', '', 0, NULL), ('sweep_blobs', '2000-01-01 00:00:00.000', '', 0, NULL);
 
 CREATE INDEX image_edit_cache_mask_hash ON image_edit_cache (mask_hash);
-CREATE INDEX image_edit_cache_result_hash ON image_edit_cache (result_hash, bytes);
 CREATE INDEX image_edit_cache_created_at ON image_edit_cache (created_at);
 CREATE INDEX image_edit_cache_verified_at ON image_edit_cache (verified_at);
-CREATE INDEX image_edit_calls_image_hash ON image_edit_calls (image_hash);
 CREATE INDEX image_edit_calls_mask_hash ON image_edit_calls (mask_hash);
 CREATE INDEX image_edit_calls_result_hash ON image_edit_calls (result_hash);
 CREATE INDEX dead_letters_payload_blob ON dead_letters (payload_blob);
