@@ -5,6 +5,7 @@
 //! about a picture's bytes is believed only to look it up (decision 0010): whatever is kept, paid for or stored is named
 //! by the digest of bytes that were read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -99,8 +100,21 @@ pub(super) async fn plan(app: &App, message: &Message, task: &Task) -> Result<Pl
     };
     let ready = Ready { app, message, task, route, editor, spec, mask, mask_kept: OnceCell::new() };
     let images: Vec<_> = task.images.iter().map(|source| ready.image(source).boxed()).collect();
-    let images = stream::iter(images).buffered(LOADS).try_collect().await?;
+    let images: Vec<Planned> = stream::iter(images).buffered(LOADS).try_collect().await?;
+    tell_lost(&images);
     Ok(Plan { route: Some(ready.route), params: ready.spec.params, images, began })
+}
+
+/// Once for each edit, at whatever positions it is.
+fn tell_lost(images: &[Planned]) {
+    let mut told = BTreeSet::new();
+    for planned in images {
+        let Planned::Miss { call, refused: Some(blob) } = planned else { continue };
+        if told.insert(call.edit_key) {
+            blob_error("missing");
+            tracing::warn!(edit_key = %call.edit_key, %blob, "a cached result has lost its blob: a miss");
+        }
+    }
 }
 
 fn all_failed(task: &Task, route: Option<Route>, params: Params, error: &ImageError) -> Plan {
@@ -161,7 +175,7 @@ impl Ready<'_> {
         Ok(Planned::Miss { call: Box::new(call), refused })
     }
 
-    /// Asks the cache. A hit's bytes exist: where they do not it is a miss, and the log says why.
+    /// Asks the cache. A hit's bytes exist: where they do not it is a miss that says why.
     async fn look(&self, edit_key: EditKey) -> Result<Look, Stop> {
         let found = self.app.store.look_up(edit_key).await.map_err(|error| hold(self.message, &error))?;
         let Some(result) = found else { return Ok(Look::Miss) };
@@ -171,8 +185,6 @@ impl Ready<'_> {
         if exists.map_err(|error| hold(self.message, &error))? {
             return Ok(Look::Hit(result));
         }
-        blob_error("missing");
-        tracing::warn!(%edit_key, blob = %hash, "a cached result has lost its blob: a miss");
         Ok(Look::Lost(hash))
     }
 
