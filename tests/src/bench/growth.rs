@@ -152,6 +152,7 @@ fn task(id: &str, images: Vec<Planned>) -> NewTask {
         params: Default::default(),
         inputs: images.iter().map(|_| "https://pictures.example/1.png".to_owned()).collect(),
         images,
+        began: Instant::now(),
         metadata: None,
         reply_to: None,
         correlation_id: None,

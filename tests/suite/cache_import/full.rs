@@ -59,7 +59,7 @@ fn seconds(milliseconds: u64) -> f64 {
 
 /// Sends pictures with a prompt through a worker; each must be a hit.
 async fn all_hit(site: &Site, what: &str, asked: &[(String, Vec<u64>)]) {
-    let _worker = site.worker_with(&[("RUST_LOG", "warn,retouch_worker::worker=info")]).await;
+    let [_worker] = site.workers().await;
     let began = Instant::now();
     let (mut tasks, mut images) = (Vec::new(), 0);
     for (prompt, pictures) in asked {

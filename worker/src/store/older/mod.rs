@@ -112,6 +112,7 @@ impl OlderSystem {
         let columns = self.connection.columns(&table).await?;
         let mut layout = shape::recognise(&table, &columns, named)?;
         layout.key = self.connection.key(&table, &columns).await?;
+        layout.ignored.retain(|name| *name != layout.key.column);
         layout.others = tables.into_iter().filter(|other| *other != table && shape::usual(other)).collect();
         if layout.shape == Shape::TasksJson {
             layout.fields = Some(self.fields(&layout, named).await?);

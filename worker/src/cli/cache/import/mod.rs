@@ -95,7 +95,7 @@ impl Import {
         let manner =
             Manner { links: rules.links, concurrency: usize::from(self.concurrency), dry_run: self.dry_run };
         if !json {
-            print::preview(&layout, &location, manner);
+            print::preview(&layout, &location, manner, self.price.as_deref());
         }
         let bar = bar();
         let import = import::Import::new(&app, (&older, &layout), rules, manner);

@@ -10,7 +10,7 @@ use crate::store::DatabaseLocation;
 use crate::store::older::Layout;
 
 /// What is read, and as what.
-pub(super) fn preview(layout: &Layout, location: &DatabaseLocation, manner: Manner) {
+pub(super) fn preview(layout: &Layout, location: &DatabaseLocation, manner: Manner, price: Option<&str>) {
     say(format!("{} in {location}, read as {}", layout.table, layout.shape));
     for (role, column) in layout.described() {
         say(format!("  {role:<18} {column}"));
@@ -22,6 +22,11 @@ pub(super) fn preview(layout: &Layout, location: &DatabaseLocation, manner: Mann
         let others = layout.others.join(", ");
         say(format!("  there is also {others}: take it in by itself with --table"));
     }
+    say(match price {
+        None => "what a hit saves is the price of its route: --price says what the older system had paid"
+            .to_owned(),
+        Some(price) => format!("what a hit saves is {price}"),
+    });
     say(match manner.links {
         Links::Trust => "links are taken on trust: --check tests them, --fetch copies their pictures",
         Links::Copy => "pictures are copied into our blobs",
