@@ -82,8 +82,10 @@ pub(crate) fn installed_once(name: &str, wanted: &Path, install: impl FnOnce(&Pa
 }
 
 fn target() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(3).unwrap().to_owned()
+    let program = std::env::current_exe().unwrap();
+    // Tests are in a folder below the profile's, programs in the profile's own.
+    let is_test = program.parent().is_some_and(|folder| folder.ends_with("deps"));
+    program.ancestors().nth(if is_test { 3 } else { 2 }).unwrap().to_owned()
 }
 
 pub(crate) fn run(command: &mut Command) {

@@ -97,16 +97,19 @@ impl Gallery {
         *self.shared.first.lock().unwrap()
     }
 
-    /// Pictures a second that it serves to the HTTP client which workers use, in this very process.
+    /// Pictures a second that it serves to clients which do nothing but read, in this very process.
     pub async fn capacity(&self, for_about: Duration) -> f64 {
-        let client = reqwest::Client::new();
         let (until, mut clients) = (Instant::now() + for_about, JoinSet::new());
         for number in 0..16 {
-            let (client, url) = (client.clone(), self.url(number % self.pictures().len()));
+            let number = number % self.pictures().len();
+            let (address, length) = (self.address, self.pictures()[number].answer.len());
             clients.spawn(async move {
-                let mut fetched = 0u64;
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let request = format!("GET /{number}.png HTTP/1.1\r\nhost: {address}\r\n\r\n");
+                let (mut answer, mut fetched) = (vec![0; length], 0u64);
                 while Instant::now() < until {
-                    client.get(&url).send().await.unwrap().bytes().await.unwrap();
+                    stream.write_all(request.as_bytes()).await.unwrap();
+                    stream.read_exact(&mut answer).await.unwrap();
                     fetched += 1;
                 }
                 fetched
