@@ -10,7 +10,7 @@ use retouch_tests::kills::fleet::{Fate, points};
 use retouch_tests::kills::run::{Plan, run};
 use retouch_tests::kills::simulated;
 use retouch_tests::stand_in::{Chaos, Fault, OnCreate, OnRequest, Refusal};
-use retouch_worker::failpoint::{RETRY_STEPS, STEPS};
+use retouch_worker::failpoint::{CLEANING_STEPS, RETRY_STEPS, STEPS};
 
 /// A point that no task comes to in this time is a point that the test does not reach.
 const REACHED: Duration = Duration::from_secs(45);
@@ -76,6 +76,7 @@ fn every_step_that_is_listed_has_its_points_in_the_worker_and_no_other_has() {
             used.extend(steps.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
         }
     }
-    let listed: BTreeSet<String> = STEPS.iter().chain(RETRY_STEPS).map(|step| (*step).to_owned()).collect();
+    let listed = STEPS.iter().chain(RETRY_STEPS).chain(CLEANING_STEPS);
+    let listed: BTreeSet<String> = listed.map(|step| (*step).to_owned()).collect();
     assert_eq!(used, listed);
 }

@@ -275,14 +275,22 @@ async fn a_cancel_that_races_a_register_is_never_lost(db: Fixture) {
         let id = format!("t-{round}");
         let (new, of) = (task(&id, vec![miss(&call)]), id.clone());
         let (registrar, canceller) = (replicas[0].clone(), replicas[1].clone());
+        // A register is many statements: so that the cancel meets each of them, and comes before and after them all.
+        let stagger = Duration::from_millis(round % 12);
+        let (head_start, late) =
+            if round % 4 == 0 { (stagger, Duration::ZERO) } else { (Duration::ZERO, stagger) };
         let works: Vec<BoxFuture<'static, bool>> = vec![
             async move {
+                tokio::time::sleep(head_start).await;
                 register(&registrar, &new).await;
                 false
             }
             .boxed(),
-            async move { matches!(canceller.cancel_task(&of, EVENT_IN).await.unwrap(), Cancelled::Now(_)) }
-                .boxed(),
+            async move {
+                tokio::time::sleep(late).await;
+                matches!(canceller.cancel_task(&of, EVENT_IN).await.unwrap(), Cancelled::Now(_))
+            }
+            .boxed(),
         ];
         match at_once(works).await.contains(&true) {
             true => after += 1,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use retouch_shared::event::ImageStatus;
 use retouch_shared::key::Digest32;
 use retouch_worker::store::{
-    Claim, DeadLetter, DeadPayload, FORGOTTEN, Finished, Mentions, Picking, Properties, Store, StoreError,
+    Claim, DeadLetter, DeadPayload, FORGOTTEN, Finished, Mentions, Picking, Properties, Registered, Store,
+    StoreError,
 };
 
 use super::fixture::{
@@ -18,7 +19,7 @@ use super::fixture::{
 promises!(
     a_forgotten_call_is_over_whatever_state_it_is_in_and_its_old_owner_changes_nothing,
     what_is_sent_again_after_it_was_forgotten_is_a_new_edit,
-    a_hit_whose_row_went_meanwhile_is_held_and_not_answered,
+    a_hit_whose_row_went_meanwhile_is_not_answered_and_nothing_is_written,
     tasks_and_letters_no_longer_mention_what_was_forgotten,
     edits_of_a_picture_are_found_by_picture_and_by_mask,
 );
@@ -94,7 +95,7 @@ async fn what_is_sent_again_after_it_was_forgotten_is_a_new_edit(db: Fixture) {
     db.is_settled().await;
 }
 
-async fn a_hit_whose_row_went_meanwhile_is_held_and_not_answered(db: Fixture) {
+async fn a_hit_whose_row_went_meanwhile_is_not_answered_and_nothing_is_written(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("first", vec![miss(&call)])).await;
@@ -102,7 +103,7 @@ async fn a_hit_whose_row_went_meanwhile_is_held_and_not_answered(db: Fixture) {
     let result = cached(&store, call.edit_key).await.unwrap();
     let stale = task("second", vec![hit(&call, &result)]);
     store.forget_edits(&[call.edit_key]).await.unwrap();
-    assert!(matches!(store.register(&stale).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.register(&stale).await.unwrap(), Registered::Gone));
     assert!(store.find_task("second").await.unwrap().is_none());
     db.is_settled().await;
 }

@@ -74,6 +74,10 @@ const CLOCKS: &[(&str, &str)] = &[
     ("worker/src/metrics/recorder.rs", "says to Prometheus when the process began"),
     ("worker/src/broker/supervise.rs", "says to people since when a consumer is lost"),
     ("worker/src/doctor/database/facts.rs", "compares it with the database's, and tells people"),
+    (
+        "worker/src/blobs/mod.rs",
+        "finds blobs that nothing names for a week at least; whether one may go is decided by rows and marks",
+    ),
     ("worker/src/editor/double.rs", "the test double, which no release has"),
 ];
 

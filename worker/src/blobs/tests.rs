@@ -228,10 +228,10 @@ async fn s3_stand_in(State(bucket): State<Arc<Bucket>>, request: Request<Body>) 
     let path = parts.uri.path().to_owned();
     bucket.requests.lock().expect("lock").push(format!("{} {path}", parts.method));
     let answer = |status: StatusCode, body: Bytes, headers: Option<&HeaderMap>| {
-        let mut response = Response::builder()
-            .status(status)
-            .header(header::ETAG, "\"0\"")
-            .header(header::LAST_MODIFIED, "Thu, 01 Jan 2026 00:00:00 GMT");
+        let mut response = Response::builder().status(status).header(header::ETAG, "\"0\"").header(
+            header::LAST_MODIFIED,
+            chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string(),
+        );
         if let Some(kind) = headers.and_then(|headers| headers.get(header::CONTENT_TYPE)) {
             response = response.header(header::CONTENT_TYPE, kind);
         }

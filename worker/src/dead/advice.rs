@@ -56,6 +56,10 @@ pub const ADVICE: &[Advice] = &[
     fix("private_address", "allow the host by name in RETOUCH_ALLOW_HOSTS if it is yours, then retry"),
     fix("source_not_found", "put the picture where the URL says, then retry; otherwise discard"),
     fix(
+        "image_hash_mismatch",
+        "put the picture that image_hash names where the URL says, then retry; otherwise publish a new task with the right one",
+    ),
+    fix(
         "source_refused",
         "let the workers read the picture (an expired signature needs a new task), then retry",
     ),
