@@ -8,7 +8,6 @@ use retouch_shared::event::ImageStatus;
 use retouch_shared::key::Digest32;
 use retouch_worker::store::{
     Claim, DeadLetter, DeadPayload, FORGOTTEN, Finished, Mentions, Picking, Properties, Registered, Store,
-    StoreError,
 };
 
 use super::fixture::{
