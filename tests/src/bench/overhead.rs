@@ -24,9 +24,9 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
     );
     let mut section = Section::new("overhead", &title);
     for mode in [Mode::Sync, Mode::Async] {
-        let many = plan.pick(MANY, 4);
+        let many = plan.pick(MANY, 2);
         for (in_flight, overheads, most) in [
-            one_by_one(mode, takes, plan.pick(plan.rounds as u64 * 2, 2)).await,
+            one_by_one(mode, takes, plan.pick(plan.rounds as u64 * 2, 1)).await,
             steadily(mode, takes, many).await,
         ] {
             let [median, p99] = percentile_cells(&overheads);
