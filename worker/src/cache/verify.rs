@@ -19,7 +19,7 @@ use crate::store::{Store, ToVerify, Verified};
 const TOGETHER: u32 = 64;
 const AT_A_TIME: usize = 8;
 /// So many entries at the start, none of which has its blob, are a wrong place.
-const SUSPICIOUS: usize = 20;
+const SUSPICIOUS: usize = 3;
 
 /// How to go about it.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ use super::types::{digest, hex_digest};
 use super::{CallState, Money, StepError, Store, StoreError, again};
 use crate::failpoint::around;
 
-/// Until the bytes of all rows are counted from nothing again: what forgetting and verifying took away shows by then.
+/// Until the bytes of all rows are counted from nothing again, whatever else happens.
 const RECOUNT: Duration = Duration::from_secs(6 * 60 * 60);
 
 pub(super) struct EvictStatements {
@@ -28,6 +28,7 @@ pub(super) struct EvictStatements {
     pub(super) count_since: &'static str,
     pub(super) set_total: &'static str,
     pub(super) take_off: &'static str,
+    pub(super) recount: &'static str,
     pub(super) ids: &'static str,
     pub(super) from_id: &'static str,
     pub(super) oldest: &'static str,
@@ -91,6 +92,16 @@ impl Store {
             let total = self.total_in(&mut *tx).await?;
             tx.commit().await?;
             Ok(unsigned(total))
+        })
+    }
+
+    /// Rows went, or changed their size, beside an eviction: the bytes of all are counted anew before the next one. A statement of its
+    /// own: an eviction locks the total before any row, and who removes rows holds them already.
+    pub(super) async fn recount_later(&self) -> Result<(), StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            connection.run(self.db.sql().evict.recount, vals![]).await?;
+            Ok(())
         })
     }
 

@@ -178,7 +178,9 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn forget_edits(&self, keys: &[EditKey]) -> Result<Forgotten, StoreError> {
-        around("forget_edits", async { again!(self.try_forget_edits(keys)) }).await
+        let forgotten = around("forget_edits", async { again!(self.try_forget_edits(keys)) }).await?;
+        self.recount_later().await?;
+        Ok(forgotten)
     }
 
     async fn try_forget_edits(&self, keys: &[EditKey]) -> Result<Forgotten, StepError> {

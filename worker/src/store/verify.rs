@@ -108,7 +108,8 @@ impl Store {
             let values = vals![bytes, entry.edit_key.as_bytes(), &hash];
             connection.run(self.db.sql().verify.set_bytes, values).await?;
             Ok(())
-        })
+        })?;
+        self.recount_later().await
     }
 
     /// Removes an entry whose blob is missing or damaged. What is kept under the blob's name, if anything, is marked to be deleted.
@@ -116,7 +117,9 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn remove_unusable(&self, entry: &ToVerify) -> Result<Verified, StoreError> {
-        around("remove_unusable", async { again!(self.try_remove(entry)) }).await
+        let removed = around("remove_unusable", async { again!(self.try_remove(entry)) }).await?;
+        self.recount_later().await?;
+        Ok(removed)
     }
 
     async fn try_remove(&self, entry: &ToVerify) -> Result<Verified, StepError> {

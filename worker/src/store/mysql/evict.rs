@@ -17,6 +17,7 @@ pub(super) static EVICT: EvictStatements = EvictStatements {
         FROM image_edit_cache FORCE INDEX (result_hash) WHERE result_hash IS NOT NULL",
     count_since: "SELECT CAST(COALESCE(SUM(IF(result_hash IS NULL, 0, bytes)), 0) AS SIGNED), MAX(id) FROM image_edit_cache WHERE id > ?",
     set_total: "UPDATE cache_chores SET position = ?, total = ?, counted_at = IF(? = 1, UTC_TIMESTAMP(3), counted_at) WHERE name = 'evict'",
+    recount: "UPDATE cache_chores SET counted_at = NULL WHERE name = 'evict'",
     take_off: "UPDATE cache_chores SET total = ? WHERE name = 'evict'",
     ids: "SELECT MIN(id), MAX(id) FROM image_edit_cache",
     from_id: concat!(

@@ -17,6 +17,7 @@ pub(super) static EVICT: EvictStatements = EvictStatements {
     count_since: "SELECT coalesce(sum(iif(result_hash IS NULL, 0, bytes)), 0), max(id) FROM image_edit_cache WHERE id > ?",
     set_total: "UPDATE cache_chores SET position = ?, total = ?, \
             counted_at = iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), counted_at) WHERE name = 'evict'",
+    recount: "UPDATE cache_chores SET counted_at = NULL WHERE name = 'evict'",
     take_off: "UPDATE cache_chores SET total = ? WHERE name = 'evict'",
     ids: "SELECT (SELECT min(id) FROM image_edit_cache), (SELECT max(id) FROM image_edit_cache)",
     from_id: concat!(
