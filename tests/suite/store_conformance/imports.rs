@@ -1,8 +1,10 @@
 //! Entries from an older system beside our own.
 
+use std::time::Instant;
+
 use retouch_shared::event::AnswerSource;
-use retouch_shared::key::EditKey;
-use retouch_worker::store::{Change, ImportEntry, Store, StoredResult};
+use retouch_shared::key::{EditKey, KEY_VERSION_NUMBER};
+use retouch_worker::store::{Change, ImportEntry, Store, StoreError, StoredResult};
 
 use super::fixture::{
     Fixture, PRICE, cached, edit, finish, found, hit, miss, price, register, result_of, task, url_of,
@@ -17,6 +19,8 @@ promises! {
     a_dead_link_is_taken_out_and_nothing_else,
     an_answer_from_a_link_says_nothing_of_what_is_not_known,
     two_thousand_entries_with_every_kind_of_text_are_one_import,
+    an_entry_whose_picture_is_being_deleted_is_not_written,
+    an_imported_entry_says_which_version_of_the_key_it_has,
 }
 
 /// An older system's link for the edit of a picture.
@@ -44,7 +48,7 @@ fn copy(picture: &str, hits: u64) -> ImportEntry {
 }
 
 async fn import(store: &Store, entry: &ImportEntry) -> (Change, u64) {
-    store.import_entries(std::slice::from_ref(entry)).await.unwrap()[0]
+    store.import_entries(std::slice::from_ref(entry), Instant::now()).await.unwrap()[0]
 }
 
 /// How often it was served, and how much of that the older system says.
@@ -150,7 +154,7 @@ async fn a_dead_link_is_taken_out_and_nothing_else(db: Fixture) {
     register(&store, &task("t", vec![miss(&call)])).await;
     finish(&store, &call).await;
     let entries = [link("dead", 1), link("moved", 1), copy("copied", 1), link("made", 1)];
-    store.import_entries(&entries).await.unwrap();
+    store.import_entries(&entries, Instant::now()).await.unwrap();
     let mut links: Vec<_> = entries.iter().map(|entry| (entry.edit_key, entry.result_url.clone())).collect();
     links[1].1 = "https://old.example/before.png".to_owned();
     links[3].1 = cached(&store, call.edit_key).await.unwrap().result_url;
@@ -187,11 +191,34 @@ async fn two_thousand_entries_with_every_kind_of_text_are_one_import(db: Fixture
         ..link(&format!("picture {n}"), n)
     };
     let entries: Vec<_> = (0..2000).map(entry).collect();
-    let done = store.import_entries(&entries).await.unwrap();
+    let done = store.import_entries(&entries, Instant::now()).await.unwrap();
     assert!(done.iter().zip(0..).all(|(done, n)| *done == (Change::New, n)));
     assert_eq!(db.number("SELECT COUNT(*) FROM image_edit_cache").await, 2000);
     let prompt = format!("SELECT prompt FROM image_edit_cache WHERE edit_key = x'{}'", entries[7].edit_key);
     assert_eq!(db.text(&prompt).await, entries[7].prompt);
-    let again = store.import_entries(&entries).await.unwrap();
+    let again = store.import_entries(&entries, Instant::now()).await.unwrap();
     assert!(again.iter().all(|done| *done == (Change::Same, 0)));
+}
+
+async fn an_entry_whose_picture_is_being_deleted_is_not_written(db: Fixture) {
+    let store = db.store().await;
+    let entry = copy("one", 7);
+    let hash = entry.result.as_ref().unwrap().hash;
+    store.drop_blobs(&[hash].into()).await.unwrap();
+    let held = store.import_entries(std::slice::from_ref(&entry), Instant::now()).await;
+    assert!(matches!(held, Err(StoreError::Unavailable(_))), "{held:?}");
+    assert_eq!(db.number("SELECT COUNT(*) FROM image_edit_cache").await, 0);
+    // A link names no blob.
+    assert_eq!(import(&store, &link("one", 7)).await, (Change::New, 7));
+}
+
+async fn an_imported_entry_says_which_version_of_the_key_it_has(db: Fixture) {
+    let store = db.store().await;
+    // Not by the column's default, which is the first version's. (SQLite changes none.)
+    if !db.is_sqlite() {
+        db.execute("ALTER TABLE image_edit_cache ALTER COLUMN key_version SET DEFAULT 9").await;
+    }
+    import(&store, &link("one", 7)).await;
+    let version = db.number("SELECT key_version FROM image_edit_cache").await;
+    assert_eq!(version, i64::from(KEY_VERSION_NUMBER));
 }

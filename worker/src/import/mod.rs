@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 use futures::stream::{self, StreamExt};
@@ -182,6 +183,7 @@ impl<'a> Import<'a> {
         if entries.is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         let keys: Vec<EditKey> = entries.iter().map(|(_, entry)| entry.edit_key).collect();
         let standing = self.app.store.import_standing(&keys).await?;
         let none = Standing::default();
@@ -227,7 +229,7 @@ impl<'a> Import<'a> {
         }
         let changes = if writes {
             let entries: Vec<_> = ready.iter().map(|(_, entry)| entry.clone()).collect();
-            self.app.store.import_entries(&entries).await?
+            self.app.store.import_entries(&entries, began).await?
         } else {
             ready.iter().map(|(_, entry)| self.would_be(of(entry), entry)).collect()
         };

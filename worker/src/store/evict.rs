@@ -1,10 +1,11 @@
 //! Eviction: rows leave the cache by age, by last hit, or because all of them take too many bytes. What is worth keeping is
 //! decided elsewhere; here is how rows are found cheaply, and how they go.
 //!
-//! What must stay true: the bytes of all rows are never counted in a round, but carried on in `cache_chores`: what came since is
-//! added by the primary key, what goes is subtracted in its own transaction, and all is counted anew now and then. A row goes only
-//! in a transaction that holds the row of `cache_chores`, so that two replicas never both make room for the same bytes; under its
-//! call's lock, no call of it being alive; and only as it was when it was chosen: one that was served since stays.
+//! What must stay true: the bytes of all rows are not counted in each round, but carried on in `cache_chores`: what came since is
+//! added by the primary key, what an eviction takes is subtracted in its own transaction, and all is counted anew once rows went in
+//! another way, and now and then. A row goes only in a transaction that holds the row of `cache_chores`, which is locked before
+//! any call, so that two replicas never both make room for the same bytes; under its call's lock, no call of it being alive; and
+//! only as it was when it was chosen: one that was served since stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

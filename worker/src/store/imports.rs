@@ -4,8 +4,9 @@
 //! forgotten or evicted here does not come back; and the same import again changes nothing.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
-use retouch_shared::key::{EditKey, ImageHash};
+use retouch_shared::key::{EditKey, ImageHash, KEY_VERSION_NUMBER};
 use retouch_shared::task::Params;
 use serde_json::json;
 
@@ -127,15 +128,29 @@ impl Store {
         standing(&mut *connection, sql.standing, sql.gone, keys).await
     }
 
-    /// Takes these entries in, in one transaction; says what that did to each, and by how much its hits grew.
+    /// Takes these entries in, in one transaction; says what that did to each, and by how much its hits grew. `began` is from before
+    /// the first of their pictures was kept.
     ///
     /// # Errors
-    /// See [`StoreError`].
-    pub async fn import_entries(&self, entries: &[ImportEntry]) -> Result<Vec<(Change, u64)>, StoreError> {
-        again!(self.try_import_entries(entries))
+    /// See [`StoreError`]; [`StoreError::Unavailable`] also where one of the pictures was deleted meanwhile (`dropped`): nothing is
+    /// written then, and another run takes them in.
+    pub async fn import_entries(
+        &self,
+        entries: &[ImportEntry],
+        began: Instant,
+    ) -> Result<Vec<(Change, u64)>, StoreError> {
+        let changes = again!(self.try_import_entries(entries, began))?;
+        if changes.iter().any(|(change, _)| *change == Change::Upgraded) {
+            self.recount_later().await?;
+        }
+        Ok(changes)
     }
 
-    async fn try_import_entries(&self, entries: &[ImportEntry]) -> Result<Vec<(Change, u64)>, StepError> {
+    async fn try_import_entries(
+        &self,
+        entries: &[ImportEntry],
+        began: Instant,
+    ) -> Result<Vec<(Change, u64)>, StepError> {
         let sql = self.db.sql().imports;
         // In the order in which every program locks them.
         let mut keys: Vec<EditKey> = entries.iter().map(|entry| entry.edit_key).collect();
@@ -150,6 +165,9 @@ impl Store {
         for rows in json_rows(rows) {
             tx.run(sql.import, vals![&rows]).await?;
         }
+        let written = entries.iter().filter(|entry| changes(entry).0.writes());
+        let kept = written.filter_map(|entry| entry.result.as_ref()).map(|kept| kept.hash).collect();
+        self.none_was_dropped(&mut *tx, &kept, began.elapsed()).await?;
         tx.commit().await?;
         Ok(entries.iter().map(changes).collect())
     }
@@ -233,7 +251,7 @@ fn row(entry: &ImportEntry) -> serde_json::Value {
         "width": kept.map_or(0, |kept| kept.width), "height": kept.map_or(0, |kept| kept.height),
         "bytes": kept.map_or(0, |kept| kept.bytes),
         "price_micros": price.micros, "currency": price.currency,
-        "hits": i64::try_from(*hits).unwrap_or(i64::MAX),
+        "hits": i64::try_from(*hits).unwrap_or(i64::MAX), "key_version": KEY_VERSION_NUMBER,
     });
     strip_nulls(&mut row);
     row

@@ -23,9 +23,9 @@ pub(in crate::store) static IMPORTS: ImportStatements = ImportStatements {
     // Whoever was first meanwhile is judged by the same rules again. MySQL sees the columns that it has assigned already, so
     // `result_hash` and `imported_hits`, by which the others are decided, come last.
     import: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, result_url, result_hash, \
-            content_type, width, height, bytes, price_micros, currency, hit_count, imported_hits, last_hit_at, created_at, updated_at) \
+            content_type, width, height, bytes, price_micros, currency, hit_count, imported_hits, key_version, last_hit_at, created_at, updated_at) \
         SELECT UNHEX(j.k), j.image_hash, j.edit_type, j.prompt, j.provider, j.model, j.params, j.result_url, j.result_hash, \
-            j.content_type, j.width, j.height, j.bytes, j.price_micros, j.currency, j.hits, j.hits, \
+            j.content_type, j.width, j.height, j.bytes, j.price_micros, j.currency, j.hits, j.hits, j.key_version, \
             UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) \
         FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \
             image_hash VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.image_hash', \
@@ -35,7 +35,7 @@ pub(in crate::store) static IMPORTS: ImportStatements = ImportStatements {
             result_hash VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.result_hash', \
             content_type VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.content_type', width INT PATH '$.width', height INT PATH '$.height', \
             bytes BIGINT PATH '$.bytes', price_micros BIGINT PATH '$.price_micros', \
-            currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency', hits BIGINT PATH '$.hits')) j \
+            currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency', hits BIGINT PATH '$.hits', key_version INT PATH '$.key_version')) j \
         ON DUPLICATE KEY UPDATE \
             hit_count = image_edit_cache.hit_count + COALESCE(GREATEST(VALUES(imported_hits) - image_edit_cache.imported_hits, 0), 0), \
             result_url = IF(image_edit_cache.imported_hits IS NOT NULL AND image_edit_cache.result_hash IS NULL, \

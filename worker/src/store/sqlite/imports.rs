@@ -13,11 +13,11 @@ pub(in crate::store) static IMPORTS: ImportStatements = ImportStatements {
     gone: "SELECT g.edit_key, g.reason FROM json_each(?) j CROSS JOIN image_edit_gone g ON g.edit_key = unhex(j.value) \
         WHERE g.reason IN ('forgotten', 'evicted')",
     import: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, result_url, result_hash, \
-            content_type, width, height, bytes, price_micros, currency, hit_count, imported_hits, last_hit_at, created_at, updated_at) \
+            content_type, width, height, bytes, price_micros, currency, hit_count, imported_hits, key_version, last_hit_at, created_at, updated_at) \
         SELECT unhex(j.value ->> 'edit_key'), j.value ->> 'image_hash', j.value ->> 'edit_type', j.value ->> 'prompt', \
             j.value ->> 'provider', j.value ->> 'model', j.value ->> 'params', j.value ->> 'result_url', j.value ->> 'result_hash', \
             j.value ->> 'content_type', j.value ->> 'width', j.value ->> 'height', j.value ->> 'bytes', j.value ->> 'price_micros', \
-            j.value ->> 'currency', j.value ->> 'hits', j.value ->> 'hits', strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+            j.value ->> 'currency', j.value ->> 'hits', j.value ->> 'hits', j.value ->> 'key_version', strftime('%Y-%m-%d %H:%M:%f', 'now'), \
             strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?) j WHERE true \
         ON CONFLICT (edit_key) DO UPDATE SET \
