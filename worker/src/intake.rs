@@ -1,25 +1,20 @@
 //! Intake: one task message becomes one task in the store; a cancel ends one. It never calls an editor, so it is fast whatever the
 //! provider does.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::FutureExt;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use retouch_shared::cancel::{Cancel, Request};
 use retouch_shared::event::ImageStatus;
-use retouch_shared::key::{Digest32, EditKey};
+use retouch_shared::key::EditKey;
 use retouch_shared::task::{Source, Task};
 
 use crate::app::App;
 use crate::blobs::{BlobError, Blobs};
 use crate::broker::{Delivery, Destination, Message, Queue};
-use crate::metrics::count::blob_error;
 use crate::outcome::{Outcome, attempt};
-use crate::store::{
-    CachedResult, Cancelled, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord,
-};
+use crate::store::{Cancelled, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord};
 use crate::suspects::{self, Refused};
 use crate::{events, trace, wake};
 
@@ -192,30 +187,6 @@ fn conflict(task: &Task) -> Outcome {
 /// A store failure is never a miss: the work is held.
 fn hold(message: &Message, error: &dyn std::fmt::Display) -> Stop {
     Outcome::hold(attempt(message), error)
-}
-
-/// A hit's bytes exist. Those of these results that do not are misses, and the log says why.
-pub(crate) async fn gone_blobs<'a>(
-    blobs: &Blobs,
-    results: impl Iterator<Item = &'a CachedResult>,
-) -> Result<HashMap<EditKey, Digest32>, BlobError> {
-    let check = |result: &'a CachedResult| {
-        let hash = result.result_hash?;
-        let exists =
-            async move { Ok((result.edit_key, hash, blobs.exists(hash, Some(result.bytes)).await?)) };
-        Some(exists.boxed())
-    };
-    let checks: Vec<_> = results.filter_map(check).collect();
-    let checks: Vec<_> = stream::iter(checks).buffer_unordered(LOADS).try_collect().await?;
-    let mut gone = HashMap::new();
-    for (edit_key, hash, exists) in checks {
-        if !exists {
-            blob_error("missing");
-            tracing::warn!(%edit_key, blob = %hash, "a cached result has lost its blob: a miss");
-            gone.insert(edit_key, hash);
-        }
-    }
-    Ok(gone)
 }
 
 async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Result<NewTask, Stop> {

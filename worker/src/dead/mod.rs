@@ -1,6 +1,7 @@
 //! Dead letters for people: what a reason means, what sending letters again would come to, and sending them again.
 
 pub mod advice;
+mod gone;
 mod letter;
 mod preview;
 mod send;

@@ -10,10 +10,10 @@ use retouch_shared::task::{Source, Task};
 use serde::Serialize;
 
 use super::advice;
+use super::gone::gone_blobs;
 use super::letter::{decoded, payloads};
 use super::send::{cannot, routes};
 use crate::app::App;
-use crate::intake;
 use crate::store::{EditRetry, IMAGES, Letter, LetterCall, Money, TaskRecord};
 use crate::suspects::POISON;
 
@@ -256,6 +256,6 @@ async fn key_of(app: &App, task: &Task, source: &Source) -> Option<EditKey> {
 /// Those of these edits that are hits now, their bytes included.
 async fn hits(app: &App, keys: &[EditKey]) -> Result<HashSet<EditKey>> {
     let found = app.store.lookup(keys).await?;
-    let gone = intake::gone_blobs(&app.blobs, found.values()).await?;
+    let gone = gone_blobs(&app.blobs, found.values()).await?;
     Ok(found.into_keys().filter(|key| !gone.contains_key(key)).collect())
 }

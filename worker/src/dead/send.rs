@@ -11,6 +11,7 @@ use futures::stream::{self, StreamExt};
 use retouch_shared::key::EditKey;
 use serde::Serialize;
 
+use super::gone::gone_blobs;
 use super::letter::target;
 use crate::app::App;
 use crate::broker::{ATTEMPT, Destination, ERROR, LETTER, Message, ORIGIN, REASON};
@@ -19,7 +20,7 @@ use crate::store::{
     ClaimedLetter, DeadPayload, EditRetry, Letter, LetterCall, LetterRef, LetterState, Money, Reopened,
     Reopening, TASKS,
 };
-use crate::{events, intake, wake};
+use crate::{events, wake};
 
 /// Letters of one transaction.
 const BATCH: usize = 50;
@@ -118,7 +119,7 @@ async fn one_batch(app: &App, wanted: &[LetterRef], sent: &mut Sent) -> Result<V
 async fn reopen(app: &App, edits: &[EditRetry], sent: &mut Sent) -> Result<()> {
     let keys: Vec<EditKey> = edits.iter().map(|retry| retry.edit_key).collect();
     let found = app.store.lookup(&keys).await?;
-    let refused = intake::gone_blobs(&app.blobs, found.values()).await?;
+    let refused = gone_blobs(&app.blobs, found.values()).await?;
     let routes = routes(app, &app.store.calls_of_letters(&keys).await?);
     let reopened = app.store.reopen_edits(edits, &Reopening { refused, routes }).await?;
     let Reopened { retried, lost, ended, wake, hit, waiting } = reopened;
