@@ -154,6 +154,44 @@ async fn an_acknowledged_message_never_comes_back<S: Stage>() {
     depth_becomes(&broker, Queue::Tasks, 0).await;
 }
 
+/// Some handlers end at once, one goes back, the others are at work when their consumer dies.
+async fn of_many_settled_at_once_those_that_are_still_at_work_come_back_and_no_others<S: Stage>() {
+    const MANY: usize = 60;
+    let (_stage, broker) = set::<S>().await;
+    let bodies: Vec<String> = (0..MANY).map(|n| n.to_string()).collect();
+    publish(&broker, Queue::Tasks, &bodies.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut consumer = broker.consume(Queue::Tasks, u16::try_from(MANY).unwrap()).await.unwrap();
+    let (mut ended, mut left, mut returned) = (Vec::new(), BTreeSet::new(), Vec::new());
+    let mut at_work = Vec::new();
+    for n in 0..MANY {
+        let delivery = next(&mut consumer).await;
+        match n {
+            20 | 41 => {
+                left.insert(body(&delivery));
+                at_work.push(delivery);
+            }
+            30 => {
+                left.insert(body(&delivery));
+                returned.push(delivery);
+            }
+            _ => ended.push(delivery.settler),
+        }
+    }
+    // In the order in which they end, not in that in which they came.
+    ended.rotate_left(7);
+    let acknowledged = join_all(ended.into_iter().map(|settler| settler.ack()));
+    let given_back = join_all(returned.into_iter().map(|delivery| delivery.settler.hand_back()));
+    let (acknowledged, given_back) = tokio::join!(acknowledged, given_back);
+    assert!(acknowledged.into_iter().chain(given_back).all(|heard| heard));
+    drop((consumer, at_work));
+    let mut consumer = broker.consume(Queue::Tasks, 10).await.unwrap();
+    let again = [next(&mut consumer).await, next(&mut consumer).await, next(&mut consumer).await];
+    assert_eq!(again.iter().map(body).collect::<BTreeSet<_>>(), left);
+    depth_becomes(&broker, Queue::Tasks, 0).await;
+    publish(&broker, Queue::Tasks, &["last"]).await;
+    assert_eq!(body(&next(&mut consumer).await), "last", "nothing else came back");
+}
+
 async fn a_delayed_message_comes_not_before_its_delay_and_keeps_queue_and_headers<S: Stage>() {
     let (_stage, broker) = set::<S>().await;
     let mut consumer = broker.consume(lane(), 1).await.unwrap();
@@ -364,6 +402,7 @@ promises!(
     a_handed_back_message_goes_to_somebody_else,
     a_dropped_consumer_gives_back_what_was_sent_ahead_and_can_still_finish_the_rest,
     an_acknowledged_message_never_comes_back,
+    of_many_settled_at_once_those_that_are_still_at_work_come_back_and_no_others,
     a_delayed_message_comes_not_before_its_delay_and_keeps_queue_and_headers,
     a_short_delay_does_not_wait_for_a_long_one,
     a_reply_to_a_queue_that_is_gone_is_no_such_queue,

@@ -1,19 +1,19 @@
 //! Deliveries from RabbitMQ. Each consumer has a channel of its own, which lives as long as the consumer or any of its
 //! deliveries: a consumer that is dropped stops, and what is under way can still be acknowledged.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt};
 use lapin::{Acker, Channel};
 
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-};
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{DeliveryTag, FieldTable, ShortString};
 use retouch_shared::amqp::AmqpError;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::acks::Acks;
 use super::{convert, passive};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue, Settle};
 
@@ -28,6 +28,7 @@ pub(super) struct RabbitConsumer {
     stream: Option<lapin::Consumer>,
     queue: ShortString,
     is_dead_queue: bool,
+    acks: Arc<Acks>,
     probe: Interval,
 }
 
@@ -51,7 +52,8 @@ impl RabbitConsumer {
         let mut probe = interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         probe.reset();
-        Ok(Self { channel, stream: Some(stream), queue: name, is_dead_queue: *queue == Queue::Dead, probe })
+        let (stream, is_dead_queue) = (Some(stream), *queue == Queue::Dead);
+        Ok(Self { channel, stream, queue: name, is_dead_queue, acks: Arc::default(), probe })
     }
 
     /// A socket that is up proves nothing: ask the broker whether the queue has a consumer and this channel is heard.
@@ -69,12 +71,12 @@ impl RabbitConsumer {
 
     fn delivery(&self, mut received: lapin::message::Delivery) -> Delivery {
         let broker_death = self.is_dead_queue.then(|| convert::broker_death(&received)).flatten();
-        Delivery {
-            message: convert::incoming(&mut received),
-            redelivered: convert::redelivered(&received),
-            broker_death,
-            settler: Box::new(Settler { acker: Some(received.acker), _channel: self.channel.clone() }),
-        }
+        let tag = received.delivery_tag;
+        self.acks.begin(tag);
+        let (message, redelivered) = (convert::incoming(&mut received), convert::redelivered(&received));
+        let (acks, channel) = (Arc::clone(&self.acks), self.channel.clone());
+        let settler = Settler { acker: Some(received.acker), tag, acks, _channel: channel };
+        Delivery { message, redelivered, broker_death, settler: Box::new(settler) }
     }
 }
 
@@ -134,6 +136,8 @@ async fn stop(channel: Channel, mut stream: lapin::Consumer) {
 /// Dropped without a word (its handler panicked or was aborted), it gives the delivery back.
 struct Settler {
     acker: Option<Acker>,
+    tag: DeliveryTag,
+    acks: Arc<Acks>,
     /// Keeps the channel open.
     _channel: Channel,
 }
@@ -142,15 +146,18 @@ struct Settler {
 impl Settle for Settler {
     async fn ack(mut self: Box<Self>) -> bool {
         match self.acker.take() {
-            // On a dead channel this is Ok(false), not an error.
-            Some(acker) => matches!(acker.ack(BasicAckOptions::default()).await, Ok(true)),
+            Some(acker) => self.acks.ack(self.tag, acker).await,
             None => false,
         }
     }
 
     async fn hand_back(mut self: Box<Self>) -> bool {
         match self.acker.take() {
-            Some(acker) => matches!(acker.nack(REQUEUE).await, Ok(true)),
+            Some(acker) => {
+                let heard = matches!(acker.nack(REQUEUE).await, Ok(true));
+                self.acks.returned(self.tag);
+                heard
+            }
             None => false,
         }
     }
@@ -161,6 +168,7 @@ impl Drop for Settler {
         if let Some(acker) = self.acker.take() {
             // The first poll hands it to the connection; there is nobody to wait for the rest.
             let _sent = acker.nack(REQUEUE).now_or_never();
+            self.acks.returned(self.tag);
         }
     }
 }

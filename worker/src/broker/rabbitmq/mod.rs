@@ -18,6 +18,7 @@ use retouch_shared::topology::Topology;
 
 use super::{Broker, BrokerError, Consumer, Destination, Message, Queue};
 
+mod acks;
 mod consumer;
 mod convert;
 mod greeting;
