@@ -38,6 +38,7 @@ struct RawDashscope {
     workspace: Option<String>,
     input: Option<String>,
     poll_seconds: Option<f64>,
+    polls_per_second: Option<f64>,
     timeout_seconds: Option<f64>,
     result_hosts: Vec<String>,
     ask_list: bool,
@@ -63,8 +64,10 @@ pub struct DashscopeSettings {
     pub workspace: Option<String>,
     /// How pictures get there.
     pub input: Input,
-    /// Between two polls.
+    /// Between two polls of a task.
     pub poll: Option<Duration>,
+    /// Between two polls of whatever tasks.
+    pub poll_spacing: Option<Duration>,
     /// For one exchange.
     pub timeout: Option<Duration>,
     /// More hosts that results may be on.
@@ -113,6 +116,7 @@ impl EditorSettings {
             workspace,
             input,
             poll_seconds,
+            polls_per_second,
             timeout_seconds,
             result_hosts,
             ask_list,
@@ -129,6 +133,7 @@ impl EditorSettings {
             workspace,
             input: input.map_or(Ok(Input::default()), |word| word.parse()).with_context(|| place)?,
             poll: seconds(place, "poll_seconds", poll_seconds)?,
+            poll_spacing: spacing(place, polls_per_second)?,
             timeout: seconds(place, "timeout_seconds", timeout_seconds)?,
             result_hosts: hosts(place, result_hosts)?,
             ask_list,
@@ -244,6 +249,14 @@ fn seconds(place: &str, field: &str, given: Option<f64>) -> Result<Option<Durati
     let fits = seconds > 0.0 && seconds <= MOST_SECONDS;
     ensure!(fits, "{place}: {field} must be more than 0 and at most {MOST_SECONDS}, not {seconds}");
     Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+fn spacing(place: &str, per_second: Option<f64>) -> Result<Option<Duration>> {
+    const MOST: f64 = 10_000.0;
+    let Some(per_second) = per_second else { return Ok(None) };
+    let fits = (0.01..=MOST).contains(&per_second);
+    ensure!(fits, "{place}: polls_per_second must be at least 0.01 and at most {MOST}, not {per_second}");
+    Ok(Some(Duration::from_secs_f64(1.0 / per_second)))
 }
 
 /// Beside the provider's own, which the adapter knows.

@@ -40,7 +40,12 @@ impl Work<'_> {
     async fn ask_until_done(&self, id: &str, age: Age) -> Result<Result<Output, Outcome>, Stop> {
         let mut backoff = Backoff::new(RETRY);
         loop {
-            let pause = match around("poll", self.editor.poll(id, age.now())).await {
+            let polled = tokio::select! {
+                // It may have to wait its turn among many; what it would say, the next owner is told too.
+                () = self.app.shutdown.cancelled() => return Ok(Err(self.hand_over(None, Duration::ZERO).await)),
+                polled = around("poll", self.editor.poll(id, age.now())) => polled,
+            };
+            let pause = match polled {
                 Ok(polled) => {
                     if self.gate.was_closed() {
                         self.reopen(true).await;

@@ -102,6 +102,10 @@ fn what_a_provider_may_not_be_told_is_refused_in_one_sentence_that_names_the_fie
             "dashscope = { poll_seconds = 0 }",
             "[editors.dashscope]: poll_seconds must be more than 0 and at most 3600, not 0",
         ),
+        (
+            "dashscope = { polls_per_second = 0 }",
+            "[editors.dashscope]: polls_per_second must be at least 0.01 and at most 10000, not 0",
+        ),
         ("openai = { timeout_seconds = -1.5 }", "[editors.openai]: timeout_seconds must be more than 0"),
         ("openai = { timeout_seconds = nan }", "[editors.openai]: timeout_seconds must be more than 0"),
         (

@@ -11,12 +11,14 @@ mod functions;
 mod inputs;
 mod list;
 mod models;
+mod rhythm;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
@@ -33,14 +35,17 @@ use crate::sources::guard::AllowHosts;
 use api::{Api, with_request};
 use errors::{Place, classify};
 use inputs::WayIn;
+use rhythm::Rhythm;
 use wire::{Said, TaskStatus};
 
 /// The word in the edit key.
 pub const KIND: &str = "dashscope";
 /// The Beijing region. Keys are bound to a region.
 pub const DEFAULT_BASE_URL: &str = "https://dashscope.aliyuncs.com/api/v1";
-/// Between two polls, at first.
+/// Between two polls, at first; fewer or more where tasks have ended lately (`rhythm`).
 pub const DEFAULT_POLL: Duration = Duration::from_secs(3);
+/// Between two polls of whatever tasks: the account's limit is 20 a second.
+pub const DEFAULT_POLL_SPACING: Duration = Duration::from_millis(50);
 /// How long after it was accepted a task may be missing in the list; nothing is documented.
 pub const DEFAULT_LIST_SETTLES: Duration = Duration::from_secs(10);
 /// For a call that is answered with the picture.
@@ -52,9 +57,6 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8 * 60);
 const RESULT_HOSTS: &str = "*.aliyuncs.com";
 /// How long results, and the ids of tasks, are kept.
 const LIVES: Duration = Duration::from_secs(24 * 60 * 60);
-/// The provider's advice: often for so long, then less.
-const BRISK: Duration = Duration::from_secs(30);
-const SLOWER: u32 = 3;
 /// So long an id that was just given may be unknown to the machine that is asked.
 const MAY_BE_UNKNOWN: Duration = Duration::from_secs(10 * 60);
 /// Before a URL that stands for a task's id.
@@ -71,8 +73,11 @@ pub struct Settings {
     pub workspace: Option<String>,
     /// How pictures get there.
     pub input: Input,
-    /// Between two polls in the first 30 seconds; three times that later. Usually [`DEFAULT_POLL`].
+    /// Between two polls in the first 30 seconds, three times that later, where nothing is known of how long tasks take. Usually
+    /// [`DEFAULT_POLL`].
     pub poll: Duration,
+    /// Between two polls of whatever tasks; usually [`DEFAULT_POLL_SPACING`].
+    pub poll_spacing: Duration,
     /// For a whole call that is answered with the picture; usually [`DEFAULT_TIMEOUT`].
     pub timeout: Duration,
     /// Hosts that results may be on, besides the base URL's own and the provider's.
@@ -90,7 +95,7 @@ pub struct DashScope {
     api: Api,
     input: Input,
     way_in: WayIn,
-    poll: Duration,
+    rhythm: Arc<Rhythm>,
     hosts: AllowHosts,
     styles: BTreeMap<String, Style>,
     ask_list: Option<Duration>,
@@ -102,8 +107,18 @@ impl DashScope {
     /// # Errors
     /// One sentence that names the setting and the fix.
     pub fn new(settings: Settings, styles: BTreeMap<String, Style>) -> Result<Self> {
-        let Settings { key, base_url, workspace, input, poll, timeout, result_hosts, public_url, ask_list } =
-            settings;
+        let Settings {
+            key,
+            base_url,
+            workspace,
+            input,
+            poll,
+            poll_spacing,
+            timeout,
+            result_hosts,
+            public_url,
+            ask_list,
+        } = settings;
         ensure!(is_web(&base_url), "the base URL of dashscope must start with https:// or http://");
         let host = base_url.host_str().context("the base URL of dashscope has no host")?;
         let own: AllowHosts = format!("{host},{RESULT_HOSTS}").parse()?;
@@ -123,7 +138,8 @@ impl DashScope {
         };
         let client = http::client(timeout)?;
         let api = Api { client, key, base_url, workspace, timeout };
-        Ok(Self { api, input, way_in, poll, hosts, styles, ask_list })
+        let rhythm = Arc::new(Rhythm::new(poll, poll_spacing));
+        Ok(Self { api, input, way_in, rhythm, hosts, styles, ask_list })
     }
 
     fn style(&self, model: &str) -> Result<Style, EditError> {
@@ -140,12 +156,10 @@ impl DashScope {
     /// What a good answer to a poll says.
     fn polled(&self, said: &Said, age: Duration) -> Result<Polled, EditError> {
         match said.task_status() {
-            TaskStatus::Pending => {
-                let after = if age < BRISK { self.poll } else { self.poll * SLOWER };
-                Ok(Polled::Pending { after })
-            }
+            TaskStatus::Pending => Ok(Polled::Pending { after: self.rhythm.pause(age) }),
             TaskStatus::Succeeded => match said.picture() {
                 Some(url) => {
+                    self.rhythm.ended(age, said.took());
                     tracing::info!(
                         billed = said.billed(),
                         request_id = said.request_id(),
@@ -278,6 +292,12 @@ impl Editor for DashScope {
         if let Some(url) = provider_task_id.strip_prefix(URL_PREFIX) {
             return Ok(Polled::Done(Output::Url { url: url.to_owned(), lives: LIVES }));
         }
+        if let Some(after) = self.rhythm.too_early(age) {
+            return Ok(Polled::Pending { after });
+        }
+        let waiting = Instant::now();
+        self.rhythm.turn().await;
+        let age = age + waiting.elapsed();
         let get = self.api.get(self.api.url(&["tasks", provider_task_id]))?;
         let answer = http::send(get).await.map_err(|error| match error {
             SendError::NotSent(why) | SendError::NoAnswer(why) => EditError::Unavailable(why),
@@ -288,6 +308,10 @@ impl Editor for DashScope {
         } else {
             match self.api.refused(Place::Poll, &answer, &said) {
                 EditError::Unavailable(_) if answer.status == 404 => Err(unknown(age)),
+                limited @ EditError::RateLimited { .. } => {
+                    self.rhythm.throttled();
+                    Err(limited)
+                }
                 refused => Err(refused),
             }
         };

@@ -70,6 +70,7 @@ impl Server {
             workspace: None,
             input: Input::Data,
             poll: DEFAULT_POLL,
+            poll_spacing: DEFAULT_POLL_SPACING,
             timeout: DEFAULT_TIMEOUT,
             result_hosts: AllowHosts::default(),
             public_url: None,

@@ -3,6 +3,9 @@
 //! Answers are read leniently: pages, SDKs and gateways differ in what they leave out, write as null or nest. What was
 //! paid for is looked for first, wherever it may stand; an error code counts only where there is no such thing.
 
+use std::time::Duration;
+
+use chrono::NaiveDateTime;
 use retouch_shared::task::Params;
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -144,6 +147,15 @@ impl Said {
         let contents = choices.flat_map(|choice| items(&choice["message"]["content"]));
         let images = contents.map(|content| &content["image"]);
         results.chain(images).filter_map(Value::as_str).find(|url| is_web(url)).map(str::to_owned)
+    }
+
+    /// How long a task took, from its submit to its end, both by the provider's clock; none where it does not say.
+    pub(super) fn took(&self) -> Option<Duration> {
+        let time = |name: &str| {
+            let text = self.output()[name].as_str()?;
+            NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok()
+        };
+        (time("end_time")? - time("submit_time")?).to_std().ok()
     }
 
     /// Why a task has no picture: its own code, or the first of its results.

@@ -51,6 +51,25 @@ const FAILED: &str = r#"{"request_id":"e5d70b02-…","output":{"task_id":"86ecf5
  "task_metrics":{"TOTAL":4,"SUCCEEDED":0,"FAILED":4}}}"#;
 
 #[tokio::test]
+async fn once_a_task_has_ended_the_next_is_asked_after_when_it_will_have_and_not_before() {
+    let pending = r#"{"output":{"task_id":"b","task_status":"RUNNING"}}"#;
+    let server = Server::start(&[(200, &SUCCEEDED.replace("RESULT", RESULT)), (200, pending)]).await;
+    let editor = server.editor();
+    // It took 10.744 s by the provider's own words, and was found a little later.
+    let done = editor.poll("a", Duration::from_secs(12)).await;
+    assert!(matches!(done, Ok(Polled::Done(_))), "{done:?}");
+    let after = async |age| match editor.poll("b", Duration::from_millis(age)).await {
+        Ok(Polled::Pending { after }) => after.as_millis(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(after(100).await, 3000, "nobody was asked");
+    assert_eq!(server.asked().len(), 1);
+    let pause = after(6000).await;
+    assert!((4700..=4764).contains(&pause), "until 10.764 s, less what this took: {pause}");
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
 async fn the_first_picture_of_a_finished_task_is_its_result() {
     for body in [SUCCEEDED, PARTIAL, CHOICES] {
         assert_eq!(poll(200, &body.replace("RESULT", RESULT), 5).await, RESULT);
