@@ -6,21 +6,19 @@
 //! only then. Locks are taken in the order of the store's head: tasks by id, then cache rows by edit key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use retouch_shared::event::TaskStatus;
-use retouch_shared::key::{Digest32, EditKey};
-use serde::Serialize;
+use retouch_shared::key::EditKey;
 use serde_json::{Value, json};
 
-use super::calls::millis;
-use super::db::{Tx, json_rows, vals};
+use super::db::{Tx, vals};
 use super::intake::{Draft, Hits};
+use super::task_row::TaskRow;
 use super::types::time;
 use super::{CachedResult, NewTask, StepError, Store, StoreError, TaskRecord, again};
 use crate::together::Together;
-use crate::trace::TraceContext;
 
 /// Tasks, edits or events of one statement.
 const MOST: usize = 256;
@@ -28,7 +26,6 @@ const MOST: usize = 256;
 /// The statements of batches, as [`super::db::Statements`].
 pub(super) struct BatchStatements {
     pub(super) find_tasks: &'static str,
-    pub(super) insert_tasks: &'static str,
     pub(super) written: &'static str,
     pub(super) cancelled: &'static str,
     pub(super) events_sent: &'static str,
@@ -56,9 +53,7 @@ impl Default for Batches {
 /// A task all of whose images are hits, as it is to be written.
 #[derive(Clone)]
 pub(super) struct HitTask {
-    task_id: String,
-    /// A row for `insert_tasks`.
-    row: String,
+    row: TaskRow,
     hits: Hits,
 }
 
@@ -91,35 +86,12 @@ enum Tried {
 impl Store {
     /// As [`Store::find_task`], together with others.
     pub(super) async fn find_together(&self, task_id: &str) -> Result<Option<TaskRecord>, StoreError> {
-        let store = self.clone();
+        let kept = Kept::of(self);
         let find = move |ids: Vec<String>| {
-            let store = store.clone();
-            async move { store.find_all(&ids).await }
+            let kept = kept.clone();
+            async move { kept.find_all(&ids).await }
         };
         self.batches.find.ask(task_id.to_owned(), find).await.unwrap_or_else(|| Err(no_answer()))
-    }
-
-    async fn find_all(&self, ids: &[String]) -> Vec<Result<Option<TaskRecord>, StoreError>> {
-        let found: Result<HashMap<String, TaskRecord>, StoreError> = async {
-            let mut connection = self.db.plain().await?;
-            let rows =
-                connection.rows(self.db.sql().batch.find_tasks, vals![&json!(ids).to_string()]).await?;
-            let tasks = rows.iter().map(TaskRecord::from_row);
-            tasks.map(|task| task.map(|task| (task.task_id.clone(), task))).collect()
-        }
-        .await;
-        match found {
-            Ok(found) => ids.iter().map(|id| Ok(found.get(id).cloned())).collect(),
-            // One row that cannot be read is not the others' fault.
-            Err(StoreError::Corrupt(_)) if ids.len() > 1 => {
-                let mut each = Vec::with_capacity(ids.len());
-                for id in ids {
-                    each.push(self.find_alone(id).await);
-                }
-                each
-            }
-            Err(error) => vec![Err(error); ids.len()],
-        }
     }
 
     /// One cache row, together with others.
@@ -127,13 +99,13 @@ impl Store {
     /// # Errors
     /// See [`Store::lookup`].
     pub async fn look_up(&self, edit_key: EditKey) -> Result<Option<CachedResult>, StoreError> {
-        let store = self.clone();
+        let kept = Kept::of(self);
         let look = move |keys: Vec<EditKey>| {
-            let store = store.clone();
+            let kept = kept.clone();
             async move {
                 let distinct: Vec<EditKey> =
                     keys.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-                match store.lookup(&distinct).await {
+                match kept.lookup(&distinct).await {
                     Ok(found) => keys.iter().map(|key| Ok(found.get(key).cloned())).collect(),
                     Err(error) => vec![Err(error); keys.len()],
                 }
@@ -159,7 +131,7 @@ impl Store {
             // In the order of their ids, which is the order of the locks; of two with the same id one waits for the other.
             let mut batch: BTreeMap<&str, (usize, &HitTask)> = BTreeMap::new();
             for (at, task) in tasks.iter().enumerate().filter(|(at, _)| answers[*at].is_none()) {
-                batch.entry(&task.task_id).or_insert((at, task));
+                batch.entry(&task.row.task_id).or_insert((at, task));
             }
             if batch.is_empty() {
                 break;
@@ -187,18 +159,16 @@ impl Store {
     /// One transaction for all, or none of it and the tasks that are in its way.
     async fn try_write_all(&self, tasks: &[&HitTask]) -> Result<Tried, StepError> {
         let sql = &self.db.sql().batch;
-        let ids: Vec<&str> = tasks.iter().map(|task| task.task_id.as_str()).collect();
+        let ids: Vec<&str> = tasks.iter().map(|task| task.row.task_id.as_str()).collect();
         let ids = json!(ids).to_string();
         let mut tx = self.db.begin().await?;
-        for rows in lists(tasks) {
-            match tx.run(sql.insert_tasks, vals![millis(self.patience), &rows]).await.map_err(StepError::from)
-            {
-                Err(StepError::Duplicate) => {
-                    drop(tx);
-                    return self.taken(&ids).await;
-                }
-                done => done?,
-            };
+        let rows: Vec<&TaskRow> = tasks.iter().map(|task| &task.row).collect();
+        match self.insert_tasks(&mut *tx, &rows).await {
+            Err(StepError::Duplicate) => {
+                drop(tx);
+                return self.taken(&ids).await;
+            }
+            done => done?,
         }
         // After the tasks are written: a cancel is remembered before it looks for its task.
         let cancelled = tx.rows(sql.cancelled, vals![&ids]).await?;
@@ -214,7 +184,7 @@ impl Store {
         let gone = self.count_hits(&mut *tx, &hits).await?;
         if !gone.is_empty() {
             let lost = tasks.iter().filter(|task| task.hits.keys().any(|hit| gone.contains(hit)));
-            let lost = lost.map(|task| (task.task_id.clone(), Written::Gone));
+            let lost = lost.map(|task| (task.row.task_id.clone(), Written::Gone));
             return Ok(Tried::InTheWay(lost.collect()));
         }
         tx.commit().await?;
@@ -238,13 +208,75 @@ impl Store {
         status: TaskStatus,
         failed: u32,
     ) -> Result<(), StoreError> {
-        let store = self.clone();
+        let kept = Kept::of(self);
         let note = move |events: Vec<SentEvent>| {
-            let store = store.clone();
-            async move { vec![store.note_sent(&events).await; events.len()] }
+            let kept = kept.clone();
+            async move { vec![kept.note_sent(&events).await; events.len()] }
         };
         let event = SentEvent { task_id: task_id.to_owned(), status, failed };
         self.batches.sent.ask(event, note).await.unwrap_or_else(|| Err(no_answer()))
+    }
+}
+
+/// A connection for one kind of question, from the first of a spell in which it is asked without a break to the last: the pool asks
+/// the server about each connection that it hands out or takes back.
+#[derive(Clone)]
+struct Kept {
+    store: Store,
+    connection: Arc<Mutex<Option<Box<dyn Tx>>>>,
+}
+
+impl Kept {
+    fn of(store: &Store) -> Self {
+        Self { store: store.clone(), connection: Arc::default() }
+    }
+
+    /// The connection, to be given [`Kept::back`] when it has answered: what fails is not used again.
+    async fn connection(&self) -> Result<Box<dyn Tx>, StoreError> {
+        let kept = self.kept().take();
+        match kept {
+            Some(connection) => Ok(connection),
+            None => Ok(self.store.db.plain().await?),
+        }
+    }
+
+    fn back(&self, connection: Box<dyn Tx>) {
+        *self.kept() = Some(connection);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Box<dyn Tx>>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn find_all(&self, ids: &[String]) -> Vec<Result<Option<TaskRecord>, StoreError>> {
+        let found: Result<HashMap<String, TaskRecord>, StoreError> = async {
+            let mut connection = self.connection().await?;
+            let sql = self.store.db.sql().batch.find_tasks;
+            let rows = connection.rows(sql, vals![&json!(ids).to_string()]).await?;
+            self.back(connection);
+            let tasks = rows.iter().map(TaskRecord::from_row);
+            tasks.map(|task| task.map(|task| (task.task_id.clone(), task))).collect()
+        }
+        .await;
+        match found {
+            Ok(found) => ids.iter().map(|id| Ok(found.get(id).cloned())).collect(),
+            // One row that cannot be read is not the others' fault.
+            Err(StoreError::Corrupt(_)) if ids.len() > 1 => {
+                let mut each = Vec::with_capacity(ids.len());
+                for id in ids {
+                    each.push(self.store.find_alone(id).await);
+                }
+                each
+            }
+            Err(error) => vec![Err(error); ids.len()],
+        }
+    }
+
+    async fn lookup(&self, keys: &[EditKey]) -> Result<HashMap<EditKey, CachedResult>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = self.store.lookup_on(&mut *connection, keys).await?;
+        self.back(connection);
+        Ok(found)
     }
 
     async fn note_sent(&self, events: &[SentEvent]) -> Result<(), StoreError> {
@@ -255,8 +287,9 @@ impl Store {
         });
         let rows = Value::from_iter(rows).to_string();
         again!(async {
-            let mut connection = self.db.plain().await?;
-            connection.run(self.db.sql().batch.events_sent, vals![&rows]).await?;
+            let mut connection = self.connection().await?;
+            connection.run(self.store.db.sql().batch.events_sent, vals![&rows]).await?;
+            self.back(connection);
             Ok(())
         })
     }
@@ -264,11 +297,6 @@ impl Store {
 
 fn no_answer() -> StoreError {
     StoreError::Unavailable("the statement was cut off".to_owned())
-}
-
-/// Lists of rows, each far below the largest packet, as [`json_rows`] makes them.
-fn lists(tasks: &[&HitTask]) -> Vec<String> {
-    json_rows(tasks.iter().map(|task| &task.row))
 }
 
 fn those(rows: &[super::db::Row], what: &Written) -> Result<HashMap<String, Written>, StepError> {
@@ -294,60 +322,8 @@ async fn written(
     Ok(written)
 }
 
-/// A row for `insert_tasks`. What is absent is left out: not every database reads a JSON null as NULL.
-#[derive(Serialize)]
-struct TaskRow<'a> {
-    task_id: &'a str,
-    request_hash: Digest32,
-    edit_type: &'a str,
-    prompt: &'a str,
-    model: &'a str,
-    params: &'a str,
-    inputs: &'a str,
-    hit: usize,
-    saved_micros: i64,
-    currency: &'a str,
-    results: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    correlation_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tracestate: Option<&'a str>,
-}
-
 impl HitTask {
-    /// `None` where a text cannot travel in a list: some databases cut one at a NUL when they read it out of JSON.
-    pub(super) fn new(task: &NewTask, draft: &Draft) -> Result<Option<Self>, StoreError> {
-        let texts = [task.reply_to.as_deref(), task.correlation_id.as_deref(), Some(&task.prompt)];
-        if texts.into_iter().flatten().any(|text| text.contains('\0')) {
-            return Ok(None);
-        }
-        let traceparent = task.trace.as_ref().map(TraceContext::traceparent);
-        let metadata = task.metadata.as_ref().map(Value::to_string);
-        let row = TaskRow {
-            task_id: &task.task_id,
-            request_hash: task.request_hash,
-            edit_type: &task.edit_type,
-            prompt: &task.prompt,
-            model: &task.model,
-            params: &task.params.canonical(),
-            inputs: &serde_json::to_string(&task.inputs).map_err(StoreError::corrupt)?,
-            hit: draft.images.len(),
-            saved_micros: draft.saved_micros,
-            currency: &task.currency,
-            results: &serde_json::to_string(&draft.images).map_err(StoreError::corrupt)?,
-            metadata: metadata.as_deref(),
-            reply_to: task.reply_to.as_deref(),
-            correlation_id: task.correlation_id.as_deref(),
-            traceparent: traceparent.as_deref(),
-            tracestate: task.trace.as_ref().and_then(TraceContext::state),
-        };
-        let row = serde_json::to_string(&row).map_err(StoreError::corrupt)?;
-        Ok(Some(Self { task_id: task.task_id.clone(), row, hits: draft.hits.clone() }))
+    pub(super) fn new(task: &NewTask, draft: &Draft) -> Self {
+        Self { row: TaskRow::new(task, draft), hits: draft.hits.clone() }
     }
 }

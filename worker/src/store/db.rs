@@ -20,18 +20,19 @@ use super::overview::OverviewStatements;
 use super::readings::ReadingsStatements;
 use super::replicas::ReplicaStatements;
 use super::schema::SchemaState;
+use super::task_row::Inserts;
 use super::verify::VerifyStatements;
 use crate::metrics::count::database_error;
 
-/// Every statement of a dialect. Texts are constant: rows travel as one JSON parameter, because a prepared
-/// statement that varies costs a round trip each time (and is not a `&'static str`).
+/// Every statement of a dialect. Texts are constant: rows travel as one JSON parameter (but for those of tasks, see `task_row`),
+/// because a prepared statement that varies costs a round trip each time (and is not a `&'static str`).
 pub(super) struct Statements {
     pub(super) lookup: &'static str,
     pub(super) insert_calls: &'static str,
     pub(super) lock_calls: &'static str,
     pub(super) queue_calls: &'static str,
     pub(super) insert_waits: &'static str,
-    pub(super) insert_task: &'static str,
+    pub(super) insert_tasks: Inserts,
     pub(super) count_hits: &'static str,
     pub(super) find_task: &'static str,
     pub(super) lock_call: &'static str,

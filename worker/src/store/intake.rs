@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, TaskStatus};
+use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus};
 use retouch_shared::key::{Digest32, EditKey, ImageHash};
 use serde_json::{Value, json};
 
@@ -11,14 +11,14 @@ use super::calls::millis;
 use super::cancels::cancelled;
 use super::db::{Row, Tx, json_rows, strip_nulls, vals};
 use super::letters::IMAGES;
-use super::types::{clip, digest, hex_digest, image_result};
+use super::task_row::TaskRow;
+use super::types::{digest, hex_digest, image_result};
 use super::{
     CachedResult, CallSpec, DeadLetter, Money, NewTask, Planned, Properties, Registered, StepError, Store,
     StoreError, TaskRecord, again,
 };
 use crate::failpoint::around;
 use crate::metrics::count;
-use crate::trace::TraceContext;
 
 /// How often each result is served: a row that meanwhile names another result, or is gone, is not the one that was looked at.
 pub(super) type Hits = BTreeMap<(EditKey, Option<Digest32>), i64>;
@@ -45,6 +45,14 @@ impl Store {
             return Ok(HashMap::new());
         }
         let mut connection = self.db.plain().await?;
+        self.lookup_on(&mut *connection, keys).await
+    }
+
+    pub(super) async fn lookup_on(
+        &self,
+        connection: &mut dyn Tx,
+        keys: &[EditKey],
+    ) -> Result<HashMap<EditKey, CachedResult>, StoreError> {
         let rows = connection.rows(self.db.sql().lookup, vals![&key_list(keys)]).await?;
         rows.iter().map(|row| cached_result(row).map(|result| (result.edit_key, result))).collect()
     }
@@ -55,7 +63,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn register(&self, task: &NewTask) -> Result<Registered, StoreError> {
-        let registered = match self.all_hits(task)? {
+        let registered = match all_hits(task) {
             Some((draft, hits)) => around("register", self.register_hits(task, draft, hits)).await?,
             None => around("register", self.register_alone(task)).await?,
         };
@@ -67,15 +75,6 @@ impl Store {
             Some(_) => Ok(Registered::Conflict),
             None => Err(StoreError::Unavailable("the task's row was there and is gone".to_owned())),
         }
-    }
-
-    /// A task that needs no call and has no failed image: it may share its transaction with others.
-    fn all_hits(&self, task: &NewTask) -> Result<Option<(Draft, HitTask)>, StoreError> {
-        if !task.images.iter().all(|image| matches!(image, Planned::Hit { .. })) {
-            return Ok(None);
-        }
-        let draft = draft((0..).zip(&task.images), &BTreeSet::new(), &HashMap::new());
-        Ok(HitTask::new(task, &draft)?.map(|hits| (draft, hits)))
     }
 
     /// `None`: there is a task of this id.
@@ -268,54 +267,26 @@ impl Store {
     }
 
     async fn insert_task(&self, tx: &mut dyn Tx, task: &NewTask, draft: &Draft) -> Result<(), StepError> {
-        let count = |status| draft.images.iter().filter(|image| image.status == status).count();
-        let (total, failed, waiting) =
-            (task.images.len(), count(ImageStatus::Failed), count(ImageStatus::Waiting));
-        let [total, failed, hit] =
-            [total, failed, count(ImageStatus::Done)].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        let status =
-            if waiting > 0 { TaskStatus::Processing } else { TaskRecord::ended_status(total, failed) };
-        let ended = i64::from(status.has_ended());
-        let error = draft.images.iter().find_map(|image| image.error.as_ref());
-        let error = error.map(|error| clip(&error.message));
-        let (params, inputs) = (task.params.canonical(), json!(task.inputs).to_string());
-        let (results, metadata) =
-            (json!(draft.images).to_string(), task.metadata.as_ref().map(Value::to_string));
-        let traceparent = task.trace.as_ref().map(TraceContext::traceparent);
-        let values = vals![
-            &task.task_id,
-            task.request_hash.as_bytes(),
-            &task.edit_type,
-            &task.prompt,
-            &task.model,
-            &params,
-            &inputs,
-            status.as_str(),
-            total,
-            hit,
-            failed,
-            draft.saved_micros,
-            &task.currency,
-            &results,
-            metadata.as_deref(),
-            error,
-            task.reply_to.as_deref(),
-            task.correlation_id.as_deref(),
-            traceparent.as_deref(),
-            task.trace.as_ref().and_then(TraceContext::state),
-            ended,
-            millis(self.patience),
-            ended,
-        ];
-        tx.run(self.db.sql().insert_task, values).await?;
+        let row = TaskRow::new(task, draft);
+        self.insert_tasks(tx, &[&row]).await?;
         // A cancel is nobody's failure.
-        if failed > 0 && !draft.cancelled {
+        if row.failed > 0 && !draft.cancelled {
             for letter in dead_letters(task, &draft.images) {
                 self.insert_dead_in(tx, &letter).await?;
             }
         }
         Ok(())
     }
+}
+
+/// A task that needs no call and has no failed image: it may share its transaction with others.
+fn all_hits(task: &NewTask) -> Option<(Draft, HitTask)> {
+    if !task.images.iter().all(|image| matches!(image, Planned::Hit { .. })) {
+        return None;
+    }
+    let draft = draft((0..).zip(&task.images), &BTreeSet::new(), &HashMap::new());
+    let hits = HitTask::new(task, &draft);
+    Some((draft, hits))
 }
 
 fn misses(images: &[Planned]) -> impl Iterator<Item = (&CallSpec, Option<Digest32>)> {

@@ -39,6 +39,7 @@ mod retries;
 mod schema;
 mod sqlite;
 mod suspects;
+mod task_row;
 mod tasks;
 mod types;
 mod unexplained;

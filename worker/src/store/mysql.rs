@@ -14,6 +14,7 @@ use connection::Connection;
 
 use super::db::{Db, DbError, Statements, Tx, classify, vals};
 use super::schema::{self, SchemaState};
+use super::task_row::inserts;
 
 mod cache_view;
 mod cancels;
@@ -80,7 +81,7 @@ mod evict;
 mod forget;
 mod verify;
 
-static SQL: Statements = Statements {
+pub(super) static SQL: Statements = Statements {
     lookup: concat!(
         "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
         FROM ",
@@ -116,11 +117,13 @@ static SQL: Statements = Statements {
         SELECT ?, UNHEX(j.k), j.position, j.source, UTC_TIMESTAMP(3) \
         FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', position INT PATH '$.position', \
             source VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.source')) j",
-    insert_task: "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
+    insert_tasks: inserts!(
+        "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
             hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
-            reply_to, correlation_id, traceparent, tracestate, event_due, created_at, updated_at, completed_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
-            IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, NULL), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), IF(? = 1, UTC_TIMESTAMP(3), NULL))",
+            reply_to, correlation_id, traceparent, tracestate, event_due, created_at, updated_at, completed_at) VALUES ",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
+            IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, NULL), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), IF(? = 1, UTC_TIMESTAMP(3), NULL))"
+    ),
     count_hits: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', n BIGINT PATH '$.count', \
             result CHAR(64) CHARACTER SET ascii PATH '$.result')) j",
@@ -304,6 +307,9 @@ pub(super) struct MySqlDb {
 /// How long a server may take to answer.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// So long a connection that was given back is taken to be there still.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// Connects once and hangs up.
 ///
 /// # Errors
@@ -356,6 +362,16 @@ impl MySqlDb {
         let pool = MySqlPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(CONNECT)
+            // It was asked when it was given back; only one that has lain is asked again before it is used.
+            .test_before_acquire(false)
+            .before_acquire(|connection, lain| {
+                Box::pin(async move {
+                    if lain.idle_for > FRESH {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_bound};
 use super::schema::{self, SchemaState};
+use super::task_row::inserts;
 
 mod cache_view;
 mod cancels;
@@ -52,7 +53,7 @@ macro_rules! lane_columns {
 }
 use lane_columns;
 
-static SQL: Statements = Statements {
+pub(super) static SQL: Statements = Statements {
     lookup: "SELECT c.edit_key, c.image_hash, c.result_url, c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency \
         FROM json_each(?) j CROSS JOIN image_edit_cache c ON c.edit_key = unhex(j.value)",
     // The fence begins at the clock: a call that is made anew after it was forgotten never has one that an old owner holds.
@@ -71,12 +72,14 @@ static SQL: Statements = Statements {
         FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
         SELECT ?, unhex(j.value ->> 'edit_key'), j.value ->> 'position', j.value ->> 'source', strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j",
-    insert_task: "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
+    insert_tasks: inserts!(
+        "INSERT INTO image_edit_tasks (task_id, request_hash, edit_type, prompt, model, params, inputs, status, total_images, \
             hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, currency, results, metadata, error, \
-            reply_to, correlation_id, traceparent, tracestate, event_due, created_at, updated_at, completed_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
+            reply_to, correlation_id, traceparent, tracestate, event_due, created_at, updated_at, completed_at) VALUES ",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
             iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), NULL), strftime('%Y-%m-%d %H:%M:%f', 'now'), \
-            strftime('%Y-%m-%d %H:%M:%f', 'now'), iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL))",
+            strftime('%Y-%m-%d %H:%M:%f', 'now'), iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL))"
+    ),
     count_hits: "UPDATE image_edit_cache SET hit_count = hit_count + (j.value ->> 'count'), last_hit_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?) j WHERE image_edit_cache.edit_key = unhex(j.value ->> 'edit_key') AND image_edit_cache.result_hash IS (j.value ->> 'result')",
     find_task: concat!("SELECT ", task_columns!(), " FROM image_edit_tasks t WHERE t.task_id = ?"),
