@@ -150,9 +150,10 @@ fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl F
         let outcome: Outcome = match stage {
             Stage::Intake => {
                 let _doing = app.activity.intake();
-                intake::handle(&app, &delivery).await
+                // Boxed for themselves: what wraps them moves this future several times.
+                Box::pin(intake::handle(&app, &delivery)).await
             }
-            Stage::Edit => edit::handle(&app, &delivery.message).await,
+            Stage::Edit => Box::pin(edit::handle(&app, &delivery.message)).await,
             Stage::Archive => archive::handle(&app, &delivery).await,
         };
         count::handled(&name, outcome.as_str());

@@ -31,8 +31,8 @@ use crate::store::{CachedResult, CallSpec, Planned};
 /// A source that cannot be reached now is asked again this often, a rung further each time, before its image fails.
 const SOURCE_ATTEMPTS: u32 = 3;
 
-/// An image that could be read, or why not.
-type Picture = Result<Loaded, ImageError>;
+/// What could be had of a picture, or why not.
+type Had<T> = Result<T, ImageError>;
 
 /// What is to be done with every image of a task, and the route it takes.
 pub(super) struct Plan {
@@ -83,7 +83,7 @@ pub(super) async fn plan(app: &App, message: &Message, task: &Task) -> Result<Pl
     };
     let mask = match &task.mask {
         None => None,
-        Some(mask) => match picture(app, message, mask, true).await? {
+        Some(mask) => match had(message, app.sources.load_mask(mask).await)? {
             Ok(mask) => Some(mask),
             Err(error) => {
                 let error = ImageError { code: error.code, message: format!("mask: {}", error.message) };
@@ -122,9 +122,8 @@ fn all_failed(task: &Task, route: Option<Route>, params: Params, error: &ImageEr
     Plan { route, params, images: vec![failed; task.images.len()], began: Instant::now() }
 }
 
-/// Loads one picture. A bad one is an answer; a store or a source that cannot be asked now stops the task for a while.
-async fn picture(app: &App, message: &Message, source: &Source, mask: bool) -> Result<Picture, Stop> {
-    let loaded = if mask { app.sources.load_mask(source).await } else { app.sources.load(source).await };
+/// A bad picture is an answer; a store or a source that cannot be asked now stops the task for a while.
+fn had<T>(message: &Message, loaded: Result<T, LoadError>) -> Result<Had<T>, Stop> {
     match loaded {
         Ok(loaded) => Ok(Ok(loaded)),
         Err(LoadError::BadInput { code, message }) => Ok(Err(ImageError { code: code.to_owned(), message })),
@@ -149,7 +148,22 @@ impl Ready<'_> {
         if let Some((image_hash, Look::Hit(result))) = said {
             return Ok(Planned::Hit { image_hash, result });
         }
-        let loaded = match picture(self.app, self.message, source, false).await? {
+        let read = match had(self.message, self.app.sources.read(source).await)? {
+            Ok(read) => read,
+            Err(error) => return Ok(Planned::Failed { image_hash: None, error }),
+        };
+        let image_hash = read.hash;
+        let look = match said {
+            Some((_, look)) => look,
+            None => self.look(self.key(image_hash)).await?,
+        };
+        let refused = match look {
+            // What was answered once need not be looked at, and would not be refused.
+            Look::Hit(result) => return Ok(Planned::Hit { image_hash, result }),
+            Look::Lost(hash) => Some(hash),
+            Look::Miss => None,
+        };
+        let loaded = match had(self.message, read.recognise())? {
             Ok(loaded) => loaded,
             Err(error) => return Ok(Planned::Failed { image_hash: None, error }),
         };
@@ -158,18 +172,9 @@ impl Ready<'_> {
                 EditError::Rejected { code, message } => ImageError { code, message },
                 other => ImageError { code: "rejected".to_owned(), message: other.to_string() },
             };
-            return Ok(Planned::Failed { image_hash: Some(loaded.hash), error });
+            return Ok(Planned::Failed { image_hash: Some(image_hash), error });
         }
-        let call = self.call(loaded.hash);
-        let look = match said {
-            Some((_, look)) => look,
-            None => self.look(call.edit_key).await?,
-        };
-        let refused = match look {
-            Look::Hit(result) => return Ok(Planned::Hit { image_hash: loaded.hash, result }),
-            Look::Lost(hash) => Some(hash),
-            Look::Miss => None,
-        };
+        let call = self.call(image_hash);
         let kept = around("keep_inputs", self.keep_inputs(loaded)).await;
         kept.map_err(|error| hold(self.message, &error))?;
         Ok(Planned::Miss { call: Box::new(call), refused })

@@ -179,7 +179,7 @@ impl Fetcher {
             .dns_resolver(resolver)
             .connect_timeout(CONNECT_TIMEOUT.min(limits.deadline))
             // As many as intake fetches together from a host that many pictures are on: a connection that is not kept is made anew.
-            .pool_max_idle_per_host(64)
+            .pool_max_idle_per_host(256)
             .pool_idle_timeout(Duration::from_secs(15))
             .build()?;
         Ok(Self { client, allow, limits })
@@ -247,7 +247,7 @@ impl Fetcher {
         memory: Option<&Memory>,
         deadline: &mut Instant,
     ) -> Result<Body, FetchError> {
-        let answer = tokio::time::timeout_at(*deadline, self.follow(url, purpose)).await;
+        let answer = tokio::time::timeout_at(*deadline, Box::pin(self.follow(url, purpose))).await;
         let (from, response) = answer.unwrap_or_else(|_| Err(self.too_slow(url)))?;
         let most = self.most_bytes(&from, &response)?;
         let mut share = None;

@@ -55,6 +55,30 @@ impl Loaded {
     }
 }
 
+/// A picture's bytes at hand, and nobody has looked what they are: where their digest is enough, nobody need.
+#[derive(Debug)]
+pub struct Unrecognised {
+    bytes: Bytes,
+    /// SHA-256 of the bytes.
+    pub hash: ImageHash,
+    share: Share,
+}
+
+impl Unrecognised {
+    /// Looks what it is.
+    ///
+    /// # Errors
+    /// [`LoadError::BadInput`] where it is no picture.
+    pub fn recognise(self) -> Result<Loaded, LoadError> {
+        #[cfg(feature = "double")]
+        if self.bytes.ends_with(DEADLY) {
+            std::process::abort();
+        }
+        let media = media::inspect(&self.bytes)?;
+        Ok(Loaded::new(self.bytes, self.hash, media, self.share))
+    }
+}
+
 /// Why a picture is not at hand. Codes are for programs, messages for people; neither tells a path, a query
 /// or a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +163,15 @@ impl Sources {
     /// # Errors
     /// [`LoadError`].
     pub async fn load(&self, source: &Source) -> Result<Loaded, LoadError> {
-        self.load_into(&self.memory, source).await
+        self.read(source).await?.recognise()
+    }
+
+    /// As [`Sources::load`], for whoever may do with the digest.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn read(&self, source: &Source) -> Result<Unrecognised, LoadError> {
+        self.read_into(&self.memory, source).await
     }
 
     /// A mask, as [`Sources::load`]. It is held while the task's pictures are loaded, so that it has memory of its own.
@@ -147,10 +179,10 @@ impl Sources {
     /// # Errors
     /// [`LoadError`].
     pub async fn load_mask(&self, source: &Source) -> Result<Loaded, LoadError> {
-        self.load_into(&self.masks, source).await
+        self.read_into(&self.masks, source).await?.recognise()
     }
 
-    async fn load_into(&self, memory: &Memory, source: &Source) -> Result<Loaded, LoadError> {
+    async fn read_into(&self, memory: &Memory, source: &Source) -> Result<Unrecognised, LoadError> {
         let limit = self.fetcher.limits().max_bytes;
         let (bytes, hash, share) = match source {
             Source::Url { url, image_hash } => {
@@ -179,11 +211,6 @@ impl Sources {
                 format!("blob {hash} has {} bytes; the limit for a picture is {limit}", bytes.len());
             return Err(LoadError::BadInput { code: "too_large", message });
         }
-        #[cfg(feature = "double")]
-        if bytes.ends_with(DEADLY) {
-            std::process::abort();
-        }
-        let media = media::inspect(&bytes)?;
-        Ok(Loaded::new(bytes, hash, media, share))
+        Ok(Unrecognised { bytes, hash, share })
     }
 }
