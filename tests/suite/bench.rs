@@ -5,7 +5,7 @@ use retouch_tests::program::{Program, beside};
 use serde_json::Value;
 
 /// What every row of a section says.
-const SECTIONS: [(&str, usize, &[&str]); 9] = [
+const SECTIONS: [(&str, usize, &[&str]); 10] = [
     (
         "hits",
         4,
@@ -21,7 +21,7 @@ const SECTIONS: [(&str, usize, &[&str]); 9] = [
             "pictures_cpu",
         ],
     ),
-    ("overhead", 4, &["mode", "in_flight", "most_in_flight", "calls", "median_ms", "p99_ms"]),
+    ("overhead", 5, &["mode", "in_flight", "most_in_flight", "calls", "median_ms", "p99_ms"]),
     ("latency", 2, &["misses_waiting", "hits", "median_ms", "p99_ms"]),
     ("memory", 3, &["worker", "resident_mib", "cpu_per_cent"]),
     (
@@ -31,6 +31,7 @@ const SECTIONS: [(&str, usize, &[&str]); 9] = [
     ),
     ("growth_workers", 2, &["workers", "tasks_a_second"]),
     ("growth_images", 2, &["images_a_task", "tasks_a_second", "images_a_second"]),
+    ("growth_one_entry", 2, &["workers", "tasks_a_second", "lock_waits_in_1000", "deadlocks"]),
     (
         "designs",
         6,

@@ -1,5 +1,7 @@
 //! What grows: the same statements over ever more rows, more workers, more images a task.
 
+use std::ops::Range;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use retouch_shared::key::Digest32;
 use retouch_worker::store::{DeadPayload, NewTask, Planned, Registered, Store};
 
-use super::contender::turn;
+use super::contender::{Contender as _, turn};
 use super::filled::{Filled, image, is_row, key};
 use super::gallery::Gallery;
 use super::paid_site::percentiles;
@@ -28,6 +30,7 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
     rows(plan, report).await;
     workers(plan, report).await;
     images(plan, report).await;
+    one_entry(plan, report).await;
 }
 
 /// One size, and the times that its statements took.
@@ -166,17 +169,17 @@ fn task(id: &str, images: Vec<Planned>) -> NewTask {
 /// Tasks of one hit over more and more processes.
 async fn workers(plan: &Plan, report: &mut Report) {
     let numbers: &[usize] = if plan.quick { &[1, 2] } else { &[1, 2, 4, 8] };
+    let gallery = shop(plan).await;
     let mut contenders = Vec::new();
     for processes in numbers {
-        contenders.push((*processes as u64, Retouch::new(*processes).await));
+        contenders.push(Grown::of(processes.to_string(), Retouch::new(*processes).await, &gallery));
     }
     let title = "All-hit tasks a second over more worker processes on this machine";
-    let rates = in_turns(plan, &contenders).await;
     let mut section = Section::new("growth_workers", title);
-    for ((processes, _), rates) in contenders.iter().zip(rates) {
+    for (grown, turns) in contenders.iter().zip(in_turns(plan, &contenders).await) {
         section.rows.push(vec![
-            ("workers", Cell::Count(*processes)),
-            ("tasks_a_second", Cell::Spread(Spread::of(&rates))),
+            ("workers", Cell::Text(grown.name.clone())),
+            ("tasks_a_second", spread(&turns, |turn| turn.rate)),
         ]);
     }
     report.sections.push(section);
@@ -185,42 +188,125 @@ async fn workers(plan: &Plan, report: &mut Report) {
 /// Tasks of more and more hits.
 async fn images(plan: &Plan, report: &mut Report) {
     let numbers: &[u64] = if plan.quick { &[1, 3] } else { &[1, 4, 16, 64] };
+    let gallery = shop(plan).await;
     let mut contenders = Vec::new();
     for images in numbers {
-        contenders.push((*images, Retouch::new(1).await.of_images(*images)));
+        let retouch = Retouch::new(1).await.of_images(*images);
+        contenders.push(Grown::of(images.to_string(), retouch, &gallery));
     }
-    let rates = in_turns(plan, &contenders).await;
     let mut section = Section::new("growth_images", "All-hit tasks of more and more images, one worker");
-    for ((images, _), rates) in contenders.iter().zip(rates) {
+    let all = in_turns(plan, &contenders).await;
+    for ((grown, turns), images) in contenders.iter().zip(all).zip(numbers) {
         #[expect(clippy::cast_precision_loss, reason = "64 at most")]
-        let images_a_second: Vec<f64> = rates.iter().map(|rate| rate * *images as f64).collect();
+        let images = *images as f64;
         section.rows.push(vec![
-            ("images_a_task", Cell::Count(*images)),
-            ("tasks_a_second", Cell::Spread(Spread::of(&rates))),
-            ("images_a_second", Cell::Spread(Spread::of(&images_a_second))),
+            ("images_a_task", Cell::Text(grown.name.clone())),
+            ("tasks_a_second", spread(&turns, |turn| turn.rate)),
+            ("images_a_second", spread(&turns, |turn| turn.rate * images)),
         ]);
     }
     report.sections.push(section);
 }
 
-async fn in_turns(plan: &Plan, contenders: &[(u64, Retouch)]) -> Vec<Vec<f64>> {
-    let gallery = Gallery::start(plan.pick(100, 5)).await;
-    for (_, contender) in contenders {
-        contender.warm(&gallery).await;
+/// Tasks that all want the same result, beside tasks of many: every commit of every worker counts on one row.
+async fn one_entry(plan: &Plan, report: &mut Report) {
+    let (many, one) = (shop(plan).await, Rc::new(Gallery::start(1).await));
+    let numbers: &[usize] = if plan.quick { &[2] } else { &[1, 4] };
+    let mut contenders = Vec::new();
+    for processes in numbers {
+        for (what, gallery) in [("many entries", &many), ("one entry", &one)] {
+            let name = format!("{processes}, {what}");
+            contenders.push(Grown::of(name, Retouch::new(*processes).await, gallery));
+        }
+    }
+    let title = "All-hit tasks of one hot entry, and the locks of the database that they waited for";
+    let mut section = Section::new("growth_one_entry", title);
+    for (grown, turns) in contenders.iter().zip(in_turns(plan, &contenders).await) {
+        section.rows.push(vec![
+            ("workers", Cell::Text(grown.name.clone())),
+            ("tasks_a_second", spread(&turns, |turn| turn.rate)),
+            ("lock_waits_in_1000", spread(&turns, |turn| turn.lock_waits)),
+            ("deadlocks", Cell::Count(turns.iter().map(|turn| turn.deadlocks).sum())),
+        ]);
+        if !plan.quick {
+            let deadlocks: u64 = turns.iter().map(|turn| turn.deadlocks).sum();
+            #[expect(clippy::cast_precision_loss, reason = "none, or the check fails")]
+            report.checks.push(Check::at_most(
+                &format!("growth: deadlocks, {}", grown.name),
+                deadlocks as f64,
+                0.0,
+            ));
+        }
+    }
+    report.sections.push(section);
+}
+
+/// What a shop sells all day.
+async fn shop(plan: &Plan) -> Rc<Gallery> {
+    Rc::new(Gallery::start(plan.pick(100, 5)).await)
+}
+
+/// One of those that take turns.
+struct Grown {
+    name: String,
+    retouch: Retouch,
+    gallery: Rc<Gallery>,
+}
+
+/// What came of one turn.
+struct Turned {
+    rate: f64,
+    /// For a thousand tasks.
+    lock_waits: f64,
+    deadlocks: u64,
+}
+
+impl Grown {
+    fn of(name: String, retouch: Retouch, gallery: &Rc<Gallery>) -> Self {
+        Self { name, retouch, gallery: Rc::clone(gallery) }
+    }
+
+    /// What the server has counted since its start.
+    async fn counted(&self, name: &str) -> u64 {
+        let sql = "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status WHERE variable_name = ?";
+        let counted = sqlx::query_scalar::<_, i64>(sql).bind(name).fetch_one(self.retouch.pool());
+        u64::try_from(counted.await.unwrap()).unwrap()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    async fn turn(&self, tasks: Range<u64>) -> Turned {
+        const WAITS: &str = "Innodb_row_lock_waits";
+        const DEADLOCKS: &str = "Innodb_deadlocks";
+        let count = tasks.end - tasks.start;
+        let before = (self.counted(WAITS).await, self.counted(DEADLOCKS).await);
+        let turn = turn(&self.retouch, &self.gallery, tasks).await;
+        let waits = self.counted(WAITS).await - before.0;
+        let deadlocks = self.counted(DEADLOCKS).await - before.1;
+        Turned { rate: turn.rate, lock_waits: waits as f64 * 1000.0 / count as f64, deadlocks }
+    }
+}
+
+async fn in_turns(plan: &Plan, contenders: &[Grown]) -> Vec<Vec<Turned>> {
+    for grown in contenders {
+        grown.retouch.warm(&grown.gallery).await;
     }
     let (mut next, mut counts) = (0, vec![plan.pick(200, 10); contenders.len()]);
-    let mut rates = vec![Vec::new(); contenders.len()];
+    let mut turns: Vec<Vec<Turned>> = contenders.iter().map(|_| Vec::new()).collect();
     // The first round is to see how many tasks a turn needs.
     for round in 0..=plan.rounds {
-        for (at, (number, contender)) in contenders.iter().enumerate() {
-            let turn = turn(contender, &gallery, next..next + counts[at]).await;
+        for (at, grown) in contenders.iter().enumerate() {
+            let turn = grown.turn(next..next + counts[at]).await;
             next += counts[at];
             counts[at] = plan.tasks(turn.rate, plan.pick(50, 10));
             if round > 0 {
-                say(&format!("growth, round {round}: {number}: {:.0} tasks/s", turn.rate));
-                rates[at].push(turn.rate);
+                say(&format!("growth, round {round}: {}: {:.0} tasks/s", grown.name, turn.rate));
+                turns[at].push(turn);
             }
         }
     }
-    rates
+    turns
+}
+
+fn spread(turns: &[Turned], of: impl Fn(&Turned) -> f64) -> Cell {
+    Cell::Spread(Spread::of(&turns.iter().map(of).collect::<Vec<_>>()))
 }

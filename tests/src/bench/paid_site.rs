@@ -100,7 +100,12 @@ impl PaidSite {
 
     /// One worker that is working. Both lanes take `wide` calls at a time; the models' own limits where none is given.
     pub async fn worker(&self, wide: Option<u16>) -> Running {
-        let mut toml = String::new();
+        self.worker_with(wide, "").await
+    }
+
+    /// As [`PaidSite::worker`], with further settings before those of its lanes.
+    pub async fn worker_with(&self, wide: Option<u16>, settings: &str) -> Running {
+        let mut toml = settings.to_owned();
         for lane in [Mode::Async, Mode::Sync].map(Mode::model) {
             if let Some(wide) = wide {
                 toml += &format!(
