@@ -35,7 +35,11 @@ async fn main() -> Result<ExitCode> {
         .env(AMQP_URL, rabbitmq.amqp_url())
         .env(RABBITMQ_HTTP_URL, rabbitmq.http_url())
         .env(MYSQL_URL, mariadb.url(""));
-    run(&mut command, &mut stop).await
+    let code = run(&mut command, &mut stop).await;
+    if let Some(said) = mariadb.died() {
+        eprintln!("with-servers: MariaDB ended by itself: {said}");
+    }
+    code
     // The servers are dropped, that is stopped, here.
 }
 

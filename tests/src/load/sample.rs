@@ -70,8 +70,10 @@ async fn rows(paid: &Paid) -> BTreeMap<String, u64> {
     let names =
         "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()";
     let names = paid.site.texts(names).await;
-    let counts: Vec<_> =
-        names.iter().map(|name| format!("SELECT CONCAT('{name} ', COUNT(*)) FROM {name}")).collect();
+    let counts: Vec<_> = names
+        .iter()
+        .map(|name| format!("SELECT CAST(CONCAT('{name} ', COUNT(*)) AS CHAR) FROM {name}"))
+        .collect();
     let rows = paid.site.texts(&counts.join(" UNION ALL ")).await;
     let row = |row: &String| {
         let (name, count) = row.split_once(' ').unwrap();

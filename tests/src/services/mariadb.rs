@@ -78,6 +78,16 @@ impl MariaDb {
         self.restart().await
     }
 
+    /// What a server that has ended although nobody asked it to said last.
+    #[must_use]
+    pub fn died(&self) -> Option<String> {
+        let status = self.server.as_ref()?.status()?;
+        let said = std::fs::read_to_string(self.log()).unwrap_or_default();
+        // A crash fills hundreds of lines, of which the first say what it was.
+        let crash = said.lines().skip_while(|line| !line.contains("[ERROR]")).take(60);
+        Some(format!("{status}\n{}", crash.collect::<Vec<_>>().join("\n")))
+    }
+
     /// Stops the server in good order if it runs.
     pub async fn stop(&mut self) {
         if let Some(server) = self.server.take() {
