@@ -26,7 +26,8 @@ fn misfortunes() -> Chaos {
         .with(0.10, Fault::Create(OnCreate::Refuse { refusal: refused, created: false }))
         .with(0.05, Fault::Create(OnCreate::Drop { created: true }))
         .with(0.05, Fault::Create(OnCreate::Drop { created: false }))
-        .with(0.01, Fault::Poll(OnRequest::Refuse(denied)))
+        // A task is asked after once or twice.
+        .with(0.04, Fault::Poll(OnRequest::Refuse(denied)))
 }
 
 #[tokio::test]
