@@ -28,15 +28,18 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
     for mode in [Mode::Sync, Mode::Async] {
         let many = plan.pick(MANY, 2);
         let name = mode.name();
-        let mut measured = vec![
-            (name.to_owned(), one_by_one(mode, takes, plan.pick(plan.rounds as u64 * 4, 1)).await),
-            (name.to_owned(), steadily(mode, takes, many, "").await),
-        ];
+        let site = PaidSite::new(takes).await;
+        let worker = site.worker(Some(u16::try_from(many * 2).unwrap())).await;
+        // First many: what a worker prepares on each of its connections is then prepared.
+        let steady = steadily(&site, mode, takes, many).await;
+        let single = one_by_one(&site, mode, takes, many * 3, plan.pick(plan.rounds as u64 * 4, 1)).await;
+        drop(worker);
+        let mut measured = vec![(name.to_owned(), single), (name.to_owned(), steady)];
         if mode == Mode::Async {
-            measured.push((
-                format!("{name}, 1,000 polls a second"),
-                steadily(mode, takes, many, UNLIMITED).await,
-            ));
+            let site = PaidSite::new(takes).await;
+            let _worker = site.worker_with(Some(u16::try_from(many * 2).unwrap()), UNLIMITED).await;
+            let name = format!("{name}, 1,000 polls a second");
+            measured.push((name, steadily(&site, mode, takes, many).await));
         }
         for (name, (in_flight, overheads, most)) in measured {
             let [median, p99] = percentile_cells(&overheads);
@@ -65,27 +68,22 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
 type Measured = (u64, Vec<Duration>, u64);
 
 /// The next begins when the one before it has ended.
-async fn one_by_one(mode: Mode, takes: Duration, calls: u64) -> Measured {
-    let site = PaidSite::new(takes).await;
-    let _worker = site.worker(Some(4)).await;
+async fn one_by_one(site: &PaidSite, mode: Mode, takes: Duration, first: u64, calls: u64) -> Measured {
     let mut events = site.events().await;
     let mut overheads = Vec::new();
-    // The first meets a worker that has no connections yet.
-    for seed in 0..=calls {
+    for seed in first..first + calls {
         let began = Instant::now();
         site.publish(&mode.task(seed)).await;
         arrivals(&mut events, 1).await;
         overheads.push(began.elapsed().saturating_sub(takes));
     }
-    site.right(mode, 0..=calls).await;
+    site.right(mode, first..first + calls).await;
     settled(&site.env).await;
-    (1, overheads.split_off(1), site.most_in_flight(mode))
+    (1, overheads, 1)
 }
 
 /// They come at such a rate that `many` are under way at any time.
-async fn steadily(mode: Mode, takes: Duration, many: u64, settings: &str) -> Measured {
-    let site = PaidSite::new(takes).await;
-    let _worker = site.worker_with(Some(u16::try_from(many * 2).unwrap()), settings).await;
+async fn steadily(site: &PaidSite, mode: Mode, takes: Duration, many: u64) -> Measured {
     let mut events = site.events().await;
     let count = many * 3;
     let tasks: Vec<_> = (0..count).map(|seed| mode.task(seed)).collect();
