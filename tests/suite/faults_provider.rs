@@ -115,6 +115,7 @@ async fn publish(paid: &Paid, mode: Mode, tasks: std::ops::Range<u64>) {
 async fn every_fault_of_a_provider_whose_list_is_asked_pays_nothing_twice() {
     let paid = Paid::on_servers().await;
     let toml = Mode::AsyncList.toml().replacen("[editors.dashscope]\npoll_seconds = 0.1\n", "", 1);
+    let toml = toml.replacen("list_settles_seconds = 3\n", "list_settles_seconds = 0.5\n", 1);
     let struck = paid.provider.chaos(12, chaos(Refusal::throttled()));
     let _workers = [paid.worker_with(&toml, &HURRY).await, paid.worker_with(&toml, &HURRY).await];
     let begun = Instant::now();

@@ -47,8 +47,8 @@ impl Mode {
                      [lanes.\"dashscope.qwen-image-2.0\"]\nconcurrency = 8\nmax_in_flight = 32\nper_second = 1000\n";
         let paint = "[models.\"gpt-image-1.5\"]\neditor = \"openai\"\nprice = \"0.04\"\n[routes.paint]\nmodel = \"gpt-image-1.5\"\n";
         let (list, lanes) = match self {
-            // The list tells which task is whose only where the lane's own limits hold. The stand-in lists a task at once.
-            Self::AsyncList => ("ask_list = true\nlist_settles_seconds = 1\n", ""),
+            // The list tells which task is whose only where the lane's own limits hold. The stand-in lists a task at once, but on a busy machine a create may reach it late.
+            Self::AsyncList => ("ask_list = true\nlist_settles_seconds = 3\n", ""),
             Self::Sync | Self::Async => ("", lanes),
         };
         format!("[editors.dashscope]\npoll_seconds = 0.1\n{list}{lanes}{paint}")
