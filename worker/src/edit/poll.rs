@@ -41,9 +41,11 @@ impl Work<'_> {
         let mut backoff = Backoff::new(RETRY);
         loop {
             let polled = tokio::select! {
+                // An answer that is at hand is kept, also at the end of the worker.
+                biased;
+                polled = around("poll", self.editor.poll(id, age.now())) => polled,
                 // It may have to wait its turn among many; what it would say, the next owner is told too.
                 () = self.app.shutdown.cancelled() => return Ok(Err(self.hand_over(None, Duration::ZERO).await)),
-                polled = around("poll", self.editor.poll(id, age.now())) => polled,
             };
             let pause = match polled {
                 Ok(polled) => {

@@ -247,6 +247,7 @@ impl Fetcher {
         memory: Option<&Memory>,
         deadline: &mut Instant,
     ) -> Result<Body, FetchError> {
+        // Boxed, because the timeout moves it.
         let answer = tokio::time::timeout_at(*deadline, Box::pin(self.follow(url, purpose))).await;
         let (from, response) = answer.unwrap_or_else(|_| Err(self.too_slow(url)))?;
         let most = self.most_bytes(&from, &response)?;

@@ -165,9 +165,11 @@ macro_rules! vals {
 }
 pub(super) use vals;
 
-/// Rows for a statement as JSON lists, each far below the largest packet that a server takes (16 MiB on MariaDB).
+/// Bytes of rows in one statement: far below the largest packet that a server takes (16 MiB on MariaDB).
+pub(super) const FULL: usize = 1024 * 1024;
+
+/// Rows for a statement as JSON lists, each not much longer than [`FULL`].
 pub(super) fn json_rows(rows: impl Iterator<Item = impl ToString>) -> Vec<String> {
-    const FULL: usize = 1024 * 1024;
     let mut lists: Vec<String> = Vec::new();
     for row in rows {
         match lists.last_mut().filter(|list| list.len() < FULL) {

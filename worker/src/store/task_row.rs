@@ -7,14 +7,11 @@ use retouch_shared::key::Digest32;
 use serde_json::{Value, json};
 
 use super::calls::millis;
-use super::db::{Tx, Val};
+use super::db::{FULL, Tx, Val};
 use super::intake::Draft;
 use super::types::clip;
 use super::{NewTask, StepError, Store, TaskRecord};
 use crate::trace::TraceContext;
-
-/// Bytes of rows in one statement: far below the largest packet that a server takes (16 MiB on MariaDB).
-const FULL: usize = 1024 * 1024;
 
 /// Inserts of so many rows each, the largest first and the last of one row.
 pub(super) type Inserts = [(usize, &'static str); 7];

@@ -14,7 +14,7 @@ use lapin::types::DeliveryTag;
 
 use crate::together::Together;
 
-/// Acknowledgements in one frame; no more than a consumer may hold.
+/// Acknowledgements that are looked at in one go.
 const MOST: usize = 1024;
 
 /// What one channel has handed out and not settled.
