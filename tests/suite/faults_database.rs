@@ -1,5 +1,5 @@
 //! Faults of a MariaDB of the test's own that only it can make: deadlocks whose victim is the worker, no space left, no
-//! connection left. What cannot be asked is held, work flows again by itself, nothing is lost and nothing paid twice. Each
+//! connection left, no prepared statement left. What cannot be asked is held, work flows again by itself, nothing is lost and nothing paid twice. Each
 //! proves that it struck, and prints one line: what was done, and how long until work flowed again.
 
 use std::time::{Duration, Instant};
@@ -212,6 +212,36 @@ mod own_servers {
         let took = over.elapsed();
         nothing_harmed(&site, 2).await;
         report("db-limit", "every connection taken by others; five of the worker's refused", took);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_that_prepares_no_more_statements_holds_the_work() {
+        let mariadb = MariaDb::start().await.unwrap();
+        let site = Site::on_own_database(&mariadb).await;
+        let mut root = MySqlConnection::connect(&mariadb.url("")).await.unwrap();
+        let worker = site.worker_with(&HURRY).await;
+        site.publish(&task_async("before", json!({ "gate": "limit" }), &[seed(1)])).await;
+        site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
+
+        // What is prepared stays so; other workers on the server have taken the rest. (Text, so that nothing is prepared for it.)
+        let limit =
+            |most| sqlx::raw_sql(AssertSqlSafe(format!("SET GLOBAL max_prepared_stmt_count = {most}")));
+        limit(1).execute(&mut root).await.unwrap();
+        site.publish(&task("during", json!({}), &[seed(2)])).await;
+        site.open_gate("limit");
+        let mut seen = 0;
+        for _ in 0..2 {
+            worker.line_after(seen, "the database is unreachable: error returned from database: 1461").await;
+            seen = worker.mark();
+        }
+        limit(16_382).execute(&mut root).await.unwrap();
+        let over = Instant::now();
+        for id in ["during", "before"] {
+            assert_eq!(site.ended(id).await.status, "completed", "{id}");
+        }
+        let took = over.elapsed();
+        nothing_harmed(&site, 2).await;
+        report("db-statements", "no further statement prepared; two of the worker's refused", took);
     }
 
     /// Kills the worker's connections and takes their places, until it has none.

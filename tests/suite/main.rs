@@ -78,6 +78,7 @@ mod producers;
 mod routes;
 mod stand_in;
 mod store_conformance;
+mod store_connections;
 mod tls;
 mod top;
 mod topology;

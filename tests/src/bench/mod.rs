@@ -3,6 +3,7 @@
 //! What must stay true: contenders take turns within a round, so that a busy machine hits them alike; and whoever does not
 //! do the work (a row for each task, the right picture) ends the run instead of being a number in it.
 
+pub mod bare;
 pub mod contender;
 pub mod costs;
 pub mod designs;

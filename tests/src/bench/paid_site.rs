@@ -67,7 +67,19 @@ impl Mode {
     /// A task of one picture that nobody has sent before, when `seed` is new.
     #[must_use]
     pub fn task(self, seed: u64) -> Value {
-        paid::task(&format!("paid-{seed}"), self.edit_type(), SAID, &[paid::picture(seed)])
+        self.task_as(&format!("paid-{seed}"), seed)
+    }
+
+    /// As [`Mode::task`], with this id.
+    #[must_use]
+    pub fn task_as(self, id: &str, seed: u64) -> Value {
+        paid::task(id, self.edit_type(), SAID, &[paid::picture(seed)])
+    }
+
+    /// Whether this is what the provider makes of the picture of [`Mode::task`].
+    #[must_use]
+    pub fn right(self, seed: u64, made: &[u8]) -> bool {
+        same_pixels(made, &expected(&paid::picture(seed), &self.asked()))
     }
 }
 
@@ -77,7 +89,8 @@ pub struct PaidSite {
     pub provider: StandIn,
     /// Its database.
     pub pool: MySqlPool,
-    amqp: Amqp,
+    /// Its broker.
+    pub amqp: Amqp,
     port: Port,
     /// Its share of the servers.
     pub env: Env,
@@ -150,7 +163,6 @@ impl PaidSite {
 
     /// Panics unless each of these tasks is completed with the picture that the provider makes of its own.
     pub async fn right(&self, mode: Mode, seeds: impl Iterator<Item = u64>) {
-        let asked = mode.asked();
         for seed in seeds {
             let row = sqlx::query("SELECT status, results FROM image_edit_tasks WHERE task_id = ?");
             let row = row.bind(format!("paid-{seed}")).fetch_one(&self.pool).await.unwrap();
@@ -158,10 +170,7 @@ impl PaidSite {
             let results: Vec<Value> = serde_json::from_str(row.get(1)).unwrap();
             let reference = results[0]["result_url"].as_str().unwrap();
             let made = std::fs::read(self.env.folder().join("blobs").join(reference)).unwrap();
-            assert!(
-                same_pixels(&made, &expected(&paid::picture(seed), &asked)),
-                "task {seed} shows something else"
-            );
+            assert!(mode.right(seed, &made), "task {seed} shows something else");
         }
     }
 
@@ -181,6 +190,11 @@ pub async fn arrivals(events: &mut Listener, count: usize) -> HashMap<String, In
         arrived.insert(event["task_id"].as_str().unwrap().to_owned(), Instant::now());
     }
     arrived
+}
+
+/// Waits for the event of this task, past those of others; panics where one is not completed.
+pub async fn arrival(events: &mut Listener, task_id: &str) {
+    while !arrivals(events, 1).await.contains_key(task_id) {}
 }
 
 /// Median and 99th percentile of times, in milliseconds.

@@ -11,13 +11,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use retouch_tests::bench::plan::Plan;
-use retouch_tests::bench::{floor, run};
+use retouch_tests::bench::{bare, floor, run};
 
 fn main() -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    if std::env::args().nth(1).as_deref() == Some("floor") {
-        runtime.block_on(floor::run())?;
-        return Ok(ExitCode::SUCCESS);
+    // The contenders that are processes of this program.
+    match std::env::args().nth(1).as_deref() {
+        Some("floor") => return runtime.block_on(floor::run()).map(|()| ExitCode::SUCCESS),
+        Some("bare") => return runtime.block_on(bare::run()).map(|()| ExitCode::SUCCESS),
+        _ => {}
     }
     let Some(plan) = Plan::read(std::env::args().skip(1)) else {
         eprintln!("{}", Plan::USAGE);

@@ -7,10 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection as _, Executor};
 
 use connection::Connection;
+use pool::Pool;
 
 use super::db::{Db, DbError, Statements, Tx, classify, vals};
 use super::schema::{self, SchemaState};
@@ -22,6 +23,7 @@ mod connection;
 mod imports;
 mod inspect;
 mod overview;
+mod pool;
 mod readings;
 mod replicas;
 
@@ -301,7 +303,7 @@ const FORGET_UNFINISHED: &str = "DELETE FROM retouch_migrations WHERE NOT succes
 
 /// A MySQL or MariaDB database.
 pub(super) struct MySqlDb {
-    pool: MySqlPool,
+    pool: Pool,
 }
 
 /// How long a server may take to answer.
@@ -383,7 +385,7 @@ impl MySqlDb {
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool: Pool::new(pool) })
     }
 }
 
@@ -392,7 +394,7 @@ pub(super) fn error(error: sqlx::Error) -> DbError {
         // Deadlock; lock wait timeout; record changed since last read (MariaDB 11.6+).
         1213 | 1205 | 1020 => DbError::Conflict,
         1062 => DbError::Duplicate,
-        // Shutting down, starting, full, read-only during a failover, too many connections, or we were cut off.
+        // Shutting down, starting, full, read-only during a failover, too many connections or prepared statements, or we were cut off.
         1021
         | 1040
         | 1041
@@ -404,6 +406,7 @@ pub(super) fn error(error: sqlx::Error) -> DbError {
         | 1203
         | 1290
         | 1317
+        | 1461
         | 1836
         | 1927
         | 1969
@@ -422,13 +425,13 @@ impl Db for MySqlDb {
     }
 
     async fn begin(&self) -> Result<Box<dyn Tx>, DbError> {
-        let mut connection = Connection::new(self.pool.acquire().await.map_err(error)?);
+        let mut connection = Connection::acquire(&self.pool).await?;
         connection.begin().await?;
         Ok(Box::new(connection))
     }
 
     async fn plain(&self) -> Result<Box<dyn Tx>, DbError> {
-        Ok(Box::new(Connection::new(self.pool.acquire().await.map_err(error)?)))
+        Ok(Box::new(Connection::acquire(&self.pool).await?))
     }
 
     async fn schema_state(&self) -> Result<SchemaState, DbError> {
@@ -437,10 +440,9 @@ impl Db for MySqlDb {
     }
 
     async fn migrate(&self) -> Result<SchemaState, DbError> {
-        let mut connection = self.pool.acquire().await.map_err(error)?;
-        // The lock is the connection's: it must not go back to the pool with it.
-        connection.close_on_drop();
-        let mut connection = Connection::new(connection);
+        let mut connection = Connection::acquire(&self.pool).await?;
+        // The lock is the connection's.
+        connection.keep_apart();
         let locked = connection.rows(LOCK_MIGRATIONS, vals![]).await?;
         if locked.first().map(|row| row.opt_int(0)).transpose()? != Some(Some(1)) {
             return Err(DbError::Unavailable("another program is migrating this database".to_owned()));

@@ -7,32 +7,60 @@
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
-use sqlx::pool::PoolConnection;
-use sqlx::{Executor as _, MySql};
+use sqlx::{Connection as _, Executor as _, MySql};
 
 use super::super::db::{DbError, Row, Tx, Val, impl_bound};
-use super::error;
+use super::pool::{Lent, Pool};
+use super::{CONNECT, FRESH, error};
 
 impl_bound!(MySql, MySqlArguments);
 
 /// A connection of the pool; in a transaction once [`Connection::begin`] was called.
 pub(super) struct Connection {
     /// There until it is dropped.
-    pooled: Option<PoolConnection<MySql>>,
+    lent: Option<Lent>,
     in_transaction: bool,
     /// A statement was sent and its whole answer is not read.
     in_statement: bool,
+    /// A statement was not answered well.
+    doubtful: bool,
+    /// It holds what is its own, such as a lock, and nobody else may use it.
+    sole: bool,
 }
 
 impl Connection {
-    pub(super) fn new(pooled: PoolConnection<MySql>) -> Self {
-        Self { pooled: Some(pooled), in_transaction: false, in_statement: false }
+    /// One that lives.
+    pub(super) async fn acquire(pool: &Pool) -> Result<Self, DbError> {
+        let acquired = tokio::time::timeout(CONNECT, Self::acquire_alive(pool)).await;
+        acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(error)
+    }
+
+    async fn acquire_alive(pool: &Pool) -> Result<Self, sqlx::Error> {
+        loop {
+            let lent = pool.acquire().await?;
+            let rested = lent.rested();
+            let mut connection = Self {
+                lent: Some(lent),
+                in_transaction: false,
+                in_statement: false,
+                doubtful: false,
+                sole: false,
+            };
+            if rested <= FRESH {
+                return Ok(connection);
+            }
+            connection.in_statement = true;
+            if connection.raw().ping().await.is_ok() {
+                connection.in_statement = false;
+                return Ok(connection);
+            }
+        }
     }
 
     /// The connection itself, for statements that are not ours.
     #[expect(clippy::expect_used, reason = "only `drop` takes it")]
     pub(super) fn raw(&mut self) -> &mut MySqlConnection {
-        self.pooled.as_mut().expect("it is there until it is dropped")
+        self.lent.as_mut().expect("it is there until it is dropped")
     }
 
     /// Begins a transaction; rolled back when this is dropped before it is committed.
@@ -42,12 +70,22 @@ impl Connection {
         Ok(())
     }
 
+    /// To be closed instead of given back.
+    pub(super) const fn keep_apart(&mut self) {
+        self.sole = true;
+    }
+
     async fn plain_text(&mut self, sql: &'static str) -> Result<(), DbError> {
         self.in_statement = true;
         let done = self.raw().execute(sql).await;
-        self.in_statement = false;
-        done.map_err(error)?;
+        self.answered(done)?;
         Ok(())
+    }
+
+    fn answered<T>(&mut self, answer: Result<T, sqlx::Error>) -> Result<T, DbError> {
+        self.in_statement = false;
+        self.doubtful |= answer.is_err();
+        answer.map_err(error)
     }
 }
 
@@ -56,15 +94,13 @@ impl Tx for Connection {
     async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
         self.in_statement = true;
         let done = bound(sql, values).execute(self.raw()).await;
-        self.in_statement = false;
-        Ok(done.map_err(error)?.rows_affected())
+        Ok(self.answered(done)?.rows_affected())
     }
 
     async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
         self.in_statement = true;
         let rows = bound(sql, values).fetch_all(self.raw()).await;
-        self.in_statement = false;
-        Ok(rows.map_err(error)?.into_iter().map(Row::MySql).collect())
+        Ok(self.answered(rows)?.into_iter().map(Row::MySql).collect())
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), DbError> {
@@ -79,18 +115,21 @@ impl Tx for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Some(mut pooled) = self.pooled.take() else { return };
-        if self.in_statement {
+        let Some(mut lent) = self.lent.take() else { return };
+        if self.in_statement || self.sole {
             // The server rolls back what was open.
-            pooled.close_on_drop();
+            lent.close();
         } else if self.in_transaction {
             // Without a runtime the connection is closed with the process.
             let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
             runtime.spawn(async move {
-                if pooled.execute("ROLLBACK").await.is_err() {
-                    pooled.close_on_drop();
+                match lent.execute("ROLLBACK").await {
+                    Ok(_) => drop(lent),
+                    Err(_) => lent.close(),
                 }
             });
+        } else if !self.doubtful {
+            lent.rest();
         }
     }
 }
