@@ -167,7 +167,7 @@ impl Producer {
             payload: Arc::new(payload),
             properties: properties.with_delivery_mode(2).with_content_type("application/json".into()),
         };
-        self.publisher.publish(outgoing).await.map_err(|error| match error {
+        self.publisher.publish(&outgoing).await.map_err(|error| match error {
             AmqpError::NotFound(_) => ProducerError::NoSuchQueue(self.topology.tasks_queue()),
             error => failure(error),
         })

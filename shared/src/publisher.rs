@@ -91,9 +91,9 @@ impl Publisher {
     /// # Errors
     /// [`AmqpError::NotFound`] when it was mandatory and no queue took it, or the exchange does not exist. On any other error
     /// it may or may not have been published.
-    pub async fn publish(&self, outgoing: Outgoing) -> Result<(), AmqpError> {
+    pub async fn publish(&self, outgoing: &Outgoing) -> Result<(), AmqpError> {
         match self.attempt(outgoing.clone()).await {
-            Err(Failed::Lost(_)) => self.attempt(outgoing).await,
+            Err(Failed::Lost(_)) => self.attempt(outgoing.clone()).await,
             done => done,
         }
         .map_err(|(Failed::Told(error) | Failed::Lost(error))| error)

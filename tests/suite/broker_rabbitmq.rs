@@ -129,7 +129,7 @@ async fn a_cut_link_ends_the_consumer_and_its_messages_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_queue_ends_the_consumer() {
+async fn a_deleted_queue_ends_the_consumer_and_is_there_again_for_whoever_publishes() {
     let env = Env::new().await;
     let broker: Arc<dyn Broker> = Arc::new(connect(&env, env.amqp_url()).await);
     broker.declare(&[]).await.unwrap();
@@ -137,7 +137,13 @@ async fn a_deleted_queue_ends_the_consumer() {
     env.management().delete_all(&format!("{}.tasks", env.namespace())).await.unwrap();
     let ended = tokio::time::timeout(SOON, consumer.next()).await.expect("it fell silent");
     assert!(matches!(ended.map(|_| ()), Err(BrokerError::Unavailable(_))));
-    assert!(matches!(publish(&broker, "x").await, Err(BrokerError::NoSuchQueue(_))));
+    publish(&broker, "x").await.unwrap();
+    let mut consumer = broker.consume(Queue::Tasks, 1).await.unwrap();
+    assert!(next(&mut consumer).await.settler.ack().await);
+    // Whoever has declared nothing declares nothing.
+    let other: Arc<dyn Broker> = Arc::new(connect(&env, env.amqp_url()).await);
+    env.management().delete_all(&format!("{}.tasks", env.namespace())).await.unwrap();
+    assert!(matches!(publish(&other, "x").await, Err(BrokerError::NoSuchQueue(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,13 +180,13 @@ async fn a_publisher_that_hears_nothing_gives_up_and_starts_over() {
     let (proxy, url) = Proxy::before(env.amqp_url()).await;
     connect(&env, &url).await.declare(&[]).await.unwrap();
     let (publisher, outgoing) = impatient(&url, env.namespace());
-    publisher.publish(outgoing()).await.unwrap();
+    publisher.publish(&outgoing()).await.unwrap();
     let before = proxy.accepted();
     proxy.stall();
-    let answer = publisher.publish(outgoing()).await;
+    let answer = publisher.publish(&outgoing()).await;
     assert!(matches!(&answer, Err(AmqpError::Unavailable(why)) if why.contains("confirm")), "{answer:?}");
     proxy.resume();
-    publisher.publish(outgoing()).await.unwrap();
+    publisher.publish(&outgoing()).await.unwrap();
     assert_eq!(proxy.accepted(), before + 1, "it went on with a link that answers nobody");
     publisher.close().await;
 }
@@ -241,7 +247,7 @@ mod own_servers {
         let (publisher, outgoing) = impatient(&server.amqp_url(), "retouch");
         server.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]).await.unwrap();
         // The broker says so with the first message that it keeps waiting.
-        let told = async || match publisher.publish(outgoing()).await {
+        let told = async || match publisher.publish(&outgoing()).await {
             Err(AmqpError::Unavailable(why)) if why.contains("short of memory") => Some(()),
             Ok(()) | Err(AmqpError::Unavailable(_)) => None,
             other => panic!("{other:?}"),
@@ -250,6 +256,6 @@ mod own_servers {
         assert!(delivery.settler.ack().await);
         assert!(broker.depth(Queue::Tasks).await.is_ok());
         server.ctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]).await.unwrap();
-        until("publishing again", async || publisher.publish(outgoing()).await.ok()).await;
+        until("publishing again", async || publisher.publish(&outgoing()).await.ok()).await;
     }
 }

@@ -19,6 +19,8 @@ async fn what_cannot_work_is_refused_before_anything_is_stored() {
     laptop.picture("cat.png", 1);
     laptop.write("notes.txt", "");
     std::fs::create_dir_all(laptop.path("empty")).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(laptop.path("pipe.png")).status();
+    assert!(pipe.unwrap().success());
     let long = "x".repeat(32_001);
     for (arguments, says) in [
         (
@@ -47,6 +49,12 @@ async fn what_cannot_work_is_refused_before_anything_is_stored() {
             "rotate changes the size of the picture and takes no mask",
         ),
         (&["cat.png", "none.png", "-t", "blur"], "none.png: No such file"),
+        (&["pipe.png", "-t", "blur"], "pipe.png: is not a file"),
+        (&["cat.png", "-t", "blur", "--mask", "pipe.png"], "--mask pipe.png: is not a file"),
+        (
+            &["ftp://host/cat.png", "-t", "blur"],
+            "ftp://host/cat.png: pictures are fetched over http and https only",
+        ),
         (&["empty", "-t", "blur"], "empty: the folder holds no pictures"),
         (&["cat.png", "-t", "blur", "-o", "notes.txt"], "--out notes.txt: "),
         (&["cat.png", "-t", "blur", "-o", "notes.txt/deeper"], "--out notes.txt/deeper: "),
@@ -98,6 +106,26 @@ async fn a_file_that_is_no_picture_fails_alone_and_is_not_kept_for_later() {
     // The same name with another content is another edit.
     laptop.picture("fake.png", 1);
     assert_eq!(counts(&laptop.report(&edit).await), [0, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_far_too_large_fails_alone_and_is_neither_read_nor_kept_whole() {
+    let laptop = Laptop::new();
+    laptop.picture("folder/cat.png", 1);
+    laptop.write("folder/huge.tiff", "");
+    let huge = std::fs::File::options().write(true).open(laptop.path("folder/huge.tiff")).unwrap();
+    // A hole, which costs no disk until somebody copies it.
+    huge.set_len(1 << 30).unwrap();
+    let (code, report) = laptop.ended(&["edit", "folder", "-t", "invert"]).await;
+    assert_eq!((code, counts(&report)), (1, [0, 0, 1, 1]));
+    assert_eq!(report["images"][1]["error"]["code"], "too_large", "{report}");
+    let blobs = ".local/share/retouch/blobs/sha256";
+    for shard in laptop.list(blobs) {
+        for blob in laptop.list(&format!("{blobs}/{shard}")) {
+            let bytes = std::fs::metadata(laptop.path(&format!("{blobs}/{shard}/{blob}"))).unwrap().len();
+            assert!(bytes < 30 << 20, "{blob} has {bytes} bytes");
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
+use retouch_tests::picture_server::{Answer, PictureServer};
 use retouch_tests::program::Running;
 use retouch_tests::proxy::Proxy;
 use retouch_tests::services::Port;
@@ -94,6 +96,46 @@ async fn cut_links_deleted_queues_and_purged_messages_stop_nothing() {
     before(&site, "purged").await;
     site.purge_all().await;
     after(&site, "purged", "every queue purged").await;
+    ready(&http, 200, wait::SOON).await;
+}
+
+#[tokio::test]
+async fn what_was_deleted_at_the_broker_is_declared_again_before_anything_is_lost() {
+    let (site, pictures) = (Site::on_servers().await, PictureServer::start().await);
+    let (_worker, http, _port) = worker(&site, site.env.amqp_url()).await;
+    let (name, management) = (site.env.namespace(), site.env.management());
+    let delete = async |kind: &str, name: &str| {
+        management.call(Method::DELETE, &[kind, "/", name], "").await.unwrap();
+    };
+
+    // By whoever has something for it.
+    before(&site, "exchange").await;
+    delete("exchanges", name).await;
+    let straight = serde_json::to_vec(&task("straight", json!({}), &[seed(7)])).unwrap();
+    site.env.amqp().await.publish("", &format!("{name}.tasks"), straight).await;
+    assert_eq!(site.ended("straight").await.status, "completed");
+    after(&site, "exchange", "the exchange deleted; a task that was there already needs it").await;
+
+    before(&site, "wait").await;
+    let late = pictures.answer("/late.png", Answer::Status(503));
+    delete("queues", &format!("{name}.wait.1s")).await;
+    let mut waits = task("waits", json!({}), &[]);
+    waits["images"] = json!([{ "url": late }]);
+    publish(&site, &waits).await;
+    pictures.requested("/late.png", 1).await;
+    pictures.png("/late.png", retouch_tests::pictures::picture(8));
+    assert_eq!(site.ended("waits").await.status, "completed");
+    after(&site, "wait", "the queue deleted in which a task was to wait for its source").await;
+
+    // By the sweep: whoever publishes cannot.
+    before(&site, "idle").await;
+    delete("exchanges", name).await;
+    wait::until("the exchange is there again", async || {
+        let exchanges = management.exchanges(name).await.unwrap();
+        exchanges.iter().any(|exchange| exchange == name).then_some(())
+    })
+    .await;
+    after(&site, "idle", "the exchange deleted, and nobody publishes").await;
     ready(&http, 200, wait::SOON).await;
 }
 

@@ -95,6 +95,6 @@ async fn a_second_signal_ends_a_worker_at_once() {
     worker.line("stopping: finishing what is under way").await;
     assert_eq!(worker.status(), None, "the call is waited for");
     worker.signal(Signal::SIGTERM);
-    worker.exit().await;
+    assert_eq!(worker.exit().await.code(), Some(130), "what is broken off is no orderly end");
     assert!(worker.stderr().contains("stopping at once"), "{}", worker.stderr());
 }

@@ -1,11 +1,12 @@
 //! Sweep: finds what no message will ever mention again: expired leases, calls whose message was lost, events that
-//! were not confirmed. Every replica runs it, at jittered times; a call is taken by one of them.
+//! were not confirmed; declares what was deleted at the broker. Every replica runs it, at jittered times; a call is taken by one of them.
 //!
 //! What was sent and lost its owner is carried on right here: a message for it would stand behind all those calls that
 //! wait for the place that it takes in the lane.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use retouch_shared::key::EditKey;
 use tokio::sync::Semaphore;
@@ -78,6 +79,7 @@ async fn carry_on(app: &Arc<App>, edit_key: EditKey, lane: String) {
 /// Runs until shutdown, and then until no call is under way here.
 pub(crate) async fn run(app: &Arc<App>) {
     let orphans = Orphans::new();
+    let mut declared = Instant::now();
     for number in 1u64.. {
         let pause = app.settings.rhythm.sweep.mul_f64(rand::random_range(0.5..1.5));
         tokio::select! {
@@ -87,9 +89,22 @@ pub(crate) async fn run(app: &Arc<App>) {
         if let Err(error) = round(app, &orphans, number % FORGET_EVERY == 1).await {
             tracing::warn!(error = %format!("{error:#}"), "sweep");
         }
+        if declared.elapsed() >= app.settings.rhythm.patience * 2 {
+            tokio::select! {
+                () = app.shutdown.cancelled() => break,
+                () = declare(app) => declared = Instant::now(),
+            }
+        }
     }
     orphans.under_way.close();
     orphans.under_way.wait().await;
+}
+
+/// What was deleted at the broker is there again: without its exchange no producer can publish, and no worker would notice.
+async fn declare(app: &App) {
+    if let Err(error) = app.broker.declare(&app.lanes()).await {
+        tracing::warn!(%error, "cannot declare queues and exchanges now");
+    }
 }
 
 /// One round.

@@ -14,7 +14,7 @@ use retouch_shared::key::Digest32;
 use retouch_shared::task::Task;
 use retouch_shared::wire::{ImageRef, TaskMessage};
 
-use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params};
+use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params, read_at_most};
 use super::output::OutputFolder;
 use super::report::Report;
 use super::signals::Signals;
@@ -149,7 +149,7 @@ fn refuse_what_cannot_work(
 /// What is known of a file before anything is stored; `None` behind a URL, and for what is no picture.
 fn measure(input: &Input) -> Result<Option<Measure>> {
     let Input::File(path) = input else { return Ok(None) };
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let bytes = read_at_most(path)?;
     Ok(media::inspect(&bytes).ok().map(|media| Measure { media, bytes: bytes.len() }))
 }
 
@@ -211,12 +211,11 @@ async fn keep(app: &App, inputs: &[Input]) -> Result<Vec<ImageRef>, Failure> {
         images.push(match input {
             Input::Url(url) => ImageRef::url(url.clone()),
             Input::File(path) => {
-                let bytes = tokio::fs::read(path).await.with_context(|| path.display().to_string());
-                let bytes = bytes.map_err(Failure::Usage)?;
-                // Whether it is a picture is for intake to say, with its place in the report.
+                let bytes = read_at_most(path).map_err(Failure::Usage)?;
+                // Whether it is a picture, and small enough, is for intake to say, with its place in the report.
                 let content_type = media::inspect(&bytes)
                     .map_or("application/octet-stream", |media| media.format.content_type());
-                let kept = app.blobs.put(Bytes::from(bytes), content_type).await;
+                let kept = app.blobs.put(bytes, content_type).await;
                 ImageRef::blob(&kept.map_err(Failure::unreachable)?.hash.to_hex())
             }
         });

@@ -1,8 +1,10 @@
 //! What people say about an edit, and where its pictures are: shared by `edit` and `submit`.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use clap::Args;
 use retouch_shared::key::Digest32;
 use retouch_shared::task::{MAX_IMAGES, Params, Task};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value};
 use super::output;
 use crate::editor::local::{self, Operation};
 use crate::routes::built_in::provider_edit_types;
+use crate::sources::fetch::MOST_BYTES;
 
 /// The edit.
 #[derive(Debug, Args)]
@@ -109,6 +112,11 @@ impl EditArgs {
                 inputs.push(Input::Url(image.clone()));
                 continue;
             }
+            let scheme = image.split_once("://").map(|(scheme, _)| scheme);
+            ensure!(
+                scheme.is_none(),
+                "{image}: pictures are fetched over http and https only; give a file's path otherwise"
+            );
             let path = Path::new(image);
             let metadata = std::fs::metadata(path).with_context(|| image.clone())?;
             if metadata.is_dir() {
@@ -119,6 +127,7 @@ impl EditArgs {
                 );
                 inputs.extend(pictures.into_iter().map(Input::File));
             } else {
+                ensure!(metadata.is_file(), "{image}: is not a file; a pipe can be read into one first");
                 inputs.push(Input::File(path.to_owned()));
             }
         }
@@ -134,7 +143,8 @@ impl EditArgs {
         if is_url(mask) {
             return Ok(Some(Input::Url(mask.clone())));
         }
-        std::fs::File::open(mask).with_context(|| format!("--mask {mask}"))?;
+        let metadata = std::fs::metadata(mask).with_context(|| format!("--mask {mask}"))?;
+        ensure!(metadata.is_file(), "--mask {mask}: is not a file");
         Ok(Some(Input::File(PathBuf::from(mask))))
     }
 
@@ -190,6 +200,34 @@ impl EditArgs {
         }
         Ok(Params::from(params))
     }
+}
+
+/// What may be a picture, as far as one byte more than a picture may have: enough for whoever checks it to refuse it, however much
+/// lies there.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn read_at_most(path: &Path) -> Result<Bytes> {
+    let read = || {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes.into())
+    };
+    read().with_context(|| path.display().to_string())
+}
+
+/// A picture's file.
+///
+/// # Errors
+/// It cannot be read, or is larger than a picture may be.
+pub(super) fn read_picture(path: &Path) -> Result<Bytes> {
+    let bytes = read_at_most(path)?;
+    ensure!(
+        bytes.len() <= MOST_BYTES,
+        "{}: has more than {MOST_BYTES} bytes, the limit for a picture",
+        path.display()
+    );
+    Ok(bytes)
 }
 
 fn is_url(text: &str) -> bool {

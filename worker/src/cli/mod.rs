@@ -79,7 +79,7 @@ Settings come from the environment, then from retouch.toml:
   RETOUCH_CONFIG        another file than retouch.toml
   RETOUCH_INTAKE_CONCURRENCY, RETOUCH_INTAKE_MEMORY_MIB, RETOUCH_LEASE_SECONDS, RETOUCH_SWEEP_SECONDS, RETOUCH_PATIENCE_SECONDS,
   RETOUCH_GRACE_SECONDS, RETOUCH_PROBE_SECONDS, RETOUCH_POISON_KILLS
-                        16 tasks at a time, leases of 30 s, a sweep every 5 s, 30 s until it takes a
+                        256 tasks at a time with at most 256 MiB of pictures, leases of 30 s, a sweep every 5 s, 30 s until it takes a
                         message for lost, 25 s to finish at shutdown, 30 s until a blocked lane is tried again,
                         5 processes that may die of one message before it is given up
   RETOUCH_DEAD_RETENTION_DAYS
@@ -122,7 +122,7 @@ enum Ending {
     Done,
     /// Exit 1.
     SomeFailed,
-    /// What is wrong was said on standard output: exit with this code.
+    /// What is wrong was said already: exit with this code.
     Told(u8),
 }
 

@@ -11,7 +11,7 @@ use retouch_shared::client::{Producer, ProducerError, Timeouts};
 use retouch_shared::wire::{ImageRef, MAX_MESSAGE_BYTES, TaskMessage};
 use serde_json::json;
 
-use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params};
+use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params, read_picture};
 use super::report::Report;
 use super::say::say;
 use super::{Ending, Failure};
@@ -160,7 +160,7 @@ fn packed(input: &Input) -> Result<ImageRef> {
     match input {
         Input::Url(url) => Ok(ImageRef::url(url.clone())),
         Input::File(path) => {
-            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+            let bytes = read_picture(path)?;
             let media = media::inspect(&bytes).with_context(|| path.display().to_string())?;
             Ok(ImageRef::data(format!(
                 "data:{};base64,{}",

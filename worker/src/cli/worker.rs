@@ -11,7 +11,8 @@ use crate::worker::Worker;
 
 /// Run a worker: any number of them, on any number of machines
 ///
-/// SIGTERM or Ctrl-C stops it in an orderly way; a second signal ends it at once. Nothing is lost either way.
+/// SIGTERM or Ctrl-C stops it in an orderly way: calls under way are finished or handed over, exit code 0. A second signal ends it at
+/// once, exit code 130, as if it had died: no task is lost, but a call that the provider has not answered may be paid again (counted).
 ///
 /// Example: AMQP_URL=amqp://broker DATABASE_URL=mysql://… RETOUCH_BLOBS=file:///srv/blobs retouch worker
 #[derive(Debug, Args)]
@@ -31,9 +32,14 @@ impl RunWorker {
         let name = signals.next().await;
         tracing::info!(signal = name, "stopping: finishing what is under way");
         tokio::select! {
-            () = worker.stop() => tracing::info!("stopped"),
-            name = signals.next() => tracing::warn!(signal = name, "stopping at once"),
+            () = worker.stop() => {
+                tracing::info!("stopped");
+                Ok(Ending::Done)
+            }
+            name = signals.next() => {
+                tracing::warn!(signal = name, "stopping at once");
+                Ok(Ending::Told(130))
+            }
         }
-        Ok(Ending::Done)
     }
 }

@@ -170,13 +170,15 @@ fn apply(place: &str, raw: &RawLane, lane: &mut Lane, currency: Option<&str>) ->
     Ok(())
 }
 
-/// Within what a database's clock in milliseconds and a day hold.
+/// Within what a database's clock in milliseconds and a day hold; the next whole millisecond, or the rate would be exceeded.
 fn interval(place: &str, field: &str, rate: f64, seconds: f64) -> Result<Duration> {
     ensure!(rate > 0.0, "{place}: {field} must be more than 0");
     let interval = Duration::try_from_secs_f64(seconds / rate).unwrap_or(Duration::MAX);
     let fits = (Duration::from_millis(1)..=Duration::from_hours(24)).contains(&interval);
     ensure!(fits, "{place}: {field} must be between one submit a day and 1000 a second, not {rate}");
-    Ok(interval)
+    // Nanoseconds, so that a third of a second is not taken for a little more than one.
+    let millis = interval.as_nanos().div_ceil(1_000_000);
+    Ok(Duration::from_millis(u64::try_from(millis)?))
 }
 
 #[cfg(test)]

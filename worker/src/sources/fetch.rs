@@ -30,7 +30,8 @@ const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Short: the caller has a wait ladder for hosts that are down for longer.
 const RETRY: Pace = Pace { first: Duration::from_millis(400), most: Duration::from_secs(2) };
-const MIB: usize = 1024 * 1024;
+/// Most bytes of a picture that is to be edited, wherever it comes from.
+pub const MOST_BYTES: usize = 20 * 1024 * 1024;
 
 /// How much, how long and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct FetchLimits {
 
 impl Default for FetchLimits {
     fn default() -> Self {
-        Self { max_bytes: 20 * MIB, deadline: Duration::from_secs(20), max_redirects: 5, retries: 2 }
+        Self { max_bytes: MOST_BYTES, deadline: Duration::from_secs(20), max_redirects: 5, retries: 2 }
     }
 }
 

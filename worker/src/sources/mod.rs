@@ -207,8 +207,7 @@ impl Sources {
             }
         };
         if bytes.len() > limit {
-            let message =
-                format!("blob {hash} has {} bytes; the limit for a picture is {limit}", bytes.len());
+            let message = format!("blob {hash} has more than {limit} bytes, the limit for a picture");
             return Err(LoadError::BadInput { code: "too_large", message });
         }
         Ok(Unrecognised { bytes, hash, share })

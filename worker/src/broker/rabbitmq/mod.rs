@@ -4,9 +4,10 @@
 //! connections that publish, and acknowledgements must still get through. Nothing recovers by itself: an error
 //! ends what it happened on, and the next call opens it anew.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use lapin::options::QueueDeclareOptions;
@@ -15,6 +16,7 @@ use lapin::{Channel, Connection};
 use retouch_shared::amqp::{AmqpError, Link, Slot};
 use retouch_shared::publisher::Publisher;
 use retouch_shared::topology::Topology;
+use tokio::sync::Mutex;
 
 use super::{Broker, BrokerError, Consumer, Destination, Message, Queue};
 
@@ -42,7 +44,16 @@ pub struct RabbitMq {
     link: Link,
     publisher: Publisher,
     consuming: Slot<Arc<Connection>>,
+    declared: Mutex<Declared>,
     closed: AtomicBool,
+}
+
+/// What was declared by this process.
+#[derive(Default)]
+struct Declared {
+    lanes: BTreeSet<String>,
+    /// When that was done last; none where it never was.
+    last: Option<Instant>,
 }
 
 impl RabbitMq {
@@ -63,7 +74,14 @@ impl RabbitMq {
     pub fn lazy(url: &str, topology: Topology) -> Result<Self, BrokerError> {
         let link = Link::new(url, CONNECT_TIMEOUT).map_err(convert::error)?;
         let publisher = Publisher::new(link.clone(), "retouch publisher", CONFIRM_TIMEOUT);
-        Ok(Self { topology, link, publisher, consuming: Slot::default(), closed: AtomicBool::new(false) })
+        Ok(Self {
+            topology,
+            link,
+            publisher,
+            consuming: Slot::default(),
+            declared: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// Compares what exists with what is needed, and changes nothing.
@@ -126,17 +144,39 @@ impl RabbitMq {
         }
     }
 
-    fn ensure_open(&self) -> Result<(), AmqpError> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(AmqpError::Unavailable("this broker was closed".to_owned()));
+    /// A queue or an exchange that was declared here, and that a message of this moment found gone, is declared anew, once for all that
+    /// found so. `false`: it was not declared here, or cannot be.
+    async fn declared_again(&self, to: &Destination, found: Instant) -> bool {
+        let mut declared = self.declared.lock().await;
+        let Some(last) = declared.last else { return false };
+        match to {
+            Destination::Queue(Queue::Edits { lane }) | Destination::Delayed(Queue::Edits { lane }, _)
+                if !declared.lanes.contains(lane) =>
+            {
+                return false;
+            }
+            Destination::Reply(_) => return false,
+            Destination::Queue(_) | Destination::Delayed(..) | Destination::Event(_) => {}
         }
-        Ok(())
+        if last > found {
+            return true;
+        }
+        let target = convert::target(&self.topology, to);
+        tracing::warn!(target, "a queue or an exchange is gone, declaring all of them again");
+        let lanes: Vec<String> = declared.lanes.iter().cloned().collect();
+        match self.try_declare(&lanes).await {
+            Ok(()) => {
+                declared.last = Some(Instant::now());
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "they cannot be declared");
+                false
+            }
+        }
     }
-}
 
-#[async_trait]
-impl Broker for RabbitMq {
-    async fn declare(&self, lanes: &[String]) -> Result<(), BrokerError> {
+    async fn try_declare(&self, lanes: &[String]) -> Result<(), BrokerError> {
         let plan = topology::Plan::new(&self.topology, lanes);
         let mut attempt = 1;
         loop {
@@ -151,10 +191,35 @@ impl Broker for RabbitMq {
         }
     }
 
+    fn ensure_open(&self) -> Result<(), AmqpError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(AmqpError::Unavailable("this broker was closed".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Broker for RabbitMq {
+    async fn declare(&self, lanes: &[String]) -> Result<(), BrokerError> {
+        self.try_declare(lanes).await?;
+        let mut declared = self.declared.lock().await;
+        declared.lanes.extend(lanes.iter().cloned());
+        declared.last = Some(Instant::now());
+        Ok(())
+    }
+
     async fn publish(&self, to: Destination, message: Message) -> Result<(), BrokerError> {
         self.ensure_open().map_err(convert::error)?;
         let outgoing = convert::outgoing(&self.topology, &to, message)?;
-        self.publisher.publish(outgoing).await.map_err(|error| match error {
+        let began = Instant::now();
+        let sent = match self.publisher.publish(&outgoing).await {
+            Err(AmqpError::NotFound(_)) if self.declared_again(&to, began).await => {
+                self.publisher.publish(&outgoing).await
+            }
+            sent => sent,
+        };
+        sent.map_err(|error| match error {
             AmqpError::NotFound(_) => BrokerError::NoSuchQueue(convert::target(&self.topology, &to)),
             error => convert::error(error),
         })

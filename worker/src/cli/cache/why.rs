@@ -14,7 +14,7 @@ use retouch_shared::task::{Params, Source, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::inputs::{EditArgs, Input};
+use super::super::inputs::{EditArgs, Input, read_picture};
 use super::super::say::say;
 use super::super::{Ending, Failure};
 use super::entry::{BlobState, ShownEntry};
@@ -108,7 +108,7 @@ async fn load(app: &App, input: &Input) -> Result<Loaded, Failure> {
     match input {
         Input::File(path) => {
             let named = |error: anyhow::Error| Failure::Usage(error.context(path.display().to_string()));
-            let bytes = Bytes::from(std::fs::read(path).map_err(|error| named(error.into()))?);
+            let bytes = read_picture(path).map_err(Failure::Usage)?;
             let media = media::inspect(&bytes).map_err(|error| named(error.into()))?;
             Ok(Loaded::at_hand(bytes, media))
         }

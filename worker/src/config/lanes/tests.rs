@@ -52,6 +52,16 @@ fn a_file_sets_a_lanes_limits() {
 }
 
 #[test]
+fn a_rate_that_is_no_whole_number_of_milliseconds_is_never_exceeded() {
+    for (rate, millis) in
+        [("per_second = 60", 17), ("per_second = 3", 334), ("per_minute = 7", 8572), ("per_second = 8", 125)]
+    {
+        let limits = decided(&format!("[lanes.local]\n{rate}")).unwrap().limits("local");
+        assert_eq!(limits.submit_interval, Some(Duration::from_millis(millis)), "{rate}");
+    }
+}
+
+#[test]
 fn models_that_share_a_lane_share_the_narrowest_of_their_limits() {
     let toml = "[models.'wanx2.1-imageedit']\nlane = 'all'\n[models.'qwen-image-2.0-pro']\nlane = 'all'";
     let limits = decided(toml).unwrap().limits("all");
