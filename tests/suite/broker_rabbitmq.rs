@@ -111,6 +111,26 @@ async fn a_broker_that_is_down_is_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_not_declare_sees_that_all_is_there_and_says_what_is_gone() {
+    let env = Env::new().await;
+    let (management, name) = (env.management(), env.namespace());
+    let lane = ["lane".to_owned()];
+    connect(&env, env.amqp_url()).await.declare(&lane).await.unwrap();
+    management.create_user(name, "hunter2").await.unwrap();
+    management.permit(name, "^$", ".*", ".*").await.unwrap();
+    let limited = connect(&env, &env.amqp_url().replace("guest:guest", &format!("{name}:hunter2"))).await;
+    limited.declare(&lane).await.unwrap();
+    limited.restore().await.unwrap();
+    management.delete_all(&format!("{name}.edits.lane")).await.unwrap();
+    let refused = limited.restore().await;
+    assert!(
+        matches!(&refused, Err(BrokerError::Misconfigured(why)) if why.contains("edits.lane")),
+        "{refused:?}"
+    );
+    management.delete_user(name).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_link_ends_the_consumer_and_its_messages_come_again() {
     let env = Env::new().await;
     let (proxy, broker) = behind_proxy(&env).await;

@@ -53,7 +53,7 @@ async fn what_cannot_work_is_refused_before_anything_is_stored() {
         (&["cat.png", "-t", "blur", "--mask", "pipe.png"], "--mask pipe.png: is not a file"),
         (
             &["ftp://host/cat.png", "-t", "blur"],
-            "ftp://host/cat.png: pictures are fetched over http and https only",
+            "ftp://host/cat.png: pictures are fetched over http:// and https:// only: No such file",
         ),
         (&["empty", "-t", "blur"], "empty: the folder holds no pictures"),
         (&["cat.png", "-t", "blur", "-o", "notes.txt"], "--out notes.txt: "),

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use lapin::ExchangeKind;
 use reqwest::Method;
 use retouch_tests::picture_server::{Answer, PictureServer};
 use retouch_tests::program::Running;
@@ -130,13 +131,47 @@ async fn what_was_deleted_at_the_broker_is_declared_again_before_anything_is_los
     // By the sweep: whoever publishes cannot.
     before(&site, "idle").await;
     delete("exchanges", name).await;
-    wait::until("the exchange is there again", async || {
-        let exchanges = management.exchanges(name).await.unwrap();
-        exchanges.iter().any(|exchange| exchange == name).then_some(())
+    let tasks = format!("{name}.tasks");
+    wait::until("the exchange is there again, bound to the queue", async || {
+        let path = ["bindings", "/", "e", name, "q", &tasks];
+        let bound: Value = serde_json::from_str(&management.call(Method::GET, &path, "").await.ok()?).ok()?;
+        (!bound.as_array()?.is_empty()).then_some(())
     })
     .await;
     after(&site, "idle", "the exchange deleted, and nobody publishes").await;
     ready(&http, 200, wait::SOON).await;
+}
+
+#[tokio::test]
+async fn an_event_whose_exchange_was_deleted_waits_until_somebody_listens_again() {
+    let site = Site::on_servers().await;
+    let (worker, _http, _port) = worker(&site, site.env.amqp_url()).await;
+    let (events, management) = (format!("{}.events", site.env.namespace()), site.env.management());
+    before(&site, "events").await;
+    management.call(Method::DELETE, &["exchanges", "/", &events], "").await.unwrap();
+    site.open_gate("events");
+    assert_eq!(site.ended("before-events").await.status, "completed");
+    let due = "SELECT COUNT(*) FROM image_edit_tasks WHERE event_due IS NOT NULL";
+    // Between two rounds the sweep has looked for what is missing.
+    let mut seen = 0;
+    for _ in 0..2 {
+        worker.line_after(seen, "sending an event again").await;
+        seen = worker.mark();
+    }
+    assert_eq!(site.number(due).await, 1, "it was sent to nobody");
+    assert_eq!(management.exchanges(&events).await.unwrap(), [] as [&str; 0]);
+
+    let listening = Instant::now();
+    let amqp = site.env.amqp().await;
+    let mut listener = amqp.listen(&events, ExchangeKind::Topic, "task.*").await;
+    let event = listener.next_json().await;
+    let took = listening.elapsed();
+    assert_eq!((&event["task_id"], &event["status"]), (&json!("before-events"), &json!("completed")));
+    site.nothing_left().await;
+    println!(
+        "fault | events | the exchange of events deleted | {:.1} s | 0 lost | 0 paid twice",
+        took.as_secs_f64()
+    );
 }
 
 mod own_servers {

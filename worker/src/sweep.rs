@@ -79,7 +79,7 @@ async fn carry_on(app: &Arc<App>, edit_key: EditKey, lane: String) {
 /// Runs until shutdown, and then until no call is under way here.
 pub(crate) async fn run(app: &Arc<App>) {
     let orphans = Orphans::new();
-    let mut declared = Instant::now();
+    let mut restored = Instant::now();
     for number in 1u64.. {
         let pause = app.settings.rhythm.sweep.mul_f64(rand::random_range(0.5..1.5));
         tokio::select! {
@@ -89,10 +89,11 @@ pub(crate) async fn run(app: &Arc<App>) {
         if let Err(error) = round(app, &orphans, number % FORGET_EVERY == 1).await {
             tracing::warn!(error = %format!("{error:#}"), "sweep");
         }
-        if declared.elapsed() >= app.settings.rhythm.patience * 2 {
+        if restored.elapsed() >= app.settings.rhythm.patience * 2 {
+            restored = Instant::now();
             tokio::select! {
                 () = app.shutdown.cancelled() => break,
-                () = declare(app) => declared = Instant::now(),
+                () = restore(app) => {}
             }
         }
     }
@@ -101,9 +102,9 @@ pub(crate) async fn run(app: &Arc<App>) {
 }
 
 /// What was deleted at the broker is there again: without its exchange no producer can publish, and no worker would notice.
-async fn declare(app: &App) {
-    if let Err(error) = app.broker.declare(&app.lanes()).await {
-        tracing::warn!(%error, "cannot declare queues and exchanges now");
+async fn restore(app: &App) {
+    if let Err(error) = app.broker.restore().await {
+        tracing::warn!(%error, "cannot see whether queues and exchanges are there");
     }
 }
 

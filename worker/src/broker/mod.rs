@@ -149,6 +149,13 @@ pub trait Broker: Send + Sync {
     /// [`BrokerError::Misconfigured`] names, in one sentence, what exists with other arguments.
     async fn declare(&self, lanes: &[String]) -> Result<(), BrokerError>;
 
+    /// Declares anew what was declared here and is there no more: a queue or an exchange that somebody deleted. What events go to stays as
+    /// it is: what listened to it has to bind again, and events stay due until then.
+    ///
+    /// # Errors
+    /// See [`Broker::declare`].
+    async fn restore(&self) -> Result<(), BrokerError>;
+
     /// Publishes durably and returns when the broker has confirmed it.
     ///
     /// # Errors

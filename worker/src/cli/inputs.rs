@@ -112,13 +112,15 @@ impl EditArgs {
                 inputs.push(Input::Url(image.clone()));
                 continue;
             }
-            let scheme = image.split_once("://").map(|(scheme, _)| scheme);
-            ensure!(
-                scheme.is_none(),
-                "{image}: pictures are fetched over http and https only; give a file's path otherwise"
-            );
             let path = Path::new(image);
-            let metadata = std::fs::metadata(path).with_context(|| image.clone())?;
+            let metadata = std::fs::metadata(path).with_context(|| {
+                let hint = if image.contains("://") {
+                    ": pictures are fetched over http:// and https:// only"
+                } else {
+                    ""
+                };
+                format!("{image}{hint}")
+            })?;
             if metadata.is_dir() {
                 let pictures = pictures_in(path)?;
                 ensure!(

@@ -194,8 +194,10 @@ pub(super) fn pace(interval_ms: u64) -> String {
     // Only for the eye; limits are counted in whole milliseconds.
     #[expect(clippy::cast_precision_loss, reason = "an interval is far below 2^52 milliseconds")]
     let per_second = 1000.0 / interval_ms.max(1) as f64;
-    let (count, of) = if per_second >= 1.0 { (per_second, "s") } else { (per_second * 60.0, "min") };
-    format!("{}/{of}", (count * 10.0).round() / 10.0)
+    if per_second >= 1.0 {
+        return format!("{}/s", (per_second * 10.0).round() / 10.0);
+    }
+    format!("{}/min", (per_second * 6000.0).round() / 100.0)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -208,9 +210,15 @@ mod tests {
 
     #[test]
     fn a_pace_reads_as_people_say_it() {
-        for (interval, text) in
-            [(500, "2/s"), (200, "5/s"), (30_000, "2/min"), (1000, "1/s"), (334, "3/s"), (17, "58.8/s")]
-        {
+        for (interval, text) in [
+            (500, "2/s"),
+            (200, "5/s"),
+            (30_000, "2/min"),
+            (1000, "1/s"),
+            (334, "3/s"),
+            (17, "58.8/s"),
+            (1_500_000, "0.04/min"),
+        ] {
             assert_eq!(pace(interval), text);
         }
     }

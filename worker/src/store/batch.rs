@@ -218,8 +218,8 @@ impl Store {
     }
 }
 
-/// A connection for one kind of question, from the first of a spell in which it is asked without a break to the last: the pool asks
-/// the server about each connection that it hands out or takes back.
+/// A connection for one kind of question, from the first of a spell in which it is asked without a break to the last: while many want one,
+/// the pool asks the server about each that it takes back.
 #[derive(Clone)]
 struct Kept {
     store: Store,

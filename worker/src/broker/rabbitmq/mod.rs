@@ -4,7 +4,6 @@
 //! connections that publish, and acknowledgements must still get through. Nothing recovers by itself: an error
 //! ends what it happened on, and the next call opens it anew.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,10 +23,12 @@ mod acks;
 mod consumer;
 mod convert;
 mod greeting;
+mod restore;
 mod rights;
 pub mod topology;
 
 pub use greeting::Greeting;
+use restore::Declared;
 pub use rights::Rights;
 
 /// For a connection to come up, and for the broker to answer one request.
@@ -46,14 +47,6 @@ pub struct RabbitMq {
     consuming: Slot<Arc<Connection>>,
     declared: Mutex<Declared>,
     closed: AtomicBool,
-}
-
-/// What was declared by this process.
-#[derive(Default)]
-struct Declared {
-    lanes: BTreeSet<String>,
-    /// When that was done last; none where it never was.
-    last: Option<Instant>,
 }
 
 impl RabbitMq {
@@ -144,53 +137,6 @@ impl RabbitMq {
         }
     }
 
-    /// A queue or an exchange that was declared here, and that a message of this moment found gone, is declared anew, once for all that
-    /// found so. `false`: it was not declared here, or cannot be.
-    async fn declared_again(&self, to: &Destination, found: Instant) -> bool {
-        let mut declared = self.declared.lock().await;
-        let Some(last) = declared.last else { return false };
-        match to {
-            Destination::Queue(Queue::Edits { lane }) | Destination::Delayed(Queue::Edits { lane }, _)
-                if !declared.lanes.contains(lane) =>
-            {
-                return false;
-            }
-            Destination::Reply(_) => return false,
-            Destination::Queue(_) | Destination::Delayed(..) | Destination::Event(_) => {}
-        }
-        if last > found {
-            return true;
-        }
-        let target = convert::target(&self.topology, to);
-        tracing::warn!(target, "a queue or an exchange is gone, declaring all of them again");
-        let lanes: Vec<String> = declared.lanes.iter().cloned().collect();
-        match self.try_declare(&lanes).await {
-            Ok(()) => {
-                declared.last = Some(Instant::now());
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "they cannot be declared");
-                false
-            }
-        }
-    }
-
-    async fn try_declare(&self, lanes: &[String]) -> Result<(), BrokerError> {
-        let plan = topology::Plan::new(&self.topology, lanes);
-        let mut attempt = 1;
-        loop {
-            let connection = self.connection().await.map_err(convert::error)?;
-            match topology::declare(&connection, &plan).await {
-                Err(BrokerError::Unavailable(why)) if attempt < DECLARE_ATTEMPTS => {
-                    tracing::info!(why, attempt, "declaring again");
-                    attempt += 1;
-                }
-                done => return done,
-            }
-        }
-    }
-
     fn ensure_open(&self) -> Result<(), AmqpError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(AmqpError::Unavailable("this broker was closed".to_owned()));
@@ -202,11 +148,26 @@ impl RabbitMq {
 #[async_trait]
 impl Broker for RabbitMq {
     async fn declare(&self, lanes: &[String]) -> Result<(), BrokerError> {
-        self.try_declare(lanes).await?;
-        let mut declared = self.declared.lock().await;
-        declared.lanes.extend(lanes.iter().cloned());
-        declared.last = Some(Instant::now());
-        Ok(())
+        let plan = topology::Plan::new(&self.topology, lanes);
+        let mut attempt = 1;
+        loop {
+            let connection = self.connection().await.map_err(convert::error)?;
+            match topology::declare(&connection, &plan).await {
+                Err(BrokerError::Unavailable(why)) if attempt < DECLARE_ATTEMPTS => {
+                    tracing::info!(why, attempt, "declaring again");
+                    attempt += 1;
+                }
+                done => {
+                    done?;
+                    self.declared.lock().await.note(lanes);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn restore(&self) -> Result<(), BrokerError> {
+        self.restore_missing().await
     }
 
     async fn publish(&self, to: Destination, message: Message) -> Result<(), BrokerError> {
@@ -214,7 +175,7 @@ impl Broker for RabbitMq {
         let outgoing = convert::outgoing(&self.topology, &to, message)?;
         let began = Instant::now();
         let sent = match self.publisher.publish(&outgoing).await {
-            Err(AmqpError::NotFound(_)) if self.declared_again(&to, began).await => {
+            Err(AmqpError::NotFound(_)) if self.restored(&to, began).await => {
                 self.publisher.publish(&outgoing).await
             }
             sent => sent,

@@ -15,7 +15,7 @@ mod definitions;
 pub use definitions::definitions;
 
 /// Exchanges, queues and bindings, in the order in which they can be declared.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Durable exchanges.
     pub exchanges: Vec<Exchange>,
@@ -116,6 +116,12 @@ impl Plan {
             plan.bind(&name, &name, "");
         }
         plan
+    }
+
+    /// All but an exchange that nothing of the plan is bound to.
+    pub(super) fn without_exchange(mut self, name: &str) -> Self {
+        self.exchanges.retain(|exchange| exchange.name != name);
+        self
     }
 
     fn queue(&mut self, queue: Queue) {
@@ -245,6 +251,19 @@ pub(super) async fn check(connection: &Connection, plan: &Plan) -> Result<Vec<Fi
         findings.push(Finding { what, state });
     }
     Ok(findings)
+}
+
+/// Whether an exchange or a queue of the plan is not there. Asks only, for which nobody needs a right.
+pub(super) async fn missing(connection: &Connection, plan: &Plan) -> Result<bool, BrokerError> {
+    let channel = open(connection).await?;
+    for step in steps(plan).filter(|step| !matches!(step, Step::Binding(_))) {
+        match run(&channel, &step, true).await {
+            Ok(()) => {}
+            Err(AmqpError::NotFound(_)) => return Ok(true),
+            Err(failed) => return Err(error(failed)),
+        }
+    }
+    Ok(false)
 }
 
 fn steps(plan: &Plan) -> impl Iterator<Item = Step<'_>> {
