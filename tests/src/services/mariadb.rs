@@ -113,6 +113,7 @@ impl MariaDb {
         // TCP.
         command.arg("--auth-root-authentication-method=normal").args(user());
         command.arg(format!("--datadir={}", self.data().display())).args(&self.options);
+        command.env("TMPDIR", self.folder.path());
         let log = File::create(self.log())?;
         command.stdout(log.try_clone()?).stderr(log);
         let install = Group::spawn(&mut command, Some(self.folder.path()))?;
@@ -127,6 +128,8 @@ impl MariaDb {
         command.arg(format!("--datadir={}", self.data().display()));
         command.arg(format!("--socket={}", self.folder.path().join("sock").display()));
         command.arg(format!("--pid-file={}", self.folder.path().join("pid").display()));
+        // A server that starts deletes what is called `#sql…` in its folder for temporary tables, also what another one is using.
+        command.arg(format!("--tmpdir={}", self.folder.path().display()));
         command.args(["--bind-address=127.0.0.1", &format!("--port={}", self.port.number())]);
         // A default, written down because the crash tests rest on it.
         command.arg("--innodb-flush-log-at-trx-commit=1");
