@@ -34,6 +34,17 @@ async fn nothing_harmed(site: &Site, calls: usize) {
     site.nothing_left().await;
 }
 
+/// The fault is over: how long until these tasks, one call each, have ended well.
+async fn all_end(site: &Site, ids: &[&str]) -> Duration {
+    let over = Instant::now();
+    for id in ids {
+        assert_eq!(site.ended(id).await.status, "completed", "{id}");
+    }
+    let took = over.elapsed();
+    nothing_harmed(site, ids.len()).await;
+    took
+}
+
 fn report(fault: &str, what: &str, took: Duration) {
     println!("fault | {fault} | {what} | {:.1} s | 0 lost | 0 paid twice", took.as_secs_f64());
 }
@@ -212,12 +223,7 @@ mod own_servers {
         .await;
         run(&mut root, "SET GLOBAL max_connections = 1000").await.unwrap();
         drop(held);
-        let over = Instant::now();
-        for id in ["during", "before"] {
-            assert_eq!(site.ended(id).await.status, "completed", "{id}");
-        }
-        let took = over.elapsed();
-        nothing_harmed(&site, 2).await;
+        let took = all_end(&site, &["during", "before"]).await;
         report("db-limit", "every connection taken by others; five of the worker's refused", took);
     }
 
@@ -242,12 +248,7 @@ mod own_servers {
             seen = worker.mark();
         }
         limit(16_382).execute(&mut root).await.unwrap();
-        let over = Instant::now();
-        for id in ["during", "before"] {
-            assert_eq!(site.ended(id).await.status, "completed", "{id}");
-        }
-        let took = over.elapsed();
-        nothing_harmed(&site, 2).await;
+        let took = all_end(&site, &["during", "before"]).await;
         report("db-statements", "no further statement prepared; two of the worker's refused", took);
     }
 

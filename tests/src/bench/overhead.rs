@@ -75,7 +75,7 @@ async fn measure_mode(plan: &Plan, mode: Mode, takes: Duration) -> Vec<Measured>
     let name = mode.name();
     let site = PaidSite::new(takes).await;
     let worker = site.worker(Some(u16::try_from(many * 2).unwrap())).await;
-    // First many: what a worker prepares on each of its connections is then prepared.
+    // First many: nothing is opened, and little prepared, for the first time in what comes one by one.
     let steady = steadily(&site, mode, takes, many).await;
     let single = one_by_one(&site, mode, takes, many * 3, few).await;
     let awake = beside_hits(&site, mode, takes, many * 3 + few, few).await;

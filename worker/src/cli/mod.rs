@@ -122,7 +122,7 @@ enum Ending {
     Done,
     /// Exit 1.
     SomeFailed,
-    /// What is wrong was said already: exit with this code.
+    /// What is wrong was said on standard output: exit with this code.
     Told(u8),
 }
 

@@ -1,5 +1,6 @@
 //! `retouch worker`: the background worker, until it is told to stop.
 
+use anyhow::anyhow;
 use clap::Args;
 
 use super::signals::Signals;
@@ -37,8 +38,8 @@ impl RunWorker {
                 Ok(Ending::Done)
             }
             name = signals.next() => {
-                tracing::warn!(signal = name, "stopping at once");
-                Ok(Ending::Told(130))
+                let why = anyhow!("{name} again: stopping at once, calls under way are broken off");
+                Err(Failure::Interrupted(why))
             }
         }
     }
