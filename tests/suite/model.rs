@@ -71,6 +71,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("pause_lane", "the same"),
     ("resume_lane", "the same"),
     ("lanes", "reads"),
+    (
+        "store_and_finish",
+        "`record_stored` and `finish_edit` with nothing in between, which the model has too",
+    ),
     ("suspect_starts", "reads"),
     ("start_suspect", "counts what a process may have died of; the model's workers die of nothing"),
     ("end_suspect", "the same"),

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::app::App;
 use crate::outcome::Outcome;
-use crate::store::StoreError;
+use crate::store::{StoreError, suspect_of_edit};
 
 /// The reason code of what kills.
 pub(crate) const POISON: &str = "poison";
@@ -45,11 +45,6 @@ impl From<StoreError> for Refused {
 /// A task message, by its content: the broker's copies of it are one suspect.
 pub(crate) fn message(payload: &[u8]) -> Digest32 {
     Digest32::of(&[b"tasks\n", payload].concat())
-}
-
-/// An edit.
-pub(crate) fn edit(edit_key: EditKey) -> Digest32 {
-    Digest32::of(&[&b"edits\n"[..], edit_key.as_bytes()].concat())
 }
 
 /// Works on a suspect with its starts counted; `known` is what the store said of it a moment ago, if it was asked.
@@ -96,7 +91,7 @@ pub(crate) async fn work_on(
 
 /// It is over, by whatever way: a process that died just after it had ended it could not say so.
 pub(crate) async fn over(app: &App, edit_key: EditKey) {
-    if let Err(error) = app.store.clear_suspect(edit(edit_key)).await {
+    if let Err(error) = app.store.clear_suspect(suspect_of_edit(edit_key)).await {
         tracing::warn!(%error, "cannot note that a suspect has ended");
     }
 }

@@ -122,6 +122,7 @@ const STEPS: &[&str] = &[
     "hand_over_call",
     "count_ambiguous",
     "finish_edit",
+    "store_and_finish",
     "fail_edit",
 ];
 
@@ -138,6 +139,11 @@ async fn step(store: &Store, name: &str, lease: Lease) -> bool {
         "count_ambiguous" => store.count_ambiguous(lease, true, "why").await,
         "finish_edit" => {
             return matches!(store.finish_edit(lease, "url").await.unwrap(), Finished::Ended(_));
+        }
+        "store_and_finish" => {
+            let result = result_of(&edit("another"));
+            let finished = store.store_and_finish(lease, &result, Duration::ZERO, "url").await.unwrap();
+            return matches!(finished, Finished::Ended(_));
         }
         "fail_edit" => {
             let finished = store.fail_edit(lease, &error("refused", "no"), true).await.unwrap();
@@ -281,6 +287,7 @@ async fn a_step_is_taken_only_from_the_states_that_it_starts_from(db: Fixture) {
         ("hand_over_call", &[Submitted, Ambiguous, Stored]),
         ("count_ambiguous", &[Submitting, Submitted, Ambiguous]),
         ("finish_edit", &[Stored]),
+        ("store_and_finish", &[Submitting, Submitted]),
         ("fail_edit", OWNED),
     ];
     assert_eq!(from.iter().map(|(name, _)| *name).collect::<Vec<_>>(), STEPS);

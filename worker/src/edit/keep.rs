@@ -9,8 +9,8 @@ use retouch_shared::key::Digest32;
 
 use super::{Age, HOLD, Stop, Work, lost};
 use crate::activity;
-use crate::blobs::reference;
-use crate::editor::{Output, local};
+use crate::blobs::{BlobError, reference};
+use crate::editor::{Output, ResultUrl, local};
 use crate::failpoint::around;
 use crate::media::{self, Media, Pixels};
 use crate::metrics::count::{self, Phase};
@@ -21,18 +21,39 @@ use crate::store::{Finished, StoredResult};
 /// What arrives and is no picture is asked for again for this long: a transfer can be cut, a page of errors can go away.
 const DOUBT: Duration = Duration::from_secs(60 * 60);
 
+/// How a try to fetch a result went.
+pub(super) type Fetched = Result<(Bytes, Media), NotHad>;
+
+/// A result that cannot be had now.
+pub(super) struct NotHad {
+    error: String,
+    /// Not asked for again when the call is as old as this.
+    give_up: Duration,
+}
+
 impl Work<'_> {
     /// What a poll answered.
     pub(super) async fn keep(&self, output: Output, age: Age) -> Result<Outcome, Stop> {
         self.doing.at(activity::Phase::Keeping);
         match output {
-            Output::Bytes(bytes) => self.keep_bytes(bytes).await,
-            Output::Url { url, lives } => {
-                let fetched = self.phase(Phase::Fetch, self.fetch(&url, lives, age));
-                let (bytes, media) = fetched.await?;
-                self.store(bytes, media).await
-            }
+            Output::Bytes(bytes) => match self.verified(&bytes).await {
+                Ok(media) => self.keep_and_finish(bytes, media).await,
+                Err(error) => Ok(self.unusable(&error).await),
+            },
+            Output::Url(result) => self.keep_url(&result, age, None).await,
         }
+    }
+
+    /// A picture at an address whose id is committed: `first` is how a try to fetch it went, where one was made meanwhile.
+    pub(super) async fn keep_url(
+        &self,
+        result: &ResultUrl,
+        age: Age,
+        first: Option<Fetched>,
+    ) -> Result<Outcome, Stop> {
+        self.doing.at(activity::Phase::Keeping);
+        let (bytes, media) = self.fetch(result, age, first).await?;
+        self.keep_and_finish(bytes, media).await
     }
 
     /// A picture that came with the answer, and cannot be asked for again.
@@ -40,11 +61,12 @@ impl Work<'_> {
         self.doing.at(activity::Phase::Keeping);
         match self.verified(&bytes).await {
             Ok(media) => self.store(bytes, media).await,
-            Err(error) => {
-                let message = format!("the provider's result is unusable: {error}");
-                Ok(self.fail("bad_result", &message, true).await)
-            }
+            Err(error) => Ok(self.unusable(&error).await),
         }
+    }
+
+    async fn unusable(&self, error: &str) -> Outcome {
+        self.fail("bad_result", &format!("the provider's result is unusable: {error}"), true).await
     }
 
     /// A picture of a kind and size that we know, whose every pixel can be had.
@@ -63,16 +85,20 @@ impl Work<'_> {
     }
 
     /// From the provider's temporary URL, past the guard. Never submits again: it is paid for.
-    async fn fetch(&self, url: &str, lives: Duration, age: Age) -> Result<(Bytes, Media), Stop> {
-        let hosts = self.editor.result_hosts();
+    async fn fetch(
+        &self,
+        from: &ResultUrl,
+        age: Age,
+        mut first: Option<Fetched>,
+    ) -> Result<(Bytes, Media), Stop> {
         loop {
-            let fetched = self.app.results.fetch(url, Purpose::ProviderResult { hosts: &hosts });
-            let (error, give_up) = match around("fetch_result", fetched).await {
-                Err(error) => (error.to_string(), lives),
-                Ok(bytes) => match self.verified(&bytes).await {
-                    Ok(media) => return Ok((bytes, media)),
-                    Err(error) => (error, lives.min(DOUBT)),
-                },
+            let fetched = match first.take() {
+                Some(fetched) => fetched,
+                None => self.fetch_once(from).await,
+            };
+            let NotHad { error, give_up } = match fetched {
+                Ok(picture) => return Ok(picture),
+                Err(not_had) => not_had,
             };
             let age = age.now();
             if age >= give_up {
@@ -95,7 +121,47 @@ impl Work<'_> {
         }
     }
 
-    /// The result into our own blobs, then stored, then finished.
+    /// One try.
+    pub(super) async fn fetch_once(&self, from: &ResultUrl) -> Fetched {
+        let hosts = self.editor.result_hosts();
+        let fetched = self.app.results.fetch(&from.url, Purpose::ProviderResult { hosts: &hosts });
+        let fetched = async {
+            match around("fetch_result", fetched).await {
+                Err(error) => Err(NotHad { error: error.to_string(), give_up: from.lives }),
+                Ok(bytes) => match self.verified(&bytes).await {
+                    Ok(media) => Ok((bytes, media)),
+                    Err(error) => Err(NotHad { error, give_up: from.lives.min(DOUBT) }),
+                },
+            }
+        };
+        self.phase(Phase::Fetch, fetched).await
+    }
+
+    /// The result of a call whose id is committed into our own blobs, and the edit's end, with nothing in between: where
+    /// it ends early, whoever comes next has the result from the provider again.
+    async fn keep_and_finish(&self, bytes: Bytes, media: Media) -> Result<Outcome, Stop> {
+        let kept = self.insist(|| {
+            self.keep_and_finish_once(bytes.clone(), media).map_err(|error| error.to_string()).boxed()
+        });
+        let (hash, finished) = kept.await?;
+        if let Finished::LostLease = finished {
+            self.not_ours(hash).await;
+        }
+        // The lane has a place again, whatever telling takes.
+        self.gate.freed();
+        self.ended(finished).await
+    }
+
+    async fn keep_and_finish_once(&self, bytes: Bytes, media: Media) -> anyhow::Result<(Digest32, Finished)> {
+        let began = Instant::now();
+        let result = self.phase(Phase::Store, self.put(bytes, media)).await?;
+        self.keeper.stop();
+        let url = reference(result.hash);
+        let finish = self.app.store.store_and_finish(self.call.lease, &result, began.elapsed(), &url);
+        Ok((result.hash, self.phase(Phase::Finish, finish).await?))
+    }
+
+    /// The result of a call that can't be asked for again: into our own blobs, then stored, then finished.
     async fn store(&self, bytes: Bytes, media: Media) -> Result<Outcome, Stop> {
         match self.phase(Phase::Store, self.put_and_record(bytes, media)).await? {
             Some(result) => self.finish_as(&result).await,
@@ -105,11 +171,9 @@ impl Work<'_> {
 
     /// `None`: the lease was lost.
     async fn put_and_record(&self, bytes: Bytes, media: Media) -> Result<Option<StoredResult>, Stop> {
-        let content_type = media.format.content_type();
         // Both together: where the blob was deleted in between, it is kept again.
-        let kept = self.insist(|| {
-            self.put_once(bytes.clone(), content_type, media).map_err(|error| error.to_string()).boxed()
-        });
+        let kept =
+            self.insist(|| self.put_once(bytes.clone(), media).map_err(|error| error.to_string()).boxed());
         let (result, stored) = kept.await?;
         if !stored {
             self.not_ours(result.hash).await;
@@ -121,23 +185,23 @@ impl Work<'_> {
     }
 
     /// The result, and whether it is recorded: `false` where the lease was lost.
-    async fn put_once(
-        &self,
-        bytes: Bytes,
-        content_type: &'static str,
-        media: Media,
-    ) -> anyhow::Result<(StoredResult, bool)> {
+    async fn put_once(&self, bytes: Bytes, media: Media) -> anyhow::Result<(StoredResult, bool)> {
         let began = Instant::now();
+        let result = self.put(bytes, media).await?;
+        let stored = self.app.store.record_stored(self.call.lease, &result, began.elapsed()).await?;
+        Ok((result, stored))
+    }
+
+    async fn put(&self, bytes: Bytes, media: Media) -> Result<StoredResult, BlobError> {
+        let content_type = media.format.content_type();
         let kept = around("put_result", self.app.blobs.put(bytes, content_type)).await?;
-        let result = StoredResult {
+        Ok(StoredResult {
             hash: kept.hash,
             content_type: content_type.to_owned(),
             width: media.width,
             height: media.height,
             bytes: kept.bytes,
-        };
-        let stored = self.app.store.record_stored(self.call.lease, &result, began.elapsed()).await?;
-        Ok((result, stored))
+        })
     }
 
     /// Whoever owns the call now has kept the same result, or nobody wants it: the call was forgotten, and the picture must not stay.
@@ -168,6 +232,10 @@ impl Work<'_> {
         let finished =
             self.insist(|| store.finish_edit(lease, &url).map_err(|error| error.to_string()).boxed());
         let finished = self.phase(Phase::Finish, finished).await?;
+        self.ended(finished).await
+    }
+
+    async fn ended(&self, finished: Finished) -> Result<Outcome, Stop> {
         if let Finished::Ended(_) = finished {
             count::call(&self.call.spec.lane, self.call.since_submit + self.began.elapsed());
         }

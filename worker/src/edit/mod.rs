@@ -22,7 +22,7 @@ use crate::lanes::Gate;
 use crate::lease::LeaseKeeper;
 use crate::metrics::count::{self, Phase};
 use crate::outcome::{Outcome, attempt};
-use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError};
+use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError, suspect_of_edit};
 use crate::suspects::{self, Refused};
 use crate::trace::phase_span;
 
@@ -135,14 +135,11 @@ impl Work<'_> {
     /// A call whose owner died is begun with care, and so is every later try of it: what kills its process while it sends
     /// comes back as a call that waits to be sent again.
     async fn carry_on_if_it_does_not_kill(&self) -> Outcome {
-        let suspect = suspects::edit(self.call.lease.edit_key);
-        let known = match self.app.store.suspect_starts(suspect).await {
-            Ok(known) => known,
-            Err(error) => return self.give_up(error.to_string()).await,
-        };
+        let known = self.call.starts;
         if known.is_none() && !self.call.deserted {
             return self.carry_on().await;
         }
+        let suspect = suspect_of_edit(self.call.lease.edit_key);
         match suspects::work_on(self.app, suspect, known, self.carry_on()).await {
             Ok(outcome) => outcome,
             Err(Refused::Poison(message)) => self.fail(suspects::POISON, &message, true).await,

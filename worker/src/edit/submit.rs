@@ -47,11 +47,20 @@ impl Work<'_> {
                     self.lane_works(pass).await;
                     return self.keep_bytes(bytes).await;
                 }
-                Ok(Submitted::Accepted { provider_task_id }) => {
+                Ok(Submitted::Accepted { provider_task_id, at_hand: None }) => {
                     tracing::info!(took = ?sent.elapsed(), "accepted");
                     self.record_submitted(&provider_task_id).await?;
                     self.lane_works(pass).await;
                     return self.poll(&provider_task_id, Age::new(sent.elapsed())).await;
+                }
+                Ok(Submitted::Accepted { provider_task_id, at_hand: Some(result) }) => {
+                    tracing::info!(took = ?sent.elapsed(), "answered with an address");
+                    let age = Age::new(sent.elapsed());
+                    let (recorded, first) =
+                        tokio::join!(self.record_submitted(&provider_task_id), self.fetch_once(&result));
+                    recorded?;
+                    self.lane_works(pass).await;
+                    return self.keep_url(&result, age, Some(first)).await;
                 }
                 Err(EditError::Ambiguous(why)) => {
                     self.shown_nothing(pass).await;

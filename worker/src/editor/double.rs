@@ -220,7 +220,7 @@ impl Editor for Double {
         let (this, id) = (self.clone(), provider_task_id.clone());
         blocking(move || this.accept(&id, &accepted)).await?;
         self.pass_gate(submit_gate.as_deref()).await?;
-        Ok(Submitted::Accepted { provider_task_id })
+        Ok(Submitted::Accepted { provider_task_id, at_hand: None })
     }
 
     async fn poll(&self, provider_task_id: &str, _: Duration) -> Result<Polled, EditError> {

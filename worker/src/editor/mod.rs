@@ -78,12 +78,16 @@ pub enum Output {
     /// The encoded picture itself.
     Bytes(Bytes),
     /// A temporary URL of the provider's, to be fetched through the guard at once; never in a cache row.
-    Url {
-        /// Where the picture is.
-        url: String,
-        /// How long after the submit it stays there.
-        lives: Duration,
-    },
+    Url(ResultUrl),
+}
+
+/// Where a provider keeps a picture that it made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultUrl {
+    /// Where the picture is.
+    pub url: String,
+    /// How long after the submit it stays there.
+    pub lives: Duration,
 }
 
 /// The answer to a submit.
@@ -94,8 +98,10 @@ pub enum Submitted {
     /// The provider took it; ask for it by this id.
     Accepted {
         /// The provider's id, committed before the first poll. A synchronous provider that answers with a URL has the URL
-        /// here, so that a paid answer is safe before it is fetched: `poll` then gives it back.
+        /// here, so that a paid answer is safe whatever becomes of us: `poll` then gives it back.
         provider_task_id: String,
+        /// That URL, which is what `poll` would say: it can be fetched while the id is being committed.
+        at_hand: Option<ResultUrl>,
     },
 }
 

@@ -27,7 +27,6 @@ const MOST: usize = 256;
 pub(super) struct BatchStatements {
     pub(super) find_tasks: &'static str,
     pub(super) written: &'static str,
-    pub(super) cancelled: &'static str,
     pub(super) events_sent: &'static str,
 }
 
@@ -171,11 +170,11 @@ impl Store {
             done => done?,
         }
         // After the tasks are written: a cancel is remembered before it looks for its task.
-        let cancelled = tx.rows(sql.cancelled, vals![&ids]).await?;
-        if !cancelled.is_empty() {
-            return Ok(Tried::InTheWay(those(&cancelled, &Written::Cancelled)?));
+        let mut written = written(&mut *tx, sql.written, &ids).await?;
+        if written.values().any(|written| matches!(written, Written::Cancelled)) {
+            written.retain(|_, written| matches!(written, Written::Cancelled));
+            return Ok(Tried::InTheWay(written));
         }
-        let written = written(&mut *tx, sql.written, &ids).await?;
         let mut hits = Hits::new();
         for (hit, count) in tasks.iter().flat_map(|task| &task.hits) {
             *hits.entry(*hit).or_default() += count;
@@ -198,7 +197,8 @@ impl Store {
         if rows.is_empty() {
             return Err(StepError::Again("a task was registered and taken back this moment".to_owned()));
         }
-        Ok(Tried::InTheWay(those(&rows, &Written::Taken)?))
+        let taken = rows.iter().map(|row| Ok((row.text(0)?, Written::Taken)));
+        Ok(Tried::InTheWay(taken.collect::<Result<_, StepError>>()?))
     }
 
     /// Notes that an event was confirmed, together with others.
@@ -299,12 +299,7 @@ fn no_answer() -> StoreError {
     StoreError::Unavailable("the statement was cut off".to_owned())
 }
 
-fn those(rows: &[super::db::Row], what: &Written) -> Result<HashMap<String, Written>, StepError> {
-    let ids = rows.iter().map(|row| Ok((row.text(0)?, what.clone())));
-    ids.collect()
-}
-
-/// What was written, by task id, with the times that the database wrote.
+/// What was written, by task id, with the times that the database wrote; and which of it was cancelled before it came.
 async fn written(
     tx: &mut dyn Tx,
     sql: &'static str,
@@ -312,12 +307,16 @@ async fn written(
 ) -> Result<HashMap<String, Written>, StepError> {
     let mut written = HashMap::new();
     for row in tx.rows(sql, vals![ids]).await? {
-        let new = Written::New {
-            id: row.int(1)?,
-            received_at: time(&row.text(2)?)?,
-            completed_at: row.opt_text(3)?.as_deref().map(time).transpose()?,
+        let what = if row.int(4)? != 0 {
+            Written::Cancelled
+        } else {
+            Written::New {
+                id: row.int(1)?,
+                received_at: time(&row.text(2)?)?,
+                completed_at: row.opt_text(3)?.as_deref().map(time).transpose()?,
+            }
         };
-        written.insert(row.text(0)?, new);
+        written.insert(row.text(0)?, what);
     }
     Ok(written)
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::cache_view::key_version;
 use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
 use super::letters::TASKS;
+use super::suspects::suspect_of_edit;
 use super::types::{ascii, clip, hex_digest, image_result};
 use super::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease,
@@ -51,11 +52,14 @@ impl Store {
         lease_for: Duration,
     ) -> Result<Claim, StepError> {
         let sql = self.db.sql();
-        let mut tx = self.db.begin().await?;
-        let Some(row) = tx.rows(sql.lock_call, vals![edit_key.as_bytes()]).await?.pop() else {
+        let mut connection = self.db.plain().await?;
+        let suspect = suspect_of_edit(edit_key);
+        let values = vals![suspect.as_bytes(), edit_key.as_bytes()];
+        let Some(row) = connection.rows(sql.read_call, values).await?.pop() else {
             return Ok(Claim::Done);
         };
         let mut call = claimed_call(edit_key, &row)?;
+        let found = (call.state, call.lease.fence);
         if matches!(call.state, CallState::Done | CallState::Failed) {
             return Ok(Claim::Done);
         }
@@ -65,6 +69,7 @@ impl Store {
         }
         // Whoever gives a call up in an orderly way leaves no lease behind.
         call.deserted = matches!(call.state, CallState::Claimed | CallState::Submitting) || row.int(21)? < 0;
+        call.starts = row.opt_int(24)?.map(|starts| u32::try_from(starts).unwrap_or_default());
         call.state = match call.state {
             CallState::Queued | CallState::Claimed => CallState::Claimed,
             // Its owner died between sending and committing the answer.
@@ -73,16 +78,21 @@ impl Store {
         };
         call.lease.fence += 1;
         let owner = ascii(owner, 64);
+        let (old_state, old_fence) = found;
         let values = vals![
             call.state.as_str(),
             &owner,
             call.lease.fence,
             millis(lease_for),
             millis(lease_for + WAKE_GRACE),
-            edit_key.as_bytes()
+            edit_key.as_bytes(),
+            old_state.as_str(),
+            old_fence
         ];
-        tx.run(sql.claim_call, values).await?;
-        tx.commit().await?;
+        // One statement that changes the row only as it was read takes no lock that anybody waits for.
+        if connection.run(sql.claim_call, values).await? == 0 {
+            return Err(StepError::Again("the call changed hands this moment".to_owned()));
+        }
         Ok(Claim::Won(Box::new(call)))
     }
 
@@ -136,9 +146,23 @@ impl Store {
         result: &StoredResult,
         ago: Duration,
     ) -> Result<bool, StepError> {
+        let mut tx = self.db.begin().await?;
+        if !self.record_stored_in(&mut *tx, lease, result, ago).await? {
+            return Ok(false);
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn record_stored_in(
+        &self,
+        tx: &mut dyn Tx,
+        lease: Lease,
+        result: &StoredResult,
+        ago: Duration,
+    ) -> Result<bool, StepError> {
         let hash = result.hash.to_hex();
         let bytes = i64::try_from(result.bytes).unwrap_or(i64::MAX);
-        let mut tx = self.db.begin().await?;
         let values = vals![
             &hash,
             &result.content_type,
@@ -151,8 +175,7 @@ impl Store {
         if tx.run(self.db.sql().record_stored, values).await? == 0 {
             return Ok(false);
         }
-        self.none_was_dropped(&mut *tx, &[result.hash].into(), ago).await?;
-        tx.commit().await?;
+        self.none_was_dropped(tx, &[result.hash].into(), ago).await?;
         Ok(true)
     }
 
@@ -240,13 +263,50 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn finish_edit(&self, lease: Lease, result_url: &str) -> Result<Finished, StoreError> {
-        around("finish_edit", async { again!(self.try_finish(lease, result_url)) }).await
+        around("finish_edit", async {
+            again!(async { self.finish_in(self.db.begin().await?, lease, result_url).await })
+        })
+        .await
     }
 
-    async fn try_finish(&self, lease: Lease, result_url: &str) -> Result<Finished, StepError> {
+    /// [`Store::record_stored`] and [`Store::finish_edit`] in one transaction: for a result that whoever comes next could have
+    /// from the provider again, should this not be committed.
+    ///
+    /// # Errors
+    /// See both.
+    pub async fn store_and_finish(
+        &self,
+        lease: Lease,
+        result: &StoredResult,
+        ago: Duration,
+        result_url: &str,
+    ) -> Result<Finished, StoreError> {
+        let both = async { again!(self.try_store_and_finish(lease, result, ago, result_url)) };
+        around("record_stored", around("finish_edit", both)).await
+    }
+
+    async fn try_store_and_finish(
+        &self,
+        lease: Lease,
+        result: &StoredResult,
+        ago: Duration,
+        result_url: &str,
+    ) -> Result<Finished, StepError> {
+        let mut tx = self.db.begin().await?;
+        if !self.record_stored_in(&mut *tx, lease, result, ago).await? {
+            return Ok(Finished::LostLease);
+        }
+        self.finish_in(tx, lease, result_url).await
+    }
+
+    async fn finish_in(
+        &self,
+        mut tx: Box<dyn Tx>,
+        lease: Lease,
+        result_url: &str,
+    ) -> Result<Finished, StepError> {
         let sql = self.db.sql();
         let key = lease.edit_key;
-        let mut tx = self.db.begin().await?;
         let Some(call) = self.locked_call(&mut *tx, lease).await? else {
             return Ok(Finished::LostLease);
         };
@@ -508,6 +568,7 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         spec,
         state: CallState::parse(&row.text(11)?)?,
         deserted: false,
+        starts: None,
         attempts: u32::try_from(row.int(12)?).unwrap_or_default(),
         provider_task_id: row.opt_text(14)?,
         since_submit: Duration::from_millis(u64::try_from(row.int(22)?).unwrap_or_default()),

@@ -32,7 +32,6 @@ pub(super) struct CancelStatements {
     pub(super) pass_on_payment: &'static str,
     pub(super) close_unwanted: &'static str,
     pub(super) remember: &'static str,
-    pub(super) is_cancelled: &'static str,
     pub(super) forget_one: &'static str,
     pub(super) forget: &'static str,
 }
@@ -148,14 +147,10 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a task whose row was just written was cancelled before it came; the cancel is used up by it.
-    pub(super) async fn take_cancel(&self, tx: &mut dyn Tx, task_id: &str) -> Result<bool, StepError> {
-        let sql = &self.db.sql().cancels;
-        if tx.rows(sql.is_cancelled, vals![task_id]).await?.is_empty() {
-            return Ok(false);
-        }
-        tx.run(sql.forget_one, vals![task_id]).await?;
-        Ok(true)
+    /// A cancel that came before its task has done what it was for.
+    pub(super) async fn use_up_cancel(&self, tx: &mut dyn Tx, task_id: &str) -> Result<(), StepError> {
+        tx.run(self.db.sql().cancels.forget_one, vals![task_id]).await?;
+        Ok(())
     }
 
     /// Drops cancels whose task never came; says how many.

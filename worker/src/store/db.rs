@@ -35,6 +35,8 @@ pub(super) struct Statements {
     pub(super) insert_tasks: Inserts,
     pub(super) count_hits: &'static str,
     pub(super) find_task: &'static str,
+    pub(super) read_back: &'static str,
+    pub(super) read_call: &'static str,
     pub(super) lock_call: &'static str,
     pub(super) lock_lane: &'static str,
     pub(super) lane_in_flight: &'static str,

@@ -109,24 +109,20 @@ impl Store {
     }
 
     async fn try_register(&self, task: &NewTask) -> Result<Registered, StepError> {
-        let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
         let (alive, late) = self.lock_and_look(&mut *tx, &task.images).await?;
         self.inputs_are_kept(&mut *tx, task).await?;
         let draft = draft((0..).zip(&task.images), &alive, &late);
         self.queue_and_wait(&mut *tx, &task.task_id, &draft).await?;
         self.insert_task(&mut *tx, task, &draft).await?;
-        if self.take_cancel(&mut *tx, &task.task_id).await? {
+        let (record, cancelled) = self.read_back(&mut *tx, &task.task_id).await?;
+        if cancelled {
             drop(tx);
             return self.try_register_cancelled(task).await;
         }
         if !self.count_hits(&mut *tx, &draft.hits).await?.is_empty() {
             return Ok(Registered::Gone);
         }
-        let rows = tx.rows(sql.find_task, vals![&task.task_id]).await?;
-        let record =
-            rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
-        let record = TaskRecord::from_row(record)?;
         tx.commit().await?;
         count::registered(&task.model, &record);
         let wake = draft.queue.into_iter().map(|(key, (lane, _))| (key, lane)).collect();
@@ -138,13 +134,18 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let draft = cancelled_draft(task);
         self.insert_task(&mut *tx, task, &draft).await?;
-        self.take_cancel(&mut *tx, &task.task_id).await?;
-        let rows = tx.rows(self.db.sql().find_task, vals![&task.task_id]).await?;
-        let record =
-            rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
-        let record = TaskRecord::from_row(record)?;
+        self.use_up_cancel(&mut *tx, &task.task_id).await?;
+        let (record, _) = self.read_back(&mut *tx, &task.task_id).await?;
         tx.commit().await?;
         Ok(Registered::New { task: Box::new(record), wake: Vec::new() })
+    }
+
+    /// A task whose row this transaction has just written, with what the database put there; and whether it was cancelled before
+    /// it came.
+    async fn read_back(&self, tx: &mut dyn Tx, task_id: &str) -> Result<(TaskRecord, bool), StepError> {
+        let rows = tx.rows(self.db.sql().read_back, vals![task_id]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
+        Ok((TaskRecord::from_row(row)?, row.int(23)? != 0))
     }
 
     /// Locks the call rows of all misses (making those that are not there), then looks at the cache a last time.

@@ -63,6 +63,7 @@ pub use reopen::{Again, EditRetry, LetterCall, Reopened, Reopening};
 pub use replicas::{DEAD_AFTER, ReplicaReport, ReplicaView};
 pub use retries::ClaimedLetter;
 pub use schema::SchemaState;
+pub(crate) use suspects::suspect_of_edit;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,
     Money, NewTask, Planned, Registered, StoredResult, TaskRecord,

@@ -65,6 +65,17 @@ macro_rules! tasks_of_j {
     };
 }
 
+/// The columns that `claimed_call` reads; times from now in milliseconds.
+macro_rules! call_columns {
+    () => {
+        "image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, price_micros, currency, state, attempts, \
+            fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
+            CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), \
+            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), lease_until) DIV 1000, 0) AS SIGNED), \
+            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED), letter_id"
+    };
+}
+
 /// The columns that `lane_row` reads; times from now in milliseconds.
 macro_rules! lane_columns {
     () => {
@@ -133,18 +144,25 @@ pub(super) static SQL: Statements = Statements {
         "AND c.result_hash <=> j.result SET c.hit_count = c.hit_count + j.n, c.last_hit_at = UTC_TIMESTAMP(3)"
     ),
     find_task: concat!("SELECT ", task_columns!(), " FROM image_edit_tasks t WHERE t.task_id = ?"),
+    read_back: concat!(
+        "SELECT ",
+        task_columns!(),
+        ", (SELECT COUNT(*) FROM cancels c WHERE c.task_id = t.task_id AND c.created_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY) \
+        FROM image_edit_tasks t WHERE t.task_id = ?"
+    ),
     tasks_by_id: concat!(
         "SELECT ",
         task_columns!(),
         " FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) j",
         tasks_of_j!()
     ),
-    lock_call: "SELECT image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, price_micros, currency, state, attempts, \
-            fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
-            CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), \
-            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), lease_until) DIV 1000, 0) AS SIGNED), \
-            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED), letter_id \
-        FROM image_edit_calls WHERE edit_key = ? FOR UPDATE",
+    read_call: concat!(
+        "SELECT ",
+        call_columns!(),
+        ", (SELECT starts FROM suspects WHERE suspect_key = ? AND updated_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY) \
+        FROM image_edit_calls WHERE edit_key = ?"
+    ),
+    lock_call: concat!("SELECT ", call_columns!(), " FROM image_edit_calls WHERE edit_key = ? FOR UPDATE"),
     lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ? FOR UPDATE"),
     // Whoever owns them, and if nobody does: they are under way at the provider.
     lane_in_flight: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
@@ -188,7 +206,8 @@ pub(super) static SQL: Statements = Statements {
     ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
             lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
-            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ?",
+            updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND state = ? AND fence = ? AND (lease_until IS NULL OR lease_until <= UTC_TIMESTAMP(3))",
     renew_lease: "UPDATE image_edit_calls SET lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",

@@ -41,6 +41,17 @@ macro_rules! task_columns {
 mod batch;
 mod letters;
 
+/// The columns that `claimed_call` reads; times from now in milliseconds.
+macro_rules! call_columns {
+    () => {
+        "image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, price_micros, currency, state, attempts, \
+            fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
+            coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), \
+            CAST(coalesce((unixepoch(lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0) AS INTEGER), \
+            CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER), letter_id"
+    };
+}
+
 /// The columns that `lane_row` reads; times from now in milliseconds.
 macro_rules! lane_columns {
     () => {
@@ -83,17 +94,24 @@ pub(super) static SQL: Statements = Statements {
     count_hits: "UPDATE image_edit_cache SET hit_count = hit_count + (j.value ->> 'count'), last_hit_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?) j WHERE image_edit_cache.edit_key = unhex(j.value ->> 'edit_key') AND image_edit_cache.result_hash IS (j.value ->> 'result')",
     find_task: concat!("SELECT ", task_columns!(), " FROM image_edit_tasks t WHERE t.task_id = ?"),
+    read_back: concat!(
+        "SELECT ",
+        task_columns!(),
+        ", (SELECT count(*) FROM cancels c WHERE c.task_id = t.task_id AND c.created_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')) \
+        FROM image_edit_tasks t WHERE t.task_id = ?"
+    ),
     tasks_by_id: concat!(
         "SELECT ",
         task_columns!(),
         " FROM json_each(?) j CROSS JOIN image_edit_tasks t ON t.id = j.value"
     ),
-    lock_call: "SELECT image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, price_micros, currency, state, attempts, \
-            fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
-            coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), \
-            CAST(coalesce((unixepoch(lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0) AS INTEGER), \
-            CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER), letter_id \
-        FROM image_edit_calls WHERE edit_key = ?",
+    read_call: concat!(
+        "SELECT ",
+        call_columns!(),
+        ", (SELECT starts FROM suspects WHERE suspect_key = ? AND updated_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')) \
+        FROM image_edit_calls WHERE edit_key = ?"
+    ),
+    lock_call: concat!("SELECT ", call_columns!(), " FROM image_edit_calls WHERE edit_key = ?"),
     lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ?"),
     // Whoever owns them, and if nobody does: they are under way at the provider.
     lane_in_flight: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
@@ -139,7 +157,8 @@ pub(super) static SQL: Statements = Statements {
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
             lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
-            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ?",
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        WHERE edit_key = ? AND state = ? AND fence = ? AND (lease_until IS NULL OR lease_until <= strftime('%Y-%m-%d %H:%M:%f', 'now'))",
     renew_lease: "UPDATE image_edit_calls SET lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",

@@ -1,10 +1,15 @@
 //! Suspects: work that is begun again after a process died with it, counted until it ends. A start that was counted and
 //! never ended is a process that died.
 
-use retouch_shared::key::Digest32;
+use retouch_shared::key::{Digest32, EditKey};
 
 use super::db::vals;
 use super::{Store, StoreError, again};
+
+/// An edit, as a suspect.
+pub(crate) fn suspect_of_edit(edit_key: EditKey) -> Digest32 {
+    Digest32::of(&[&b"edits\n"[..], edit_key.as_bytes()].concat())
+}
 
 impl Store {
     /// How many starts of it never ended; `None` where it is no suspect. What is a day old is forgotten.

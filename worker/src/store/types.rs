@@ -401,6 +401,8 @@ pub struct ClaimedCall {
     pub state: CallState,
     /// Its last owner let the lease run out: most likely it died.
     pub deserted: bool,
+    /// How many starts of it never ended, where it is a suspect (see [`Store::suspect_starts`](super::Store::suspect_starts)).
+    pub starts: Option<u32>,
     /// Failed tries so far.
     pub attempts: u32,
     /// The provider's id, once submitted.

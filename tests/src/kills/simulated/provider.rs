@@ -90,7 +90,7 @@ impl Editor for ToProvider {
             }),
             Answer::Lost => Err(EditError::Ambiguous("no answer".to_owned())),
             Answer::Result(result) => Ok(Submitted::Done(result.into())),
-            Answer::Id(provider_task_id) => Ok(Submitted::Accepted { provider_task_id }),
+            Answer::Id(provider_task_id) => Ok(Submitted::Accepted { provider_task_id, at_hand: None }),
         }
     }
 

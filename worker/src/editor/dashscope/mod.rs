@@ -30,7 +30,9 @@ pub use inputs::{Input, UnknownInput};
 pub use models::{Style, UnknownStyle, known_models};
 
 use super::http::{self, Answer, ApiKey, SendError};
-use super::{EditError, EditRequest, EditSpec, Editor, Listed, Measure, Output, Polled, Submitted};
+use super::{
+    EditError, EditRequest, EditSpec, Editor, Listed, Measure, Output, Polled, ResultUrl, Submitted,
+};
 use crate::sources::guard::AllowHosts;
 use api::{Api, with_request};
 use errors::{Place, classify};
@@ -165,7 +167,7 @@ impl DashScope {
                         request_id = said.request_id(),
                         "the picture is there"
                     );
-                    Ok(Polled::Done(Output::Url { url, lives: LIVES }))
+                    Ok(Polled::Done(Output::Url(result_url(url))))
                 }
                 None => Err(failed(said, age)),
             },
@@ -233,6 +235,10 @@ fn is_web(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https") && url.has_host()
 }
 
+fn result_url(url: String) -> ResultUrl {
+    ResultUrl { url, lives: LIVES }
+}
+
 /// What the answer to a submit says.
 fn taken(api: &Api, place: Place, answer: &Answer) -> Result<Submitted, EditError> {
     let said = Said::read(&answer.body);
@@ -241,11 +247,12 @@ fn taken(api: &Api, place: Place, answer: &Answer) -> Result<Submitted, EditErro
     }
     if let Some(provider_task_id) = said.task_id() {
         tracing::debug!(request_id = said.request_id(), "accepted");
-        return Ok(Submitted::Accepted { provider_task_id });
+        return Ok(Submitted::Accepted { provider_task_id, at_hand: None });
     }
     if let Some(url) = said.picture() {
         tracing::info!(billed = said.billed(), request_id = said.request_id(), "the picture is there");
-        return Ok(Submitted::Accepted { provider_task_id: format!("{URL_PREFIX}{url}") });
+        let provider_task_id = format!("{URL_PREFIX}{url}");
+        return Ok(Submitted::Accepted { provider_task_id, at_hand: Some(result_url(url)) });
     }
     if said.fault().0.is_empty() {
         let what = if place == Place::Create { "a task's id" } else { "a picture" };
@@ -290,7 +297,7 @@ impl Editor for DashScope {
 
     async fn poll(&self, provider_task_id: &str, age: Duration) -> Result<Polled, EditError> {
         if let Some(url) = provider_task_id.strip_prefix(URL_PREFIX) {
-            return Ok(Polled::Done(Output::Url { url: url.to_owned(), lives: LIVES }));
+            return Ok(Polled::Done(Output::Url(result_url(url.to_owned()))));
         }
         if let Some(after) = self.rhythm.too_early(age) {
             return Ok(Polled::Pending { after });

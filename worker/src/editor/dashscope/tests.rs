@@ -139,7 +139,7 @@ async fn submit(answers: &[(u16, &str)], request: EditRequest) -> (Result<Submit
 
 fn accepted(submitted: Result<Submitted, EditError>) -> String {
     match submitted {
-        Ok(Submitted::Accepted { provider_task_id }) => provider_task_id,
+        Ok(Submitted::Accepted { provider_task_id, at_hand: None }) => provider_task_id,
         other => panic!("{other:?}"),
     }
 }
@@ -200,7 +200,10 @@ async fn a_message_is_never_asynchronous_and_its_picture_becomes_the_id_that_is_
     let message = MESSAGE.replace("RESULT", RESULT);
     let request = request("qwen-image-2.0", "x", r#"{"negative_prompt":" ","prompt_extend":false}"#);
     let server = Server::start(&[(200, &message)]).await;
-    let id = accepted(server.editor().submit(request).await);
+    let submitted = server.editor().submit(request).await;
+    let Ok(Submitted::Accepted { provider_task_id: id, at_hand: Some(at_hand) }) = submitted else {
+        panic!("{submitted:?}")
+    };
     let asked = server.asked();
     assert_eq!(asked[0].uri.path(), "/api/v1/services/aigc/multimodal-generation/generation");
     assert_eq!(asked[0].header("x-dashscope-async"), None);
@@ -211,8 +214,9 @@ async fn a_message_is_never_asynchronous_and_its_picture_becomes_the_id_that_is_
     assert_eq!(id, format!("url:{RESULT}"));
     // Any process that has the id has the picture; nobody is asked.
     let polled = server.editor().poll(&id, Duration::ZERO).await.unwrap();
-    let Polled::Done(Output::Url { url, lives }) = polled else { panic!("{polled:?}") };
-    assert_eq!((url.as_str(), lives), (RESULT, Duration::from_secs(86_400)));
+    let Polled::Done(Output::Url(again)) = polled else { panic!("{polled:?}") };
+    assert_eq!(again, at_hand);
+    assert_eq!((again.url.as_str(), again.lives), (RESULT, Duration::from_secs(86_400)));
     assert_eq!(server.asked().len(), 1);
 }
 

@@ -74,7 +74,7 @@ fn request(edit_type: &str, params: &str) -> EditRequest {
 
 fn accepted(submitted: Submitted) -> String {
     match submitted {
-        Submitted::Accepted { provider_task_id } => provider_task_id,
+        Submitted::Accepted { provider_task_id, .. } => provider_task_id,
         Submitted::Done(_) => panic!("double_async accepts"),
     }
 }

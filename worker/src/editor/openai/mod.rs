@@ -25,7 +25,8 @@ use url::Url;
 
 use super::http::{self, Answer, ApiKey, SendError};
 use super::{
-    EditError, EditRequest, EditSpec, Editor, KnownModel, Measure, Output, Picture, Polled, Submitted,
+    EditError, EditRequest, EditSpec, Editor, KnownModel, Measure, Output, Picture, Polled, ResultUrl,
+    Submitted,
 };
 use crate::media::Format;
 use crate::sources::guard::AllowHosts;
@@ -139,7 +140,7 @@ impl Editor for OpenAi {
 
     async fn poll(&self, provider_task_id: &str, _: Duration) -> Result<Polled, EditError> {
         match provider_task_id.strip_prefix(URL_ID) {
-            Some(url) => Ok(Polled::Done(Output::Url { url: url.to_owned(), lives: URL_LIVES })),
+            Some(url) => Ok(Polled::Done(Output::Url(result_url(url.to_owned())))),
             // Whatever wrote it was answered, so it may have been paid: `Rejected` would deny that, and nobody can be asked.
             None => Err(EditError::Ambiguous("the call's id is none that this editor gives".to_owned())),
         }
@@ -161,12 +162,19 @@ impl Editor for OpenAi {
     }
 }
 
-/// Bytes are the result. A URL is something to come back to, and is committed before it is fetched.
+/// Bytes are the result. A URL is something to come back to, and is committed as soon as it is known.
 fn taken(found: Found) -> Submitted {
     match found {
         Found::Bytes(bytes) => Submitted::Done(bytes),
-        Found::Url(url) => Submitted::Accepted { provider_task_id: format!("{URL_ID}{url}") },
+        Found::Url(url) => Submitted::Accepted {
+            provider_task_id: format!("{URL_ID}{url}"),
+            at_hand: Some(result_url(url.into())),
+        },
     }
+}
+
+fn result_url(url: String) -> ResultUrl {
+    ResultUrl { url, lives: URL_LIVES }
 }
 
 fn endpoint(base_url: &Url, path: &str) -> anyhow::Result<Url> {

@@ -165,14 +165,17 @@ async fn an_edit_goes_out_as_one_multipart_post_that_every_gateway_reads() {
 async fn a_picture_at_a_url_is_accepted_first_and_any_process_gets_the_url_from_its_id() {
     let url = "https://oaidalleapiprodscus.blob.core.windows.net/private/img.png?se=1&sig=a%2Bb%3D";
     let answer = submitted(200, None, &json!({ "data": [{ "url": url }] })).await;
-    let Ok(Submitted::Accepted { provider_task_id }) = answer else { panic!("{answer:?}") };
+    let Ok(Submitted::Accepted { provider_task_id, at_hand: Some(at_hand) }) = answer else {
+        panic!("{answer:?}")
+    };
     assert_eq!(provider_task_id, format!("url:{url}"));
 
     let other = editor(Url::parse(DEFAULT_BASE_URL).unwrap());
     let polled = other.poll(&provider_task_id, Duration::ZERO).await;
-    let Ok(Polled::Done(Output::Url { url: found, lives })) = polled else { panic!("{polled:?}") };
-    assert_eq!((found.as_str(), lives), (url, Duration::from_secs(3600)));
-    let host = Url::parse(&found).unwrap();
+    let Ok(Polled::Done(Output::Url(found))) = polled else { panic!("{polled:?}") };
+    assert_eq!(found, at_hand);
+    assert_eq!((found.url.as_str(), found.lives), (url, Duration::from_secs(3600)));
+    let host = Url::parse(&found.url).unwrap();
     assert!(other.result_hosts().lists(&host.host().unwrap()));
 
     let unknown = other.poll("0385dc79", Duration::ZERO).await;

@@ -13,11 +13,10 @@ macro_rules! tasks_of_ids {
 pub(super) static BATCH: BatchStatements = BatchStatements {
     find_tasks: concat!("SELECT ", task_columns!(), tasks_of_ids!()),
     written: concat!(
-        "SELECT t.task_id, t.id, CAST(t.created_at AS CHAR), CAST(t.completed_at AS CHAR)",
-        tasks_of_ids!()
+        "SELECT t.task_id, t.id, CAST(t.created_at AS CHAR), CAST(t.completed_at AS CHAR), c.task_id IS NOT NULL",
+        tasks_of_ids!(),
+        " LEFT JOIN cancels c FORCE INDEX (PRIMARY) ON c.task_id = t.task_id AND c.created_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY"
     ),
-    cancelled: "SELECT c.task_id FROM JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(64) CHARACTER SET ascii PATH '$')) j \
-        STRAIGHT_JOIN cancels c FORCE INDEX (PRIMARY) ON c.task_id = j.k WHERE c.created_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY",
     events_sent: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(64) CHARACTER SET ascii PATH '$.task_id', \
             status VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.status', failed INT PATH '$.failed')) j \
         STRAIGHT_JOIN image_edit_tasks t FORCE INDEX (task_id) ON t.task_id = j.k AND t.status = j.status AND t.failed_images = j.failed \

@@ -12,7 +12,6 @@ pub(super) static CANCELS: CancelStatements = CancelStatements {
             last_error = 'nobody waits for it any more', updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ?",
     remember: "INSERT INTO cancels (task_id, created_at) VALUES (?, UTC_TIMESTAMP(3)) \
         ON DUPLICATE KEY UPDATE created_at = VALUES(created_at)",
-    is_cancelled: "SELECT task_id FROM cancels WHERE task_id = ? AND created_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY",
     forget_one: "DELETE FROM cancels WHERE task_id = ?",
     forget: "DELETE FROM cancels WHERE created_at < UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND",
 };

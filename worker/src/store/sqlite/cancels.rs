@@ -13,7 +13,6 @@ pub(super) static CANCELS: CancelStatements = CancelStatements {
             last_error = 'nobody waits for it any more', updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ?",
     remember: "INSERT INTO cancels (task_id, created_at) VALUES (?, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
         ON CONFLICT (task_id) DO UPDATE SET created_at = excluded.created_at",
-    is_cancelled: "SELECT task_id FROM cancels WHERE task_id = ? AND created_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')",
     forget_one: "DELETE FROM cancels WHERE task_id = ?",
     forget: "DELETE FROM cancels WHERE created_at < strftime('%Y-%m-%d %H:%M:%f', 'now', (? / -1000.0) || ' seconds')",
 };

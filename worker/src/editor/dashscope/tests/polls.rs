@@ -5,7 +5,7 @@ use super::*;
 async fn poll(status: u16, body: &str, age: u64) -> String {
     let server = Server::start(&[(status, body)]).await;
     match server.editor().poll("a425c46f", Duration::from_secs(age)).await {
-        Ok(Polled::Done(Output::Url { url, lives })) => {
+        Ok(Polled::Done(Output::Url(ResultUrl { url, lives }))) => {
             assert_eq!(lives, LIVES);
             url
         }
