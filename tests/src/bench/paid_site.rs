@@ -19,7 +19,7 @@ use crate::paid::{self, WANX, asked};
 use crate::pictures::same_pixels;
 use crate::program::Running;
 use crate::services::Port;
-use crate::stand_in::{Asked, Limits, StandIn, expected};
+use crate::stand_in::{Asked, Identity, Limits, StandIn, expected};
 use crate::wait;
 
 const SAID: &str = "the text";
@@ -74,6 +74,11 @@ impl Mode {
     #[must_use]
     pub fn task_as(self, id: &str, seed: u64) -> Value {
         paid::task(id, self.edit_type(), SAID, &[paid::picture(seed)])
+    }
+
+    /// The edit of [`Mode::task`], as the provider's books name it.
+    fn identity(self, seed: u64) -> Identity {
+        self.asked().identity(&paid::picture(seed))
     }
 
     /// Whether this is what the provider makes of the picture of [`Mode::task`].
@@ -172,6 +177,15 @@ impl PaidSite {
             let made = std::fs::read(self.env.folder().join("blobs").join(reference)).unwrap();
             assert!(mode.right(seed, &made), "task {seed} shows something else");
         }
+    }
+
+    /// What this call took, from publishing to event, beyond the provider's own time: what its work takes by the settings, and what
+    /// the stand-in needed to make the picture before that.
+    #[must_use]
+    pub fn overhead(&self, mode: Mode, seed: u64, took: Duration, takes: Duration) -> Duration {
+        let (ledger, edit) = (self.provider.ledger(), mode.identity(seed));
+        assert_eq!(ledger.creates_of(&edit), 1, "task {seed} was not asked for once");
+        took.saturating_sub(takes + ledger.prepared(&edit))
     }
 
     /// The most edits that were in flight at once at the provider.

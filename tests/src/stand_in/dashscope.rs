@@ -1,6 +1,7 @@
 //! DashScope's creates: the image2image path with its functions, and the messages-style paths.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
@@ -51,6 +52,7 @@ pub(super) async fn messages_task(
 async fn create(shared: Arc<Shared>, headers: HeaderMap, body: Body, way: Way) -> Response {
     let at = shared.clock.now();
     let body = to_bytes(body, MOST_BODY).await;
+    let received = Instant::now();
     // From here on the client's leaving changes nothing: the provider has the request.
     let work = tokio::spawn(async move {
         let request = match body {
@@ -59,7 +61,7 @@ async fn create(shared: Arc<Shared>, headers: HeaderMap, body: Body, way: Way) -
         };
         let model =
             request.as_ref().ok().and_then(|request| text(request, "model")).unwrap_or_default().to_owned();
-        let arrived = Arrived::enter(shared, headers, Wire::DashScope, at, &model);
+        let arrived = Arrived::enter(shared, headers, Wire::DashScope, at, received, &model);
         let work = match request {
             Ok(request) => read(&arrived, &request, &model, way).await,
             // Who may not ask at all is told that first.

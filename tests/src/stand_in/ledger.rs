@@ -24,6 +24,9 @@ pub struct Create {
     pub identity: Option<Identity>,
     /// The task that was created, also where the client was told otherwise. A synchronous call has one too.
     pub task_id: Option<String>,
+    /// How long the stand-in took from having the whole request to beginning the work, which is when the settings' duration
+    /// begins: it makes the picture in that time.
+    pub prepared: Duration,
     /// What the client was told.
     pub told: Told,
 }
@@ -93,6 +96,12 @@ impl Ledger {
     #[must_use]
     pub fn creates_of(&self, identity: &Identity) -> usize {
         self.of(identity).filter(|create| create.task_id.is_some()).count()
+    }
+
+    /// How long the provider prepared the creates of one edit, see [`Create::prepared`].
+    #[must_use]
+    pub fn prepared(&self, identity: &Identity) -> Duration {
+        self.of(identity).map(|create| create.prepared).sum()
     }
 
     /// How many POSTs came for one edit, whatever became of them.

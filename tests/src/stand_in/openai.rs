@@ -1,6 +1,7 @@
 //! OpenAI's `POST /v1/images/edits`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -33,11 +34,12 @@ pub(super) async fn edits(State(shared): State<Arc<Shared>>, request: Request) -
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let form = if json { read_json(request).await } else { Form::read(request).await };
+    let received = Instant::now();
     // From here on the client's leaving changes nothing: the provider has the request.
     let work = tokio::spawn(async move {
         let model =
             form.as_ref().ok().and_then(|form| form.text("model")).unwrap_or(DEFAULT_MODEL).to_owned();
-        let arrived = Arrived::enter(shared, headers, Wire::OpenAi, at, &model);
+        let arrived = Arrived::enter(shared, headers, Wire::OpenAi, at, received, &model);
         let work = match form {
             Ok(form) => read(&arrived, form, &model).await,
             Err(words) => arrived.account().and(Err(Refusal::new(400, "invalid_request", words))),

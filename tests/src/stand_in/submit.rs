@@ -1,6 +1,7 @@
 //! A create from the gate to its answer, whatever its wire: one entry in the ledger, faults, and the work itself.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -24,6 +25,8 @@ pub(super) struct Arrived {
     pub(super) wire: Wire,
     /// Before the body was read.
     at: DateTime<Utc>,
+    /// After it was.
+    received: Instant,
     /// Its place in the ledger.
     entry: usize,
 }
@@ -35,16 +38,25 @@ impl Arrived {
         headers: HeaderMap,
         wire: Wire,
         at: DateTime<Utc>,
+        received: Instant,
         model: &str,
     ) -> Self {
         let (mut state, _) = shared.now();
         let account = state.account(&headers, wire).ok();
         let entry = state.ledger.received.len();
         let model = model.to_owned();
-        let told = Told::Nothing;
-        state.ledger.received.push(Create { at, account, model, identity: None, task_id: None, told });
+        let (prepared, told) = (Duration::ZERO, Told::Nothing);
+        state.ledger.received.push(Create {
+            at,
+            account,
+            model,
+            identity: None,
+            task_id: None,
+            prepared,
+            told,
+        });
         drop(state);
-        Self { shared, headers, wire, at, entry }
+        Self { shared, headers, wire, at, received, entry }
     }
 
     /// The account of the key.
@@ -114,7 +126,8 @@ impl Arrived {
     fn create(&self, work: Submission) -> String {
         let (mut state, now) = self.shared.now();
         let id = state.create(work, now);
-        state.ledger.received[self.entry].task_id = Some(id.clone());
+        let entry = &mut state.ledger.received[self.entry];
+        (entry.task_id, entry.prepared) = (Some(id.clone()), self.received.elapsed());
         id
     }
 
