@@ -52,7 +52,10 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
             let mut answering = Answering { together: Arc::clone(self), over: false };
             // Not in the task of whoever asked first: others depend on it.
             tokio::spawn(async move {
-                while let Some((questions, askers)) = answering.next() {
+                loop {
+                    // Whoever is ready to ask does so first; with nothing else to do this is over at once.
+                    tokio::task::yield_now().await;
+                    let Some((questions, askers)) = answering.next() else { return };
                     let answers = answer(questions).await;
                     for (asker, answer) in askers.into_iter().zip(answers) {
                         // Whoever asked may have gone.
