@@ -10,6 +10,7 @@ use super::paid_site::{Mode, PaidSite, arrival, arrivals, percentile_cells, perc
 use super::plan::Plan;
 use super::report::{Cell, Check, Report, Section};
 use super::run::settled;
+use crate::broker::Listener;
 
 /// What a call takes at the provider.
 const TAKES: Duration = Duration::from_secs(5);
@@ -17,6 +18,9 @@ const TAKES: Duration = Duration::from_secs(5);
 const MANY: u64 = 100;
 /// For a provider without a limit of queries.
 const UNLIMITED: &str = "[editors.dashscope]\npolls_per_second = 1000\n";
+
+/// So far from the worker's pictures are those of the bare loop.
+const BARE: u64 = 1_000_000;
 
 /// Between two hits, where the worker answers some beside.
 const HITS: Duration = Duration::from_millis(50);
@@ -64,7 +68,7 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
     section.note(
         "Every call is a new picture of 512 × 512 pixels inside its message. Asynchronous calls are polled in the default rhythm, 20 polls a second at most where nothing else is said: as many as end with 100 in flight. \
          With many in flight a task comes every call's time divided by their number; those that come while as many are under way count. \
-         One by one, everything on the machine rests for the seconds that the provider takes; the bare loop, which does nothing but what cannot be left out, says what \
+         One by one, everything on the machine rests for the seconds that the provider takes; the bare loop, which does nothing but what cannot be left out and takes turns with the worker, says what \
          that costs here, and 20 hits a second keep the machine awake. The provider's own time is the work's, and what the stand-in needs to make the picture before it; that it reads requests, \
          answers polls and sends pictures is a part of the overhead.",
     );
@@ -78,14 +82,13 @@ async fn measure_mode(plan: &Plan, mode: Mode, takes: Duration) -> Vec<Measured>
     let worker = site.worker(Some(u16::try_from(many * 2).unwrap())).await;
     // First many: nothing is opened, and little prepared, for the first time in what comes one by one.
     let steady = steadily(&site, mode, takes, many).await;
-    let single = one_by_one(&site, mode, takes, many * 3, few).await;
-    let awake = beside_hits(&site, mode, takes, many * 3 + few, few).await;
-    drop(worker);
-    let mut measured = vec![single, awake];
-    if mode == Mode::Sync {
-        measured.push(bare(&site, mode, takes, many * 4 + few, few).await);
-    }
+    let mut measured = match mode {
+        Mode::Sync => beside_the_bare_loop(&site, mode, takes, many * 3, few).await,
+        Mode::Async => vec![one_by_one(&site, mode, takes, many * 3, few).await],
+    };
+    measured.push(beside_hits(&site, mode, takes, many * 3 + few, few).await);
     measured.push(steady);
+    drop(worker);
     if mode == Mode::Async {
         let site = PaidSite::new(takes).await;
         let _worker = site.worker_with(Some(u16::try_from(many * 2).unwrap()), UNLIMITED).await;
@@ -100,15 +103,23 @@ async fn one_by_one(site: &PaidSite, mode: Mode, takes: Duration, first: u64, ca
     let mut events = site.events().await;
     let mut overheads = Vec::new();
     for seed in first..first + calls {
-        let began = Instant::now();
-        site.publish(&mode.task(seed)).await;
-        arrival(&mut events, &format!("paid-{seed}")).await;
-        overheads.push(site.overhead(mode, seed, began.elapsed(), takes));
+        overheads.push(one(site, &mut events, mode, takes, seed).await);
     }
     site.right(mode, first..first + calls).await;
     settled(&site.env).await;
-    // The provider's count of those that were open at once goes on from before.
-    Measured { mode: mode.name().to_owned(), in_flight: 1, most: None, overheads, limit: LIMIT }
+    alone(mode.name(), overheads, LIMIT)
+}
+
+async fn one(site: &PaidSite, events: &mut Listener, mode: Mode, takes: Duration, seed: u64) -> Duration {
+    let began = Instant::now();
+    site.publish(&mode.task(seed)).await;
+    arrival(events, &format!("paid-{seed}")).await;
+    site.overhead(mode, seed, began.elapsed(), takes)
+}
+
+/// The provider's count of those that were open at once goes on from before.
+fn alone(mode: &str, overheads: Vec<Duration>, limit: Option<f64>) -> Measured {
+    Measured { mode: mode.to_owned(), in_flight: 1, most: None, overheads, limit }
 }
 
 /// As [`one_by_one`], while the worker answers hits.
@@ -128,28 +139,48 @@ async fn beside_hits(site: &PaidSite, mode: Mode, takes: Duration, first: u64, c
     Measured { mode: format!("{}, beside 20 hits a second", mode.name()), ..measured }
 }
 
-/// As [`one_by_one`], by the bare loop.
-async fn bare(site: &PaidSite, mode: Mode, takes: Duration, first: u64, calls: u64) -> Measured {
+/// As [`one_by_one`], in turns with the bare loop: what the machine does to one it does to the other.
+async fn beside_the_bare_loop(
+    site: &PaidSite,
+    mode: Mode,
+    takes: Duration,
+    first: u64,
+    calls: u64,
+) -> Vec<Measured> {
     let bare = Bare::start(site).await;
-    let mut events = bare.events(site).await;
-    let mut overheads = Vec::new();
+    let (mut events, mut bare_events) = (site.events().await, bare.events(site).await);
+    let (mut overheads, mut bare_overheads) = (Vec::new(), Vec::new());
+    // Other pictures: the provider's books, which tell its own time, go by picture.
+    let other = first + BARE;
     // One more than count: its connections are made in the first.
-    for seed in first..=first + calls {
-        let began = Instant::now();
-        bare.publish(site, &mode.task(seed)).await;
-        let id = format!("paid-{seed}");
-        arrival(&mut events, &id).await;
-        overheads.push(site.overhead(mode, seed, began.elapsed(), takes));
-        assert!(mode.right(seed, &bare.kept(site, &id).await), "task {seed} shows something else");
+    for turn in 0..=calls {
+        bare_overheads.push(by_bare(site, &bare, &mut bare_events, mode, takes, other + turn).await);
+        if turn < calls {
+            overheads.push(one(site, &mut events, mode, takes, first + turn).await);
+        }
     }
-    overheads.remove(0);
-    Measured {
-        mode: format!("{}, the bare loop", mode.name()),
-        in_flight: 1,
-        most: None,
-        overheads,
-        limit: None,
-    }
+    bare_overheads.remove(0);
+    site.right(mode, first..first + calls).await;
+    settled(&site.env).await;
+    let bare = alone(&format!("{}, the bare loop", mode.name()), bare_overheads, None);
+    vec![alone(mode.name(), overheads, LIMIT), bare]
+}
+
+async fn by_bare(
+    site: &PaidSite,
+    bare: &Bare,
+    events: &mut Listener,
+    mode: Mode,
+    takes: Duration,
+    seed: u64,
+) -> Duration {
+    let began = Instant::now();
+    bare.publish(site, &mode.task(seed)).await;
+    let id = format!("paid-{seed}");
+    arrival(events, &id).await;
+    let overhead = site.overhead(mode, seed, began.elapsed(), takes);
+    assert!(mode.right(seed, &bare.kept(site, &id).await), "task {seed} shows something else");
+    overhead
 }
 
 /// They come at such a rate that `many` are under way at any time.
