@@ -18,7 +18,7 @@ async fn tables_stats_metrics_and_events_agree_after_kills_redeliveries_and_purg
     let paid = Paid::on_servers().await;
     drop(paid.worker("").await);
     let told = Told::listen(paid.site.events().await);
-    // Each dies where a transaction has just been committed that nobody has heard of.
+    // Each dies where a transaction has just been committed that nobody has heard of, or is about to be.
     let fatal = ["register:after", "finish_edit:after", "finish_edit:before", "event_sent:before"];
     for (nth, point) in fatal.into_iter().enumerate() {
         for (id, seeds) in [("a", [1, 2]), ("b", [2, 3]), ("c", [1, 1])] {

@@ -56,8 +56,10 @@ async fn an_interrupted_edit_goes_on_where_it_was_and_pays_for_nothing_twice() {
     assert_eq!(asked_once(&laptop), 1);
 
     let report = laptop.report(&edit[..edit.len() - 1]).await;
-    // The others wait on calls that the interrupted task had begun.
-    assert_eq!(counts(&report), [1, 4, 0, 0]);
+    // The others wait on calls that the interrupted task had begun; one that ends before it is looked up again is a hit.
+    let [hit, joined, paid, failed] = counts(&report);
+    assert_eq!((hit + joined, paid, failed), (5, 0, 0));
+    assert!(hit >= 1, "what was finished before");
     assert_eq!(asked_once(&laptop), 5);
     all_right(&laptop, &report);
 }

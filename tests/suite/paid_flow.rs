@@ -9,6 +9,7 @@ use retouch_tests::picture_server::Answer;
 use retouch_tests::pictures;
 use retouch_tests::stand_in::{Asked, Fault, OnCreate, OnResult, OnTask, Refusal, StandIn};
 use retouch_tests::tasks::{data, url};
+use retouch_tests::wait;
 use serde_json::json;
 
 const SAID: &str = "remove the text";
@@ -199,6 +200,9 @@ async fn a_synchronous_answer_outlives_the_worker_that_heard_it() {
     let mut first = paid.worker_with("", &hurry).await;
     paid.site.publish(&task("t", "edit", "winter", &[picture(1)])).await;
     held.held(1).await;
+    // It is fetched while its address is being committed.
+    let committed = "SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'";
+    wait::until("the address", async || (paid.site.number(committed).await == 1).then_some(())).await;
     first.kill9();
     held.release();
     let _second = paid.worker_with("", &hurry).await;
@@ -209,6 +213,20 @@ async fn a_synchronous_answer_outlives_the_worker_that_heard_it() {
     );
     assert_eq!((paid.provider.ledger().creates(), paid.billed()), (1, 1));
     paid.site.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_synchronous_answer_whose_picture_cannot_be_had_yet_is_fetched_again_and_paid_once() {
+    let paid = Paid::on_servers().await;
+    let fault = paid.provider.arm(Fault::Result(OnResult::Html).times(2));
+    let _worker = paid.worker("").await;
+    paid.site.publish(&task("t", "edit", "winter", &[picture(1)])).await;
+    let row = paid.site.ended("t").await;
+    let asked = Asked::new("qwen-image-2.0").prompt("winter");
+    assert!(paid.is_right(&row.images[0], &picture(1), &asked), "{row:?}");
+    assert_eq!((fault.fired(), paid.provider.ledger().creates(), paid.billed()), (2, 1, 1));
+    paid.site.nothing_left().await;
+    assert_eq!(paid.site.number("SELECT paid_calls FROM image_edit_calls").await, 1);
 }
 
 #[tokio::test]

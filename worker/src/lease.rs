@@ -1,5 +1,7 @@
 //! Keeps a lease alive while a call is worked on, and says when it is lost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -10,6 +12,7 @@ use crate::store::{Lease, Store};
 pub(crate) struct LeaseKeeper {
     lost: CancellationToken,
     stop: CancellationToken,
+    ending: Arc<AtomicBool>,
     _stop_when_dropped: DropGuard,
 }
 
@@ -17,15 +20,28 @@ impl LeaseKeeper {
     /// Starts renewing, three times per lease.
     pub(crate) fn start(store: &Store, lease: Lease, lease_for: Duration) -> Self {
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        let keeper =
-            Self { lost: lost.clone(), stop: stop.clone(), _stop_when_dropped: stop.clone().drop_guard() };
+        let ending = Arc::default();
+        let keeper = Self {
+            lost: lost.clone(),
+            stop: stop.clone(),
+            ending: Arc::clone(&ending),
+            _stop_when_dropped: stop.clone().drop_guard(),
+        };
         let store = store.clone();
         tokio::spawn(async move {
-            if let Ended::Lost = renew(&store, lease, lease_for, &stop).await {
+            if let Ended::Lost = renew(&store, lease, lease_for, &stop).await
+                && !ending.load(Ordering::Acquire)
+            {
                 lost.cancel();
             }
         });
         keeper
+    }
+
+    /// Goes on renewing, for as long as it takes to take the step that gives the lease up; that step is told itself where the lease
+    /// is lost.
+    pub(crate) fn ending(&self) {
+        self.ending.store(true, Ordering::Release);
     }
 
     /// Stops renewing: the step that comes next gives the lease up, which must not look like losing it.

@@ -1,5 +1,5 @@
-//! Asking together: whatever is asked while an answer is under way goes into the next question. No timer, and nobody waits when
-//! nothing is under way.
+//! Asking together: whatever is asked while an answer is under way goes into the next question, and so does whatever those ask who
+//! are ready to. No timer, and nobody waits when nothing is under way.
 //!
 //! What must stay true: a question that was asked is carried through even if whoever asked is gone (its handler was aborted), and
 //! everyone is answered or told that there is no answer, also when a question panics or the runtime ends under it.

@@ -111,8 +111,9 @@ async fn one_by_one(site: &PaidSite, mode: Mode, takes: Duration, first: u64, ca
 }
 
 async fn one(site: &PaidSite, events: &mut Listener, mode: Mode, takes: Duration, seed: u64) -> Duration {
+    let task = mode.task(seed);
     let began = Instant::now();
-    site.publish(&mode.task(seed)).await;
+    site.publish(&task).await;
     arrival(events, &format!("paid-{seed}")).await;
     site.overhead(mode, seed, began.elapsed(), takes)
 }
@@ -174,8 +175,9 @@ async fn by_bare(
     takes: Duration,
     seed: u64,
 ) -> Duration {
+    let task = mode.task(seed);
     let began = Instant::now();
-    bare.publish(site, &mode.task(seed)).await;
+    bare.publish(site, &task).await;
     let id = format!("paid-{seed}");
     arrival(events, &id).await;
     let overhead = site.overhead(mode, seed, began.elapsed(), takes);

@@ -67,7 +67,8 @@ impl Deaths {
         usize::try_from(self.all()).unwrap() + self.odd.len()
     }
 
-    /// Of those at points: between the commit before a submit and the commit of its answer.
+    /// Of those at points: certainly between the commit before a submit and the commit of its answer. An answer with an address
+    /// is being fetched by then, so that some deaths at `fetch_result` are such ones too.
     #[must_use]
     pub fn while_sending(&self) -> u64 {
         let points = ["begin_submit:after", "send:before", "send:after", "record_submitted:before"];

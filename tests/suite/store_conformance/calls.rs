@@ -1,6 +1,6 @@
 //! A call's life: leases, fences, and what the next owner finds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use retouch_shared::key::EditKey;
@@ -142,7 +142,7 @@ async fn step(store: &Store, name: &str, lease: Lease) -> bool {
         }
         "store_and_finish" => {
             let result = result_of(&edit("another"));
-            let finished = store.store_and_finish(lease, &result, Duration::ZERO, "url").await.unwrap();
+            let finished = store.store_and_finish(lease, &result, Instant::now(), "url").await.unwrap();
             return matches!(finished, Finished::Ended(_));
         }
         "fail_edit" => {

@@ -1,6 +1,6 @@
 //! A database that cannot be asked is an error that says so, never an empty answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use retouch_shared::event::TaskStatus;
 use retouch_worker::store::{
@@ -59,7 +59,7 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         hand_over_call(lease, None, Duration::ZERO);
         count_ambiguous(lease, true, "why");
         finish_edit(lease, "url");
-        store_and_finish(lease, &result, Duration::ZERO, "url");
+        store_and_finish(lease, &result, Instant::now(), "url");
         fail_edit(lease, &refused, true);
         event_sent("t", TaskStatus::Failed, 1);
         take_due_calls(10);

@@ -11,8 +11,8 @@ use retouch_worker::store::{CallSpec, Claim, Finished, Registered, Store};
 use tokio::sync::Barrier;
 
 use super::fixture::{
-    Fixture, LONG, begin, cached, counts, edit, finish, found, hit, make, miss, register, result_of, task,
-    url_of,
+    Fixture, LONG, begin, cached, claim, counts, edit, finish, found, hit, make, miss, register, result_of,
+    task, url_of,
 };
 
 promises!(
@@ -210,9 +210,10 @@ async fn a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open(db: 
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
+    let lease = claim(&store, call.edit_key).await.lease;
     for round in 0..400 {
         // Dropped after so many steps of its own, wherever that is in its transaction.
-        let mut step = Box::pin(store.claim_call(call.edit_key, "tester", LONG));
+        let mut step = Box::pin(store.begin_submit(lease, &call.price));
         for _ in 0..round % 40 {
             if futures::poll!(&mut step).is_ready() {
                 break;
@@ -231,12 +232,14 @@ async fn a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open(db: 
 /// the pool for ever.
 async fn a_step_that_is_broken_off_on_a_new_connection_leaves_its_place_in_the_pool(db: Fixture) {
     let call = edit("picture");
-    register(&db.store().await, &task("t", vec![miss(&call)])).await;
+    let store = db.store().await;
+    register(&store, &task("t", vec![miss(&call)])).await;
+    let lease = claim(&store, call.edit_key).await.lease;
     for answers in 0..40 {
         let store = db.open_with(1);
         // Connected, and nothing of the step prepared.
         store.schema_state().await.unwrap();
-        let mut step = Box::pin(store.claim_call(call.edit_key, "tester", LONG));
+        let mut step = Box::pin(store.begin_submit(lease, &call.price));
         // Dropped when it has been woken so many times, each time by something that the database sent.
         let mut left = answers;
         poll_fn(|context| match step.poll_unpin(context) {

@@ -21,15 +21,8 @@ use crate::store::{Finished, StoredResult};
 /// What arrives and is no picture is asked for again for this long: a transfer can be cut, a page of errors can go away.
 const DOUBT: Duration = Duration::from_secs(60 * 60);
 
-/// How a try to fetch a result went.
-pub(super) type Fetched = Result<(Bytes, Media), NotHad>;
-
-/// A result that cannot be had now.
-pub(super) struct NotHad {
-    error: String,
-    /// Not asked for again when the call is as old as this.
-    give_up: Duration,
-}
+/// How a try to fetch a result went: its bytes, whatever they are, or why not.
+type Fetched = Result<Bytes, String>;
 
 impl Work<'_> {
     /// What a poll answered.
@@ -40,19 +33,28 @@ impl Work<'_> {
                 Ok(media) => self.keep_and_finish(bytes, media).await,
                 Err(error) => Ok(self.unusable(&error).await),
             },
-            Output::Url(result) => self.keep_url(&result, age, None).await,
+            Output::Url(result) => {
+                let (bytes, media) = self.phase(Phase::Fetch, self.fetch(&result, age, None)).await?;
+                self.keep_and_finish(bytes, media).await
+            }
         }
     }
 
-    /// A picture at an address whose id is committed: `first` is how a try to fetch it went, where one was made meanwhile.
-    pub(super) async fn keep_url(
+    /// A picture at an address that came with the answer. It is on its way while `recorded` commits that address, and is looked at
+    /// after that: a picture can be one that kills who opens it.
+    pub(super) async fn keep_at_hand(
         &self,
         result: &ResultUrl,
         age: Age,
-        first: Option<Fetched>,
+        recorded: impl Future<Output = Result<(), Stop>>,
     ) -> Result<Outcome, Stop> {
         self.doing.at(activity::Phase::Keeping);
-        let (bytes, media) = self.fetch(result, age, first).await?;
+        let fetched = async {
+            let first = self.fetch_once(result).map(Ok);
+            let ((), first) = tokio::try_join!(recorded, first)?;
+            self.fetch(result, age, Some(first)).await
+        };
+        let (bytes, media) = self.phase(Phase::Fetch, fetched).await?;
         self.keep_and_finish(bytes, media).await
     }
 
@@ -84,7 +86,8 @@ impl Work<'_> {
         }
     }
 
-    /// From the provider's temporary URL, past the guard. Never submits again: it is paid for.
+    /// From the provider's temporary URL, past the guard; `first` is how the first try went, where it was made already. Never submits
+    /// again: it is paid for.
     async fn fetch(
         &self,
         from: &ResultUrl,
@@ -96,9 +99,12 @@ impl Work<'_> {
                 Some(fetched) => fetched,
                 None => self.fetch_once(from).await,
             };
-            let NotHad { error, give_up } = match fetched {
-                Ok(picture) => return Ok(picture),
-                Err(not_had) => not_had,
+            let (error, give_up) = match fetched {
+                Err(error) => (error, from.lives),
+                Ok(bytes) => match self.verified(&bytes).await {
+                    Ok(media) => return Ok((bytes, media)),
+                    Err(error) => (error, from.lives.min(DOUBT)),
+                },
             };
             let age = age.now();
             if age >= give_up {
@@ -122,28 +128,22 @@ impl Work<'_> {
     }
 
     /// One try.
-    pub(super) async fn fetch_once(&self, from: &ResultUrl) -> Fetched {
+    async fn fetch_once(&self, from: &ResultUrl) -> Fetched {
         let hosts = self.editor.result_hosts();
         let fetched = self.app.results.fetch(&from.url, Purpose::ProviderResult { hosts: &hosts });
-        let fetched = async {
-            match around("fetch_result", fetched).await {
-                Err(error) => Err(NotHad { error: error.to_string(), give_up: from.lives }),
-                Ok(bytes) => match self.verified(&bytes).await {
-                    Ok(media) => Ok((bytes, media)),
-                    Err(error) => Err(NotHad { error, give_up: from.lives.min(DOUBT) }),
-                },
-            }
-        };
-        self.phase(Phase::Fetch, fetched).await
+        around("fetch_result", fetched).await.map_err(|error| error.to_string())
     }
 
     /// The result of a call whose id is committed into our own blobs, and the edit's end, with nothing in between: where
     /// it ends early, whoever comes next has the result from the provider again.
     async fn keep_and_finish(&self, bytes: Bytes, media: Media) -> Result<Outcome, Stop> {
+        // Until it is finished the picture is recorded nowhere: nobody else should come for it.
+        self.keeper.ending();
         let kept = self.insist(|| {
             self.keep_and_finish_once(bytes.clone(), media).map_err(|error| error.to_string()).boxed()
         });
         let (hash, finished) = kept.await?;
+        self.keeper.stop();
         if let Finished::LostLease = finished {
             self.not_ours(hash).await;
         }
@@ -155,9 +155,8 @@ impl Work<'_> {
     async fn keep_and_finish_once(&self, bytes: Bytes, media: Media) -> anyhow::Result<(Digest32, Finished)> {
         let began = Instant::now();
         let result = self.phase(Phase::Store, self.put(bytes, media)).await?;
-        self.keeper.stop();
         let url = reference(result.hash);
-        let finish = self.app.store.store_and_finish(self.call.lease, &result, began.elapsed(), &url);
+        let finish = self.app.store.store_and_finish(self.call.lease, &result, began, &url);
         Ok((result.hash, self.phase(Phase::Finish, finish).await?))
     }
 

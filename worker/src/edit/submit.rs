@@ -55,12 +55,12 @@ impl Work<'_> {
                 }
                 Ok(Submitted::Accepted { provider_task_id, at_hand: Some(result) }) => {
                     tracing::info!(took = ?sent.elapsed(), "answered with an address");
-                    let age = Age::new(sent.elapsed());
-                    let (recorded, first) =
-                        tokio::join!(self.record_submitted(&provider_task_id), self.fetch_once(&result));
-                    recorded?;
-                    self.lane_works(pass).await;
-                    return self.keep_url(&result, age, Some(first)).await;
+                    let recorded = async {
+                        self.record_submitted(&provider_task_id).await?;
+                        self.lane_works(pass).await;
+                        Ok(())
+                    };
+                    return self.keep_at_hand(&result, Age::new(sent.elapsed()), recorded).await;
                 }
                 Err(EditError::Ambiguous(why)) => {
                     self.shown_nothing(pass).await;

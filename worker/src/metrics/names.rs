@@ -68,7 +68,7 @@ declare! {
     INTAKE_DURATION = Histogram "retouch_intake_duration_seconds" ["outcome"]
         "Time that intake worked on a task message, by what became of it: done, delayed, dead, handed_back.";
     CALL_PHASE_DURATION = Histogram "retouch_call_phase_duration_seconds" ["lane", "phase"]
-        "Time that a call spent in one phase: lane_wait, submit, run (at the provider, until a poll brings the result), fetch, store, finish.";
+        "Time that a call spent in one phase: lane_wait, submit, run (at the provider, until a poll brings the result), fetch, store, finish (of the last two, each try).";
     CALL_DURATION = Histogram "retouch_call_duration_seconds" ["lane"]
         "Time of a whole call that ended well, from its claim (or its submit, where another process sent it) to the finish.";
     DELIVERIES = Counter "retouch_deliveries_total" ["queue", "outcome"]

@@ -2,7 +2,7 @@
 //! a worker that lost its lease changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use retouch_shared::event::{AnswerSource, ImageError, ImageResult, ImageStatus, TaskStatus};
 use retouch_shared::key::{Digest32, EditKey};
@@ -270,7 +270,7 @@ impl Store {
     }
 
     /// [`Store::record_stored`] and [`Store::finish_edit`] in one transaction: for a result that whoever comes next could have
-    /// from the provider again, should this not be committed.
+    /// from the provider again, should this not be committed. `began` is when keeping it in our blobs began.
     ///
     /// # Errors
     /// See both.
@@ -278,10 +278,10 @@ impl Store {
         &self,
         lease: Lease,
         result: &StoredResult,
-        ago: Duration,
+        began: Instant,
         result_url: &str,
     ) -> Result<Finished, StoreError> {
-        let both = async { again!(self.try_store_and_finish(lease, result, ago, result_url)) };
+        let both = async { again!(self.try_store_and_finish(lease, result, began, result_url)) };
         around("record_stored", around("finish_edit", both)).await
     }
 
@@ -289,11 +289,11 @@ impl Store {
         &self,
         lease: Lease,
         result: &StoredResult,
-        ago: Duration,
+        began: Instant,
         result_url: &str,
     ) -> Result<Finished, StepError> {
         let mut tx = self.db.begin().await?;
-        if !self.record_stored_in(&mut *tx, lease, result, ago).await? {
+        if !self.record_stored_in(&mut *tx, lease, result, began.elapsed()).await? {
             return Ok(Finished::LostLease);
         }
         self.finish_in(tx, lease, result_url).await

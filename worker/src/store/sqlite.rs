@@ -326,6 +326,34 @@ impl_tx!(sqlx::pool::PoolConnection<Sqlite>, |connection| {
     Ok(())
 });
 
+/// For single statements. One that writes takes its turn like a transaction, and like it a connection only then: whoever has the
+/// turn may be waiting for one.
+struct Plain {
+    pool: SqlitePool,
+    turns: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl Tx for Plain {
+    async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
+        let _turn = turn(&self.turns).await?;
+        self.pool.acquire().await.map_err(error)?.run(sql, values).await
+    }
+
+    async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
+        self.pool.acquire().await.map_err(error)?.rows(sql, values).await
+    }
+
+    // Each statement has committed itself.
+    async fn commit(self: Box<Self>) -> Result<(), DbError> {
+        Ok(())
+    }
+}
+
+async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, DbError> {
+    Arc::clone(turns).acquire_owned().await.map_err(|error| DbError::Unavailable(error.to_string()))
+}
+
 /// A transaction and its turn, which it gives up last.
 struct Writing {
     tx: sqlx::Transaction<'static, Sqlite>,
@@ -354,14 +382,13 @@ impl Db for SqliteDb {
     }
 
     async fn begin(&self) -> Result<Box<dyn Tx>, DbError> {
-        let turn = self.turns.clone().acquire_owned().await;
-        let turn = turn.map_err(|error| DbError::Unavailable(error.to_string()))?;
+        let turn = turn(&self.turns).await?;
         let tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(error)?;
         Ok(Box::new(Writing { tx, _turn: turn }))
     }
 
     async fn plain(&self) -> Result<Box<dyn Tx>, DbError> {
-        Ok(Box::new(self.pool.acquire().await.map_err(error)?))
+        Ok(Box::new(Plain { pool: self.pool.clone(), turns: Arc::clone(&self.turns) }))
     }
 
     async fn schema_state(&self) -> Result<SchemaState, DbError> {

@@ -2,7 +2,7 @@
 //! gateways that speak like it.
 //!
 //! What must stay true: a request is sent once; an answer that may have been paid for is never called anything but
-//! ambiguous; a picture that comes as a URL is accepted first, so that its address is committed before it is fetched; no
+//! ambiguous; a picture that comes as a URL is accepted under that address, which is committed whatever becomes of the picture; no
 //! error holds the key.
 //! <https://platform.openai.com/docs/api-reference/images/createEdit>
 
