@@ -29,10 +29,10 @@ impl Work<'_> {
     pub(super) async fn keep(&self, output: Output, age: Age) -> Result<Outcome, Stop> {
         self.doing.at(activity::Phase::Keeping);
         match output {
-            Output::Bytes(bytes) => match self.verified(&bytes).await {
-                Ok(media) => self.keep_and_finish(bytes, media).await,
-                Err(error) => Ok(self.unusable(&error).await),
-            },
+            Output::Bytes(bytes) => {
+                let media = self.usable(&bytes).await?;
+                self.keep_and_finish(bytes, media).await
+            }
             Output::Url(result) => {
                 let (bytes, media) = self.phase(Phase::Fetch, self.fetch(&result, age, None)).await?;
                 self.keep_and_finish(bytes, media).await
@@ -61,14 +61,19 @@ impl Work<'_> {
     /// A picture that came with the answer, and cannot be asked for again.
     pub(super) async fn keep_bytes(&self, bytes: Bytes) -> Result<Outcome, Stop> {
         self.doing.at(activity::Phase::Keeping);
-        match self.verified(&bytes).await {
-            Ok(media) => self.store(bytes, media).await,
-            Err(error) => Ok(self.unusable(&error).await),
-        }
+        let media = self.usable(&bytes).await?;
+        self.store(bytes, media).await
     }
 
-    async fn unusable(&self, error: &str) -> Outcome {
-        self.fail("bad_result", &format!("the provider's result is unusable: {error}"), true).await
+    /// As [`Work::verified`], of bytes that nobody is asked for again: what is no picture ends the edit.
+    async fn usable(&self, bytes: &Bytes) -> Result<Media, Stop> {
+        match self.verified(bytes).await {
+            Ok(media) => Ok(media),
+            Err(error) => {
+                let message = format!("the provider's result is unusable: {error}");
+                Err(self.fail("bad_result", &message, true).await)
+            }
+        }
     }
 
     /// A picture of a kind and size that we know, whose every pixel can be had.

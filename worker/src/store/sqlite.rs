@@ -298,33 +298,21 @@ pub(super) fn error(error: sqlx::Error) -> DbError {
 
 impl_bound!(Sqlite, SqliteArguments);
 
-/// Implements [`Tx`] for a transaction, and for a plain connection.
-macro_rules! impl_tx {
-    ($type:ty, |$this:ident| $commit:expr) => {
-        #[async_trait]
-        impl Tx for $type {
-            async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
-                Ok(bound(sql, values).execute(&mut **self).await.map_err(error)?.rows_affected())
-            }
+#[async_trait]
+impl Tx for sqlx::Transaction<'static, Sqlite> {
+    async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
+        Ok(bound(sql, values).execute(&mut **self).await.map_err(error)?.rows_affected())
+    }
 
-            async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
-                let rows = bound(sql, values).fetch_all(&mut **self).await.map_err(error)?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
-            }
+    async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
+        let rows = bound(sql, values).fetch_all(&mut **self).await.map_err(error)?;
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
+    }
 
-            async fn commit(self: Box<Self>) -> Result<(), DbError> {
-                let $this = *self;
-                $commit
-            }
-        }
-    };
+    async fn commit(self: Box<Self>) -> Result<(), DbError> {
+        (*self).commit().await.map_err(error)
+    }
 }
-impl_tx!(sqlx::Transaction<'static, Sqlite>, |tx| tx.commit().await.map_err(error));
-// Each statement has committed itself; the connection goes back to its pool.
-impl_tx!(sqlx::pool::PoolConnection<Sqlite>, |connection| {
-    drop(connection);
-    Ok(())
-});
 
 /// For single statements. One that writes takes its turn like a transaction, and like it a connection only then: whoever has the
 /// turn may be waiting for one.
@@ -337,11 +325,12 @@ struct Plain {
 impl Tx for Plain {
     async fn run(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<u64, DbError> {
         let _turn = turn(&self.turns).await?;
-        self.pool.acquire().await.map_err(error)?.run(sql, values).await
+        Ok(bound(sql, values).execute(&self.pool).await.map_err(error)?.rows_affected())
     }
 
     async fn rows(&mut self, sql: &'static str, values: &[Val<'_>]) -> Result<Vec<Row>, DbError> {
-        self.pool.acquire().await.map_err(error)?.rows(sql, values).await
+        let rows = bound(sql, values).fetch_all(&self.pool).await.map_err(error)?;
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
     // Each statement has committed itself.
