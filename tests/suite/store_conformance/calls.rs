@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use retouch_shared::key::EditKey;
-use retouch_worker::store::{CallState, Claim, Finished, Lease, Store};
+use retouch_worker::store::{CallSpec, CallState, Claim, Finished, Lease, Store};
 
 use super::fixture::{
     Fixture, LONG, begin, cached, claim, edit, ended, error, finish, make, miss, register, result_of, task,
@@ -142,7 +142,9 @@ async fn step(store: &Store, name: &str, lease: Lease) -> bool {
         }
         "store_and_finish" => {
             let result = result_of(&edit("another"));
-            let finished = store.store_and_finish(lease, &result, Instant::now(), "url").await.unwrap();
+            let spec = CallSpec { edit_key: lease.edit_key, ..edit("another") };
+            let finished =
+                store.store_and_finish(lease, &spec, &result, Instant::now(), "url").await.unwrap();
             return matches!(finished, Finished::Ended(_));
         }
         "fail_edit" => {

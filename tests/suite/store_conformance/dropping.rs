@@ -68,7 +68,7 @@ async fn a_result_that_is_being_deleted_is_not_recorded_until_it_is_kept_anew(db
     store.drop_blobs(&[result.hash].into()).await.unwrap();
     let refused = store.record_stored(lease, &result, Duration::ZERO).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
-    let refused = store.store_and_finish(lease, &result, Instant::now(), "url").await;
+    let refused = store.store_and_finish(lease, &call, &result, Instant::now(), "url").await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
     assert_eq!(db.state(call.edit_key).await, "submitting");
     let (_, unnamed) = store.claim_dropped(10).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_result_that_is_being_deleted_is_not_recorded_until_it_is_kept_anew(db
     let refused = store.record_stored(lease, &result, Duration::from_secs(5)).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
     let began = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
-    let refused = store.store_and_finish(lease, &result, began, "url").await;
+    let refused = store.store_and_finish(lease, &call, &result, began, "url").await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
     assert_eq!(db.number("SELECT COUNT(*) FROM image_edit_cache").await, 0);
     db.execute("UPDATE dropped_blobs SET deleted_at = '2020-01-01 00:00:00.000'").await;

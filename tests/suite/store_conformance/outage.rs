@@ -59,7 +59,7 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         hand_over_call(lease, None, Duration::ZERO);
         count_ambiguous(lease, true, "why");
         finish_edit(lease, "url");
-        store_and_finish(lease, &result, Instant::now(), "url");
+        store_and_finish(lease, &call, &result, Instant::now(), "url");
         fail_edit(lease, &refused, true);
         event_sent("t", TaskStatus::Failed, 1);
         take_due_calls(10);

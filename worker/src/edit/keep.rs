@@ -16,7 +16,7 @@ use crate::media::{self, Media, Pixels};
 use crate::metrics::count::{self, Phase};
 use crate::outcome::Outcome;
 use crate::sources::fetch::Purpose;
-use crate::store::{Finished, StoredResult};
+use crate::store::{ClaimedCall, Finished, StoredResult};
 
 /// What arrives and is no picture is asked for again for this long: a transfer can be cut, a page of errors can go away.
 const DOUBT: Duration = Duration::from_secs(60 * 60);
@@ -161,7 +161,8 @@ impl Work<'_> {
         let began = Instant::now();
         let result = self.phase(Phase::Store, self.put(bytes, media)).await?;
         let url = reference(result.hash);
-        let finish = self.app.store.store_and_finish(self.call.lease, &result, began, &url);
+        let (store, ClaimedCall { lease, spec, .. }) = (&self.app.store, &self.call);
+        let finish = store.store_and_finish(*lease, spec, &result, began, &url);
         Ok((result.hash, self.phase(Phase::Finish, finish).await?))
     }
 

@@ -12,7 +12,7 @@ use super::cache_view::key_version;
 use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
 use super::letters::TASKS;
 use super::suspects::suspect_of_edit;
-use super::types::{ascii, clip, hex_digest, image_result};
+use super::types::{ascii, clip, hex_digest, image_result, time};
 use super::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease,
     LetterRef, Money, Properties, StepError, Store, StoreError, StoredResult, TaskRecord, again,
@@ -28,6 +28,17 @@ pub(super) struct Wait {
     pub(super) task_id: String,
     pub(super) position: u32,
     joined: bool,
+}
+
+fn waits<'a>(rows: impl Iterator<Item = &'a Row>) -> Result<Vec<Wait>, StepError> {
+    let wait = |row: &Row| {
+        Ok(Wait {
+            task_id: row.text(0)?,
+            position: u32::try_from(row.int(1)?).unwrap_or_default(),
+            joined: row.text(2)? == AnswerSource::Joined.as_str(),
+        })
+    };
+    rows.map(wait).collect()
 }
 
 impl Store {
@@ -147,16 +158,18 @@ impl Store {
         ago: Duration,
     ) -> Result<bool, StepError> {
         let mut tx = self.db.begin().await?;
-        if !self.record_stored_in(&mut *tx, lease, result, ago).await? {
+        if !self.store_in(&mut *tx, self.db.sql().record_stored, lease, result, ago).await? {
             return Ok(false);
         }
         tx.commit().await?;
         Ok(true)
     }
 
-    async fn record_stored_in(
+    /// Writes the result into the call's row by `sql`, which says what else becomes of it. `false`: the lease was lost.
+    async fn store_in(
         &self,
         tx: &mut dyn Tx,
+        sql: &'static str,
         lease: Lease,
         result: &StoredResult,
         ago: Duration,
@@ -172,7 +185,7 @@ impl Store {
             lease.edit_key.as_bytes(),
             lease.fence
         ];
-        if tx.run(self.db.sql().record_stored, values).await? == 0 {
+        if tx.run(sql, values).await? == 0 {
             return Ok(false);
         }
         self.none_was_dropped(tx, &[result.hash].into(), ago).await?;
@@ -263,10 +276,23 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn finish_edit(&self, lease: Lease, result_url: &str) -> Result<Finished, StoreError> {
-        around("finish_edit", async {
-            again!(async { self.finish_in(self.db.begin().await?, lease, result_url).await })
-        })
-        .await
+        around("finish_edit", async { again!(self.try_finish(lease, result_url)) }).await
+    }
+
+    async fn try_finish(&self, lease: Lease, result_url: &str) -> Result<Finished, StepError> {
+        let mut tx = self.db.begin().await?;
+        let Some(call) = self.locked_call(&mut *tx, lease).await? else {
+            return Ok(Finished::LostLease);
+        };
+        let (CallState::Stored, Some(stored)) = (call.state, &call.result) else {
+            return Ok(Finished::LostLease);
+        };
+        let waits = self.waits_of(&mut *tx, lease.edit_key).await?;
+        let (ended, answered) = self.answer(&mut *tx, &call.spec, &waits, stored, result_url).await?;
+        self.close_call(&mut *tx, lease, CallState::Done, None).await?;
+        tx.commit().await?;
+        count::ended(&call.spec.model, &call.spec.price, true, answered, &ended);
+        Ok(Finished::Ended(ended))
     }
 
     /// [`Store::record_stored`] and [`Store::finish_edit`] in one transaction: for a result that whoever comes next could have
@@ -277,43 +303,51 @@ impl Store {
     pub async fn store_and_finish(
         &self,
         lease: Lease,
+        spec: &CallSpec,
         result: &StoredResult,
         began: Instant,
         result_url: &str,
     ) -> Result<Finished, StoreError> {
-        let both = async { again!(self.try_store_and_finish(lease, result, began, result_url)) };
+        let both = async { again!(self.try_store_and_finish(lease, spec, result, began, result_url)) };
         around("record_stored", around("finish_edit", both)).await
     }
 
     async fn try_store_and_finish(
         &self,
         lease: Lease,
+        spec: &CallSpec,
         result: &StoredResult,
         began: Instant,
         result_url: &str,
     ) -> Result<Finished, StepError> {
+        let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
-        if !self.record_stored_in(&mut *tx, lease, result, began.elapsed()).await? {
+        // From here on the row is locked.
+        if !self.store_in(&mut *tx, sql.store_and_close, lease, result, began.elapsed()).await? {
             return Ok(Finished::LostLease);
         }
-        self.finish_in(tx, lease, result_url).await
+        let rows = tx.rows(sql.price_and_waits, vals![lease.edit_key.as_bytes()]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Corrupt("the call's row is missing".to_owned()))?;
+        // What it cost is said when it is sent, which may be after the claim.
+        let price = Money { micros: row.int(3)?, currency: row.text(4)? };
+        let spec = CallSpec { price, ..spec.clone() };
+        let waits = waits(rows.iter().filter(|row| !matches!(row.opt_text(0), Ok(None))))?;
+        let (ended, answered) = self.answer(&mut *tx, &spec, &waits, result, result_url).await?;
+        tx.commit().await?;
+        count::ended(&spec.model, &spec.price, true, answered, &ended);
+        Ok(Finished::Ended(ended))
     }
 
-    async fn finish_in(
+    /// Writes the cache row, and the result into every image that waits for it. The call's row has it already.
+    async fn answer(
         &self,
-        mut tx: Box<dyn Tx>,
-        lease: Lease,
+        tx: &mut dyn Tx,
+        spec: &CallSpec,
+        waits: &[Wait],
+        stored: &StoredResult,
         result_url: &str,
-    ) -> Result<Finished, StepError> {
-        let sql = self.db.sql();
-        let key = lease.edit_key;
-        let Some(call) = self.locked_call(&mut *tx, lease).await? else {
-            return Ok(Finished::LostLease);
-        };
-        let (CallState::Stored, Some(stored)) = (call.state, &call.result) else {
-            return Ok(Finished::LostLease);
-        };
-        let waits = self.waits_of(&mut *tx, key).await?;
+    ) -> Result<(Vec<TaskRecord>, Answered), StepError> {
+        let (sql, key) = (self.db.sql(), spec.edit_key);
         let result = CachedResult {
             edit_key: key,
             result_url: result_url.to_owned(),
@@ -322,18 +356,15 @@ impl Store {
             width: stored.width,
             height: stored.height,
             bytes: stored.bytes,
-            price: call.spec.price.clone(),
+            price: spec.price.clone(),
         };
-        let answer = |task: &mut TaskRecord, wait: &Wait| answer(task, wait, &call.spec, &result);
-        let (ended, answered) = self.settle_waits(&mut *tx, key, &waits, answer).await?;
+        let answer = |task: &mut TaskRecord, wait: &Wait| answer(task, wait, spec, &result);
+        let settled = self.settle_waits(tx, key, waits, answer).await?;
         // Served times: a row starts with the images that waited for it, one at least.
         let served = i64::try_from(waits.len()).unwrap_or(i64::MAX).max(1);
-        tx.run(sql.upsert_cache, vals![result_url, served, key_version(&call.spec), key.as_bytes()]).await?;
+        tx.run(sql.upsert_cache, vals![result_url, served, key_version(spec), key.as_bytes()]).await?;
         tx.run(sql.forget.delete_gone, vals![key.as_bytes()]).await?;
-        self.close_call(&mut *tx, lease, CallState::Done, None).await?;
-        tx.commit().await?;
-        count::ended(&call.spec.model, &call.spec.price, true, answered, &ended);
-        Ok(Finished::Ended(ended))
+        Ok(settled)
     }
 
     /// → failed: every waiting image gets the error, the dead letter is written, in one transaction. `charged` says whether the
@@ -386,14 +417,7 @@ impl Store {
 
     pub(super) async fn waits_of(&self, tx: &mut dyn Tx, key: EditKey) -> Result<Vec<Wait>, StepError> {
         let rows = tx.rows(self.db.sql().waits_of, vals![key.as_bytes()]).await?;
-        let wait = |row: &Row| {
-            Ok(Wait {
-                task_id: row.text(0)?,
-                position: u32::try_from(row.int(1)?).unwrap_or_default(),
-                joined: row.text(2)? == AnswerSource::Joined.as_str(),
-            })
-        };
-        rows.iter().map(wait).collect()
+        waits(rows.iter())
     }
 
     /// Fills in every waiting image, ends the tasks that have nothing left to wait for, deletes the waits.
@@ -412,9 +436,11 @@ impl Store {
         // By task id: that is the order of the locks.
         let ids: BTreeSet<&str> = waits.iter().map(|wait| wait.task_id.as_str()).collect();
         let mut tasks = BTreeMap::new();
+        let mut now = String::new();
         for row in tx.rows(sql.lock_tasks, vals![&json!(ids).to_string()]).await? {
             let task = TaskRecord::from_row(&row)?;
             tasks.insert(task.task_id.clone(), task);
+            now = row.text(23)?;
         }
         let before = Answered::in_all(tasks.values());
         for wait in waits {
@@ -423,18 +449,16 @@ impl Store {
             }
         }
         let answered = Answered::in_all(tasks.values()).since(before);
-        for rows in json_rows(tasks.values_mut().map(task_row)) {
+        let mut rows = Vec::with_capacity(tasks.len());
+        for task in tasks.values_mut() {
+            rows.push(task_row(task, &now)?);
+        }
+        for rows in json_rows(rows.into_iter()) {
             tx.run(sql.update_tasks, vals![&rows, millis(self.patience)]).await?;
         }
         tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
-        let ended = tasks.values().filter(|task| task.status.has_ended()).map(|task| task.id);
-        let ended: Vec<i64> = ended.collect();
-        if ended.is_empty() {
-            return Ok((Vec::new(), answered));
-        }
-        // Read back for the times that the database wrote.
-        let rows = tx.rows(sql.tasks_by_id, vals![&json!(ended).to_string()]).await?;
-        Ok((rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?, answered))
+        let ended = tasks.into_values().filter(|task| task.status.has_ended());
+        Ok((ended.collect(), answered))
     }
 
     async fn close_call(
@@ -497,21 +521,23 @@ pub(super) fn replace(task: &mut TaskRecord, image: ImageResult) -> bool {
     }
 }
 
-/// The task's new state, as a row for `update_tasks`.
-pub(super) fn task_row(task: &mut TaskRecord) -> Value {
+/// The task's new state, as a row for `update_tasks`; `now` is the database's, as `lock_tasks` tells it.
+pub(super) fn task_row(task: &mut TaskRecord, now: &str) -> Result<Value, StoreError> {
     let answered = task.hit + task.joined + task.paid + task.failed;
     task.status = if answered >= task.total {
         TaskRecord::ended_status(task.total, task.failed)
     } else {
         TaskStatus::Processing
     };
+    let ended_at = task.status.has_ended().then_some(now);
+    task.completed_at = ended_at.map(time).transpose()?;
     let mut row = json!({
         "id": task.id, "status": task.status.as_str(), "joined": task.joined, "paid": task.paid, "failed": task.failed,
         "paid_micros": task.paid_micros, "saved_micros": task.saved_micros, "results": json!(task.images).to_string(),
-        "error": task.error, "ended": i64::from(task.status.has_ended()),
+        "error": task.error, "ended_at": ended_at,
     });
     strip_nulls(&mut row);
-    row
+    Ok(row)
 }
 
 fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLetter {

@@ -94,12 +94,8 @@ impl Store {
         }
         let failed_before = task.failed;
         end_cancelled(&mut task);
-        let rows = json!([task_row(&mut task)]).to_string();
+        let rows = json!([task_row(&mut task, &row.text(23)?)?]).to_string();
         tx.run(sql.update_tasks, vals![&rows, millis(event_in)]).await?;
-        // Read back for the times that the database wrote.
-        let rows = tx.rows(sql.tasks_by_id, vals![&json!([task.id]).to_string()]).await?;
-        let row = rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
-        let task = TaskRecord::from_row(row)?;
         tx.commit().await?;
         count::cancelled(&task, task.failed.saturating_sub(failed_before));
         Ok(Some(Cancelled::Now(Box::new(task))))

@@ -54,6 +54,20 @@ fn marks<'a>(hashes: impl IntoIterator<Item = &'a Digest32>) -> String {
     json!(marks).to_string()
 }
 
+/// What `was_dropped` is asked with about blobs that somebody began, `ago`, to keep.
+pub(super) fn marks_of(hashes: &BTreeSet<Digest32>, ago: Duration) -> (String, i64) {
+    (marks(hashes), millis(ago + SLACK))
+}
+
+/// What `was_dropped` says, as an error.
+pub(super) fn unless_dropped(dropped: bool) -> Result<(), StepError> {
+    if !dropped {
+        return Ok(());
+    }
+    let why = "a blob that is needed was deleted this moment; it is kept anew";
+    Err(StepError::Store(StoreError::Unavailable(why.to_owned())))
+}
+
 impl Store {
     /// Marks blobs as to be deleted, unless a row names them by then.
     ///
@@ -189,13 +203,9 @@ impl Store {
         if hashes.is_empty() {
             return Ok(());
         }
-        let marks = marks(hashes);
-        let values = vals![&marks, millis(ago + SLACK)];
-        if tx.rows(self.db.sql().dropped.was_dropped, values).await?.is_empty() {
-            return Ok(());
-        }
-        let why = "a blob that is needed was deleted this moment; it is kept anew";
-        Err(StepError::Store(StoreError::Unavailable(why.to_owned())))
+        let (marks, lately) = marks_of(hashes, ago);
+        let dropped = !tx.rows(self.db.sql().dropped.was_dropped, vals![&marks, lately]).await?.is_empty();
+        unless_dropped(dropped)
     }
 
     /// Drops the marks of blobs that were deleted long ago; says how many.

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::batch::{HitTask, Written};
 use super::calls::millis;
 use super::cancels::cancelled;
-use super::db::{Row, Tx, json_rows, strip_nulls, vals};
+use super::db::{DbError, Row, Tx, json_rows, strip_nulls, vals};
+use super::dropped::{marks_of, unless_dropped};
 use super::letters::IMAGES;
 use super::task_row::TaskRow;
 use super::types::{digest, hex_digest, image_result};
@@ -22,6 +23,25 @@ use crate::metrics::count;
 
 /// How often each result is served: a row that meanwhile names another result, or is gone, is not the one that was looked at.
 pub(super) type Hits = BTreeMap<(EditKey, Option<Digest32>), i64>;
+
+/// What there is already of a task's edits, its rows locked.
+#[derive(Default)]
+pub(super) struct There {
+    /// Their calls, and whether each is alive.
+    pub(super) calls: BTreeMap<EditKey, bool>,
+    /// Results that came since the cache was asked.
+    pub(super) late: HashMap<EditKey, CachedResult>,
+}
+
+/// A task's row, as it was written.
+struct ReadBack {
+    /// With what the database put there.
+    record: TaskRecord,
+    /// It was cancelled before it came.
+    cancelled: bool,
+    /// A picture that its calls need was deleted while it was kept.
+    dropped: bool,
+}
 
 /// A registered task that is being put together.
 #[derive(Default)]
@@ -110,23 +130,23 @@ impl Store {
 
     async fn try_register(&self, task: &NewTask) -> Result<Registered, StepError> {
         let mut tx = self.db.begin().await?;
-        let (alive, late) = self.lock_and_look(&mut *tx, &task.images).await?;
-        self.inputs_are_kept(&mut *tx, task).await?;
-        let draft = draft((0..).zip(&task.images), &alive, &late);
-        self.queue_and_wait(&mut *tx, &task.task_id, &draft).await?;
+        let there = self.lock_and_look(&mut *tx, &task.images).await?;
+        let draft = draft((0..).zip(&task.images), &there);
+        self.queue_and_wait(&mut *tx, task, &draft, &there).await?;
         self.insert_task(&mut *tx, task, &draft).await?;
-        let (record, cancelled) = self.read_back(&mut *tx, &task.task_id).await?;
-        if cancelled {
+        let written = self.read_back(&mut *tx, task).await?;
+        if written.cancelled {
             drop(tx);
             return self.try_register_cancelled(task).await;
         }
+        unless_dropped(written.dropped)?;
         if !self.count_hits(&mut *tx, &draft.hits).await?.is_empty() {
             return Ok(Registered::Gone);
         }
         tx.commit().await?;
-        count::registered(&task.model, &record);
+        count::registered(&task.model, &written.record);
         let wake = draft.queue.into_iter().map(|(key, (lane, _))| (key, lane)).collect();
-        Ok(Registered::New { task: Box::new(record), wake })
+        Ok(Registered::New { task: Box::new(written.record), wake })
     }
 
     /// A task that was cancelled before it came: nothing of it is looked for, nobody waits.
@@ -135,94 +155,103 @@ impl Store {
         let draft = cancelled_draft(task);
         self.insert_task(&mut *tx, task, &draft).await?;
         self.use_up_cancel(&mut *tx, &task.task_id).await?;
-        let (record, _) = self.read_back(&mut *tx, &task.task_id).await?;
+        let written = self.read_back(&mut *tx, task).await?;
         tx.commit().await?;
-        Ok(Registered::New { task: Box::new(record), wake: Vec::new() })
+        Ok(Registered::New { task: Box::new(written.record), wake: Vec::new() })
     }
 
-    /// A task whose row this transaction has just written, with what the database put there; and whether it was cancelled before
-    /// it came.
-    async fn read_back(&self, tx: &mut dyn Tx, task_id: &str) -> Result<(TaskRecord, bool), StepError> {
-        let rows = tx.rows(self.db.sql().read_back, vals![task_id]).await?;
+    /// A task whose row and calls this transaction has just written, and what else there is to know of it.
+    async fn read_back(&self, tx: &mut dyn Tx, task: &NewTask) -> Result<ReadBack, StepError> {
+        let (marks, lately) = marks_of(&inputs(task), task.began.elapsed());
+        let rows = tx.rows(self.db.sql().read_back, vals![&marks, lately, &task.task_id]).await?;
         let row = rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
-        Ok((TaskRecord::from_row(row)?, row.int(23)? != 0))
+        Ok(ReadBack {
+            record: TaskRecord::from_row(row)?,
+            cancelled: row.int(23)? != 0,
+            dropped: row.int(24)? != 0,
+        })
     }
 
-    /// Locks the call rows of all misses (making those that are not there), then looks at the cache a last time.
-    /// Returns the calls that are alive and the results that came meanwhile.
+    /// Locks the call rows of all misses, as far as there are any, then looks at the cache a last time.
     pub(super) async fn lock_and_look(
         &self,
         tx: &mut dyn Tx,
         images: &[Planned],
-    ) -> Result<(BTreeSet<EditKey>, HashMap<EditKey, CachedResult>), StepError> {
+    ) -> Result<There, StepError> {
         let sql = self.db.sql();
-        let misses: BTreeMap<EditKey, &CallSpec> =
-            self::misses(images).map(|(call, _)| (call.edit_key, call)).collect();
-        if misses.is_empty() {
-            return Ok((BTreeSet::new(), HashMap::new()));
-        }
+        let mut there = There::default();
         // In the order of their keys, here and in every list below: that is the order of the locks.
-        for rows in json_rows(misses.values().map(|call| call_row(call))) {
-            tx.run(sql.insert_calls, vals![&rows]).await?;
+        let keys: BTreeSet<EditKey> = misses(images).map(|(call, _)| call.edit_key).collect();
+        if keys.is_empty() {
+            return Ok(there);
         }
-        let keys = key_list(&misses.keys().copied().collect::<Vec<_>>());
-        let mut alive = BTreeSet::new();
+        let keys = key_list(&keys.into_iter().collect::<Vec<_>>());
         for row in tx.rows(sql.lock_calls, vals![&keys]).await? {
-            let state = row.text(1)?;
-            if !matches!(state.as_str(), "done" | "failed") {
-                alive.insert(digest(row.bytes(0)?)?);
-            }
+            let alive = !matches!(row.text(1)?.as_str(), "done" | "failed");
+            there.calls.insert(digest(row.bytes(0)?)?, alive);
         }
-        let mut late = HashMap::new();
         for row in tx.rows(sql.lookup, vals![&keys]).await? {
             let result = cached_result(&row)?;
             // A row whose blob intake found missing is still a miss, unless somebody has mended it since.
-            let refused = self::misses(images).any(|(call, refused)| {
+            let refused = misses(images).any(|(call, refused)| {
                 call.edit_key == result.edit_key && refused.is_some() && refused == result.result_hash
             });
             if !refused {
-                late.insert(result.edit_key, result);
+                there.late.insert(result.edit_key, result);
             }
         }
-        Ok((alive, late))
+        Ok(there)
     }
 
     /// Held where a picture that the calls need was deleted while it was kept, see `dropped`. After the call rows are written.
     pub(super) async fn inputs_are_kept(&self, tx: &mut dyn Tx, task: &NewTask) -> Result<(), StepError> {
-        let inputs = misses(&task.images)
-            .flat_map(|(call, _)| [Some(call.image_hash), call.mask_hash])
-            .flatten()
-            .collect();
-        self.none_was_dropped(tx, &inputs, task.began.elapsed()).await
+        self.none_was_dropped(tx, &inputs(task), task.began.elapsed()).await
     }
 
     /// The calls that nobody has begun, and the waits.
     pub(super) async fn queue_and_wait(
         &self,
         tx: &mut dyn Tx,
-        task_id: &str,
+        task: &NewTask,
         draft: &Draft,
+        there: &There,
     ) -> Result<(), StepError> {
-        self.queue_calls(tx, &draft.queue).await?;
+        let sql = self.db.sql();
+        let is_new = |key: &EditKey| draft.queue.contains_key(key) && !there.calls.contains_key(key);
+        let new = misses(&task.images).filter(|(call, _)| is_new(&call.edit_key));
+        let new: BTreeMap<EditKey, &CallSpec> = new.map(|(call, _)| (call.edit_key, call)).collect();
+        for rows in json_rows(new.values().map(|call| call_row(call))) {
+            match tx.run(sql.insert_calls, vals![millis(self.patience), &rows]).await {
+                Err(DbError::Duplicate(_)) => {
+                    return Err(StepError::Again("the same edit was asked for this moment".to_owned()));
+                }
+                inserted => inserted?,
+            };
+        }
+        let ended = draft.queue.iter().filter(|(key, _)| !new.contains_key(*key));
+        self.queue_calls(tx, ended).await?;
         if !draft.waits.is_empty() {
             let waits = Value::Array(draft.waits.clone()).to_string();
-            tx.run(self.db.sql().insert_waits, vals![task_id, &waits]).await?;
+            tx.run(sql.insert_waits, vals![&task.task_id, &waits]).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn queue_calls(
+    /// Calls that have ended, and are asked for once more.
+    pub(super) async fn queue_calls<'a>(
         &self,
         tx: &mut dyn Tx,
-        queue: &BTreeMap<EditKey, (String, Money)>,
+        queue: impl Iterator<Item = (&'a EditKey, &'a (String, Money))>,
     ) -> Result<(), StepError> {
-        if queue.is_empty() {
+        let rows: Vec<Value> = queue
+            .map(|(key, (lane, price))| {
+                json!({"edit_key": key, "lane": lane, "price_micros": price.micros, "currency": price.currency})
+            })
+            .collect();
+        if rows.is_empty() {
             return Ok(());
         }
-        let rows = queue.iter().map(|(key, (lane, price))| {
-            json!({"edit_key": key, "lane": lane, "price_micros": price.micros, "currency": price.currency})
-        });
-        let rows = Value::from_iter(rows).to_string();
+        let rows = Value::Array(rows).to_string();
         tx.run(self.db.sql().queue_calls, vals![&rows, millis(self.patience)]).await?;
         Ok(())
     }
@@ -285,7 +314,7 @@ fn all_hits(task: &NewTask) -> Option<(Draft, HitTask)> {
     if !task.images.iter().all(|image| matches!(image, Planned::Hit { .. })) {
         return None;
     }
-    let draft = draft((0..).zip(&task.images), &BTreeSet::new(), &HashMap::new());
+    let draft = draft((0..).zip(&task.images), &There::default());
     let hits = HitTask::new(task, &draft);
     Some((draft, hits))
 }
@@ -297,20 +326,22 @@ fn misses(images: &[Planned]) -> impl Iterator<Item = (&CallSpec, Option<Digest3
     })
 }
 
+/// The pictures that a task's calls need.
+fn inputs(task: &NewTask) -> BTreeSet<Digest32> {
+    let inputs = misses(&task.images).flat_map(|(call, _)| [Some(call.image_hash), call.mask_hash]);
+    inputs.flatten().collect()
+}
+
 /// Decides, under the locks, what each image is: hit, waiting (first comer pays, the others join) or failed.
-pub(super) fn draft<'a>(
-    images: impl Iterator<Item = (u32, &'a Planned)>,
-    alive: &BTreeSet<EditKey>,
-    late: &HashMap<EditKey, CachedResult>,
-) -> Draft {
+pub(super) fn draft<'a>(images: impl Iterator<Item = (u32, &'a Planned)>, there: &There) -> Draft {
     let mut draft = Draft::default();
     for (position, planned) in images {
         let image = match planned {
             Planned::Hit { image_hash, result } => draft.hit(position, *image_hash, result),
             Planned::Failed { image_hash, error } => failed(position, *image_hash, error.clone()),
-            Planned::Miss { call, .. } => match late.get(&call.edit_key) {
+            Planned::Miss { call, .. } => match there.late.get(&call.edit_key) {
                 Some(result) => draft.hit(position, call.image_hash, result),
-                None => draft.wait(position, call, alive.contains(&call.edit_key)),
+                None => draft.wait(position, call, there.calls.get(&call.edit_key) == Some(&true)),
             },
         };
         draft.images.push(image);

@@ -103,17 +103,17 @@ pub(super) static SQL: Statements = Statements {
     ),
     // The fence begins at the clock: a call that is made anew after it was forgotten never has one that an old owner holds.
     insert_calls: "INSERT INTO image_edit_calls (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, \
-            price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, created_at, updated_at) \
+            price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, wake_at, created_at, updated_at) \
         SELECT UNHEX(j.k), j.image_hash, j.edit_type, j.prompt, j.provider, j.model, j.params, j.mask_hash, j.variant, j.lane, \
-            j.price_micros, j.currency, 'done', 0, CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 AS SIGNED), 0, 0, 0, UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) \
+            j.price_micros, j.currency, 'queued', 0, CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 AS SIGNED), 0, 0, 0, \
+            UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) \
         FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \
             image_hash VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.image_hash', \
             edit_type VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.edit_type', prompt LONGTEXT CHARACTER SET utf8mb4 PATH '$.prompt', \
             provider VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.provider', model VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.model', \
             params LONGTEXT CHARACTER SET utf8mb4 PATH '$.params', mask_hash VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.mask_hash', \
             variant VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.variant', lane VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.lane', \
-            price_micros BIGINT PATH '$.price_micros', currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j \
-        ON DUPLICATE KEY UPDATE edit_key = image_edit_calls.edit_key",
+            price_micros BIGINT PATH '$.price_micros', currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j",
     lock_calls: concat!("SELECT c.edit_key, c.state FROM ", keys!(), calls_of_j!(), "FOR UPDATE"),
     queue_calls: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \
@@ -147,8 +147,9 @@ pub(super) static SQL: Statements = Statements {
     read_back: concat!(
         "SELECT ",
         task_columns!(),
-        ", (SELECT COUNT(*) FROM cancels c WHERE c.task_id = t.task_id AND c.created_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY) \
-        FROM image_edit_tasks t WHERE t.task_id = ?"
+        ", (SELECT COUNT(*) FROM cancels c WHERE c.task_id = t.task_id AND c.created_at > UTC_TIMESTAMP(3) - INTERVAL 1 DAY), (",
+        dropped::was_dropped!("COUNT(*)"),
+        ") FROM image_edit_tasks t WHERE t.task_id = ?"
     ),
     tasks_by_id: concat!(
         "SELECT ",
@@ -220,6 +221,9 @@ pub(super) static SQL: Statements = Statements {
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
+    store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'done', result_hash = ?, \
+            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
+            last_error = NULL, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     remember_tasks: concat!(
         "INSERT INTO provider_tasks (id_hash, seen_at) SELECT UNHEX(j.k), UTC_TIMESTAMP(3) FROM ",
         keys!(),
@@ -250,22 +254,25 @@ pub(super) static SQL: Statements = Statements {
             currency = VALUES(currency), hit_count = image_edit_cache.hit_count + VALUES(hit_count), last_hit_at = UTC_TIMESTAMP(3), \
             updated_at = UTC_TIMESTAMP(3)",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
+    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency FROM image_edit_calls c \
+        LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key WHERE c.edit_key = ? ORDER BY w.task_id, w.position",
+    // With the time at which what it is followed by is said to have happened.
     lock_tasks: concat!(
         "SELECT ",
         task_columns!(),
-        " FROM JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(64) CHARACTER SET ascii PATH '$')) j \
+        ", CAST(UTC_TIMESTAMP(3) AS CHAR) FROM JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(64) CHARACTER SET ascii PATH '$')) j \
         STRAIGHT_JOIN image_edit_tasks t FORCE INDEX (task_id) ON t.task_id = j.k FOR UPDATE"
     ),
     update_tasks: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$.id', status VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.status', \
             joined INT PATH '$.joined', paid INT PATH '$.paid', failed INT PATH '$.failed', paid_micros BIGINT PATH '$.paid_micros', \
             saved_micros BIGINT PATH '$.saved_micros', results LONGTEXT CHARACTER SET utf8mb4 PATH '$.results', \
-            error LONGTEXT CHARACTER SET utf8mb4 PATH '$.error', ended INT PATH '$.ended')) j",
+            error LONGTEXT CHARACTER SET utf8mb4 PATH '$.error', ended_at VARCHAR(32) CHARACTER SET ascii PATH '$.ended_at')) j",
         tasks_of_j!(),
         "SET t.status = j.status, t.joined_images = j.joined, t.paid_images = j.paid, t.failed_images = j.failed, \
             t.paid_micros = j.paid_micros, t.saved_micros = j.saved_micros, t.results = j.results, t.error = j.error, \
-            t.event_due = IF(j.ended = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, NULL), \
-            t.completed_at = IF(j.ended = 1, UTC_TIMESTAMP(3), NULL), t.updated_at = UTC_TIMESTAMP(3)"
+            t.event_due = IF(j.ended_at IS NULL, NULL, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND), \
+            t.completed_at = j.ended_at, t.updated_at = UTC_TIMESTAMP(3)"
     ),
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, updated_at = UTC_TIMESTAMP(3) \

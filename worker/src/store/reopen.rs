@@ -181,7 +181,7 @@ impl Store {
             return Ok(plan.done);
         }
         let sql = self.db.sql();
-        self.queue_calls(&mut *tx, &plan.draft.queue).await?;
+        self.queue_calls(&mut *tx, plan.draft.queue.iter()).await?;
         let marks = plan.marks.iter().map(|(key, (letter, duplicates))| {
             json!({"edit_key": key, "letter": letter, "duplicates": duplicates})
         });
@@ -277,8 +277,7 @@ impl Store {
     async fn try_reopen_images(&self, new: &NewTask, positions: &[u32]) -> Result<Option<Again>, StepError> {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
-        let (alive, late) = self.lock_and_look(&mut *tx, &new.images).await?;
-        self.inputs_are_kept(&mut *tx, new).await?;
+        let there = self.lock_and_look(&mut *tx, &new.images).await?;
         let ids = json!([new.task_id]).to_string();
         let Some(row) = tx.rows(sql.lock_tasks, vals![&ids]).await?.pop() else { return Ok(None) };
         let mut task = TaskRecord::from_row(&row)?;
@@ -286,12 +285,13 @@ impl Store {
             task.images.get(position as usize).is_some_and(|image| image.status == ImageStatus::Failed)
         };
         let again = positions.iter().copied().zip(&new.images);
-        let draft = draft(again.filter(|(position, _)| is_failed(&task, *position)), &alive, &late);
+        let draft = draft(again.filter(|(position, _)| is_failed(&task, *position)), &there);
         for image in &draft.images {
             replace(&mut task, image.clone());
         }
         task.saved_micros += draft.saved_micros;
-        self.queue_and_wait(&mut *tx, &task.task_id, &draft).await?;
+        self.queue_and_wait(&mut *tx, new, &draft, &there).await?;
+        self.inputs_are_kept(&mut *tx, new).await?;
         let params = new.params.canonical();
         tx.run(sql.letters.route_task, vals![&new.model, &params, &new.currency, &new.task_id]).await?;
         let mut tasks = BTreeMap::from([(task.task_id.clone(), task)]);

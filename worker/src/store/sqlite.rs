@@ -69,12 +69,12 @@ pub(super) static SQL: Statements = Statements {
         FROM json_each(?) j CROSS JOIN image_edit_cache c ON c.edit_key = unhex(j.value)",
     // The fence begins at the clock: a call that is made anew after it was forgotten never has one that an old owner holds.
     insert_calls: "INSERT INTO image_edit_calls (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, lane, \
-            price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, created_at, updated_at) \
+            price_micros, currency, state, attempts, fence, wakes, paid_calls, possible_duplicates, wake_at, created_at, updated_at) \
         SELECT unhex(j.value ->> 'edit_key'), j.value ->> 'image_hash', j.value ->> 'edit_type', j.value ->> 'prompt', j.value ->> 'provider', \
             j.value ->> 'model', j.value ->> 'params', j.value ->> 'mask_hash', j.value ->> 'variant', j.value ->> 'lane', \
-            j.value ->> 'price_micros', j.value ->> 'currency', 'done', 0, CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER), 0, 0, 0, \
-            strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
-        FROM json_each(?) j WHERE true ON CONFLICT (edit_key) DO NOTHING",
+            j.value ->> 'price_micros', j.value ->> 'currency', 'queued', 0, CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER), 0, 0, 0, \
+            strftime('%Y-%m-%d %H:%M:%f', 'now', (?1 / 1000.0) || ' seconds'), strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        FROM json_each(?2) j",
     lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
     queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
             currency = j.value ->> 'currency', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
@@ -97,8 +97,9 @@ pub(super) static SQL: Statements = Statements {
     read_back: concat!(
         "SELECT ",
         task_columns!(),
-        ", (SELECT count(*) FROM cancels c WHERE c.task_id = t.task_id AND c.created_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')) \
-        FROM image_edit_tasks t WHERE t.task_id = ?"
+        ", (SELECT count(*) FROM cancels c WHERE c.task_id = t.task_id AND c.created_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')), (",
+        dropped::was_dropped!("count(*)"),
+        ") FROM image_edit_tasks t WHERE t.task_id = ?3"
     ),
     tasks_by_id: concat!(
         "SELECT ",
@@ -172,6 +173,10 @@ pub(super) static SQL: Statements = Statements {
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
+    store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'done', result_hash = ?, \
+            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
+            last_error = NULL, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     remember_tasks: "INSERT INTO provider_tasks (id_hash, seen_at) SELECT unhex(j.value), strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j \
         WHERE true ON CONFLICT (id_hash) DO UPDATE SET seen_at = excluded.seen_at",
     known_tasks: "SELECT p.id_hash FROM json_each(?) j CROSS JOIN provider_tasks p ON p.id_hash = unhex(j.value)",
@@ -197,16 +202,19 @@ pub(super) static SQL: Statements = Statements {
             price_micros = excluded.price_micros, currency = excluded.currency, hit_count = image_edit_cache.hit_count + excluded.hit_count, \
             last_hit_at = excluded.last_hit_at, updated_at = excluded.updated_at",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
+    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency FROM image_edit_calls c \
+        LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key WHERE c.edit_key = ? ORDER BY w.task_id, w.position",
+    // With the time at which what it is followed by is said to have happened.
     lock_tasks: concat!(
         "SELECT ",
         task_columns!(),
-        " FROM json_each(?) j CROSS JOIN image_edit_tasks t ON t.task_id = j.value"
+        ", strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j CROSS JOIN image_edit_tasks t ON t.task_id = j.value"
     ),
     update_tasks: "UPDATE image_edit_tasks SET status = j.value ->> 'status', joined_images = j.value ->> 'joined', paid_images = j.value ->> 'paid', \
             failed_images = j.value ->> 'failed', paid_micros = j.value ->> 'paid_micros', saved_micros = j.value ->> 'saved_micros', \
             results = j.value ->> 'results', error = j.value ->> 'error', \
-            event_due = iif(j.value ->> 'ended' = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), NULL), \
-            completed_at = iif(j.value ->> 'ended' = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL), \
+            event_due = iif(j.value ->> 'ended_at' IS NULL, NULL, strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds')), \
+            completed_at = j.value ->> 'ended_at', \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?1) j WHERE image_edit_tasks.id = j.value ->> 'id'",
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \

@@ -28,6 +28,21 @@ macro_rules! named {
     };
 }
 
+/// Whether one of a JSON list of marks was dropped within so many milliseconds.
+macro_rules! was_dropped {
+    ($what:literal) => {
+        concat!(
+            "SELECT ",
+            $what,
+            " FROM ",
+            keys!(),
+            " STRAIGHT_JOIN dropped_blobs d FORCE INDEX (PRIMARY) ON d.mark = UNHEX(j.k) \
+            WHERE d.deleted_at IS NULL OR d.deleted_at > UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND"
+        )
+    };
+}
+pub(super) use was_dropped;
+
 pub(super) static DROPPED: DroppedStatements = DroppedStatements {
     // `claimed_until` first: MySQL sees the columns that it has assigned already.
     drop: "INSERT INTO dropped_blobs (mark, hash, dropped_at) SELECT UNHEX(j.mark), j.hash, UTC_TIMESTAMP(3) \
@@ -56,11 +71,7 @@ pub(super) static DROPPED: DroppedStatements = DroppedStatements {
         "SET d.deleted_at = UTC_TIMESTAMP(3), d.hash = NULL, d.claimed_until = NULL WHERE d.deleted_at IS NULL"
     ),
     give_back: concat!("UPDATE ", marks_of_j!(), "SET d.claimed_until = NULL WHERE d.deleted_at IS NULL"),
-    was_dropped: concat!(
-        "SELECT 1 FROM ",
-        marks_of_j!(),
-        "WHERE d.deleted_at IS NULL OR d.deleted_at > UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND LIMIT 1"
-    ),
+    was_dropped: concat!(was_dropped!("1"), " LIMIT 1"),
     forget: "DELETE FROM dropped_blobs WHERE deleted_at < UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND LIMIT 10000",
     take_chore: "SELECT position FROM cache_chores WHERE name = ? AND due_at <= UTC_TIMESTAMP(3) FOR UPDATE SKIP LOCKED",
     end_chore: "UPDATE cache_chores SET position = ?, due_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND WHERE name = ?",

@@ -16,6 +16,19 @@ macro_rules! named {
     };
 }
 
+/// Whether one of a JSON list of marks was dropped within so many milliseconds.
+macro_rules! was_dropped {
+    ($what:literal) => {
+        concat!(
+            "SELECT ",
+            $what,
+            " FROM dropped_blobs WHERE mark IN (SELECT unhex(value) FROM json_each(?1)) \
+            AND (deleted_at IS NULL OR deleted_at > strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / -1000.0) || ' seconds'))"
+        )
+    };
+}
+pub(super) use was_dropped;
+
 pub(super) static DROPPED: DroppedStatements = DroppedStatements {
     drop: "INSERT INTO dropped_blobs (mark, hash, dropped_at) \
         SELECT unhex(j.value ->> 'mark'), j.value ->> 'hash', strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j WHERE true \
@@ -38,8 +51,7 @@ pub(super) static DROPPED: DroppedStatements = DroppedStatements {
         WHERE mark IN (SELECT unhex(value) FROM json_each(?)) AND deleted_at IS NULL",
     give_back: "UPDATE dropped_blobs SET claimed_until = NULL \
         WHERE mark IN (SELECT unhex(value) FROM json_each(?)) AND deleted_at IS NULL",
-    was_dropped: "SELECT 1 FROM dropped_blobs WHERE mark IN (SELECT unhex(value) FROM json_each(?1)) \
-        AND (deleted_at IS NULL OR deleted_at > strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / -1000.0) || ' seconds')) LIMIT 1",
+    was_dropped: concat!(was_dropped!("1"), " LIMIT 1"),
     forget: "DELETE FROM dropped_blobs WHERE deleted_at < strftime('%Y-%m-%d %H:%M:%f', 'now', (? / -1000.0) || ' seconds')",
     take_chore: "SELECT position FROM cache_chores WHERE name = ? AND due_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')",
     end_chore: "UPDATE cache_chores SET position = ?, due_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds') WHERE name = ?",
