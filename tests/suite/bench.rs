@@ -21,7 +21,7 @@ const SECTIONS: [(&str, usize, &[&str]); 10] = [
             "pictures_cpu",
         ],
     ),
-    ("overhead", 8, &["mode", "in_flight", "most_in_flight", "calls", "median_ms", "p99_ms"]),
+    ("overhead", 9, &["mode", "in_flight", "most_in_flight", "calls", "median_ms", "p99_ms"]),
     ("latency", 2, &["misses_waiting", "hits", "median_ms", "p99_ms"]),
     ("memory", 3, &["worker", "resident_mib", "cpu_per_cent"]),
     (

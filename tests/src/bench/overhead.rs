@@ -66,7 +66,8 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
         }
     }
     section.note(
-        "Every call is a new picture of 512 × 512 pixels inside its message. Asynchronous calls are polled in the default rhythm, 20 polls a second at most where nothing else is said: as many as end with 100 in flight. \
+        "Every call is a new picture of 512 × 512 pixels inside its message. Asynchronous calls are polled in the default rhythm, 20 polls a second at most where nothing else is said: as many as end with 100 in flight. A worker's first are asked after in vain before it knows how long they \
+         take, and a line that has formed by then gets no shorter at that rate. \
          With many in flight a task comes every call's time divided by their number; those that come while as many are under way count. \
          One by one, everything on the machine rests for the seconds that the provider takes; the bare loop, which does nothing but what cannot be left out and takes turns with the worker, says what \
          that costs here, and 20 hits a second keep the machine awake. The provider's own time is the work's, and what the stand-in needs to make the picture before it; that it reads requests, \
@@ -81,19 +82,26 @@ async fn measure_mode(plan: &Plan, mode: Mode, takes: Duration) -> Vec<Measured>
     let site = PaidSite::new(takes).await;
     let worker = site.worker(Some(u16::try_from(many * 2).unwrap())).await;
     // First many: nothing is opened, and little prepared, for the first time in what comes one by one.
-    let steady = steadily(&site, mode, takes, many).await;
+    let steady = steadily(&site, mode, takes, 0, many).await;
+    let alone = many * 3;
     let mut measured = match mode {
-        Mode::Sync => beside_the_bare_loop(&site, mode, takes, many * 3, few).await,
-        Mode::Async => vec![one_by_one(&site, mode, takes, many * 3, few).await],
+        Mode::Sync => beside_the_bare_loop(&site, mode, takes, alone, few).await,
+        Mode::Async => vec![one_by_one(&site, mode, takes, alone, few).await],
     };
-    measured.push(beside_hits(&site, mode, takes, many * 3 + few, few).await);
-    measured.push(steady);
+    measured.push(beside_hits(&site, mode, takes, alone + few, few).await);
+    if mode == Mode::Async {
+        let mode_name = format!("{name}, the worker's first");
+        measured.push(Measured { mode: mode_name, ..steady });
+        measured.push(steadily(&site, mode, takes, alone + few * 2, many).await);
+    } else {
+        measured.push(steady);
+    }
     drop(worker);
     if mode == Mode::Async {
         let site = PaidSite::new(takes).await;
         let _worker = site.worker_with(Some(u16::try_from(many * 2).unwrap()), UNLIMITED).await;
         let mode_name = format!("{name}, 1,000 polls a second");
-        measured.push(Measured { mode: mode_name, ..steadily(&site, mode, takes, many).await });
+        measured.push(Measured { mode: mode_name, ..steadily(&site, mode, takes, 0, many).await });
     }
     measured
 }
@@ -185,11 +193,11 @@ async fn by_bare(
     overhead
 }
 
-/// They come at such a rate that `many` are under way at any time.
-async fn steadily(site: &PaidSite, mode: Mode, takes: Duration, many: u64) -> Measured {
+/// They come at such a rate that `many` are under way at any time, with the pictures from `first` on.
+async fn steadily(site: &PaidSite, mode: Mode, takes: Duration, first: u64, many: u64) -> Measured {
     let mut events = site.events().await;
     let count = many * 3;
-    let tasks: Vec<_> = (0..count).map(|seed| mode.task(seed)).collect();
+    let tasks: Vec<_> = (first..first + count).map(|seed| mode.task(seed)).collect();
     let send = async {
         let mut ticks = interval(takes / u32::try_from(many).unwrap());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -203,10 +211,10 @@ async fn steadily(site: &PaidSite, mode: Mode, takes: Duration, many: u64) -> Me
         sent
     };
     let (sent, arrived) = tokio::join!(send, arrivals(&mut events, tasks.len()));
-    site.right(mode, 0..count).await;
+    site.right(mode, first..first + count).await;
     settled(&site.env).await;
     // The first find fewer under way, the last end among fewer.
-    let overheads = (many..many * 2).map(|seed| {
+    let overheads = (first + many..first + many * 2).map(|seed| {
         let id = format!("paid-{seed}");
         site.overhead(mode, seed, arrived[&id] - sent[&id], takes)
     });
