@@ -278,20 +278,29 @@ impl Store {
         let sql = self.db.sql();
         let mut tx = self.db.begin().await?;
         let there = self.lock_and_look(&mut *tx, &new.images).await?;
+        // Calls before the task, also those that are made here: that is the order of the locks.
+        let Some(row) = tx.rows(sql.find_task, vals![&new.task_id]).await?.pop() else { return Ok(None) };
+        let still_failed = |task: &TaskRecord| -> BTreeSet<u32> {
+            let failed = |position: u32| {
+                task.images.get(position as usize).is_some_and(|image| image.status == ImageStatus::Failed)
+            };
+            positions.iter().copied().filter(|position| failed(*position)).collect()
+        };
+        let failed = still_failed(&TaskRecord::from_row(&row)?);
+        let again = positions.iter().copied().zip(&new.images);
+        let draft = draft(again.filter(|(position, _)| failed.contains(position)), &there);
+        self.queue_and_wait(&mut *tx, new, &draft, &there).await?;
+        self.inputs_are_kept(&mut *tx, new).await?;
         let ids = json!([new.task_id]).to_string();
         let Some(row) = tx.rows(sql.lock_tasks, vals![&ids]).await?.pop() else { return Ok(None) };
         let mut task = TaskRecord::from_row(&row)?;
-        let is_failed = |task: &TaskRecord, position: u32| {
-            task.images.get(position as usize).is_some_and(|image| image.status == ImageStatus::Failed)
-        };
-        let again = positions.iter().copied().zip(&new.images);
-        let draft = draft(again.filter(|(position, _)| is_failed(&task, *position)), &there);
+        if still_failed(&task) != failed {
+            return Err(StepError::Again("the task was taken in again this moment".to_owned()));
+        }
         for image in &draft.images {
             replace(&mut task, image.clone());
         }
         task.saved_micros += draft.saved_micros;
-        self.queue_and_wait(&mut *tx, new, &draft, &there).await?;
-        self.inputs_are_kept(&mut *tx, new).await?;
         let params = new.params.canonical();
         tx.run(sql.letters.route_task, vals![&new.model, &params, &new.currency, &new.task_id]).await?;
         let mut tasks = BTreeMap::from([(task.task_id.clone(), task)]);

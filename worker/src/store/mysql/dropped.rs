@@ -9,6 +9,8 @@ macro_rules! marks_of_j {
     };
 }
 
+pub(super) use marks_of_j;
+
 /// Which of a JSON list of digests are in one indexed column. The lock waits for rows that are being written.
 macro_rules! named {
     ($table:literal, $column:literal, $but:literal) => {
@@ -35,9 +37,8 @@ macro_rules! was_dropped {
             "SELECT ",
             $what,
             " FROM ",
-            keys!(),
-            " STRAIGHT_JOIN dropped_blobs d FORCE INDEX (PRIMARY) ON d.mark = UNHEX(j.k) \
-            WHERE d.deleted_at IS NULL OR d.deleted_at > UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND"
+            $crate::store::mysql::dropped::marks_of_j!(),
+            "WHERE d.deleted_at IS NULL OR d.deleted_at > UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND"
         )
     };
 }
