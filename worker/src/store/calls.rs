@@ -14,8 +14,8 @@ use super::letters::TASKS;
 use super::suspects::suspect_of_edit;
 use super::types::{ascii, clip, hex_digest, image_result, time};
 use super::{
-    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, Lease,
-    LetterRef, Money, Properties, StepError, Store, StoreError, StoredResult, TaskRecord, again,
+    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, KeptAnswer,
+    Lease, LetterRef, Money, Properties, StepError, Store, StoreError, StoredResult, TaskRecord, again,
 };
 use crate::failpoint::around;
 use crate::metrics::count::{self, Answered};
@@ -80,7 +80,7 @@ impl Store {
         }
         // Whoever gives a call up in an orderly way leaves no lease behind.
         call.deserted = matches!(call.state, CallState::Claimed | CallState::Submitting) || row.int(21)? < 0;
-        call.starts = row.opt_int(24)?.map(|starts| u32::try_from(starts).unwrap_or_default());
+        call.starts = row.opt_int(29)?.map(|starts| u32::try_from(starts).unwrap_or_default());
         call.state = match call.state {
             CallState::Queued | CallState::Claimed => CallState::Claimed,
             // Its owner died between sending and committing the answer.
@@ -562,6 +562,11 @@ fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLe
     }
 }
 
+fn kept_answer(row: &Row) -> Result<Option<KeptAnswer>, StoreError> {
+    let Some(hash) = row.opt_text(26)? else { return Ok(None) };
+    Ok(Some(KeptAnswer { hash: hex_digest(&hash)?, content_type: row.opt_text(27)?.unwrap_or_default() }))
+}
+
 fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError> {
     let pixels = |column| {
         Ok::<_, StoreError>(u32::try_from(row.opt_int(column)?.unwrap_or_default()).unwrap_or_default())
@@ -600,5 +605,9 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         since_submit: Duration::from_millis(u64::try_from(row.int(22)?).unwrap_or_default()),
         result,
         letter: row.opt_int(23)?,
+        unanswered: u32::try_from(row.int(24)?).unwrap_or_default(),
+        held: row.opt_text(25)?,
+        answer: kept_answer(row)?,
+        ended: row.int(28)? != 0,
     })
 }

@@ -65,8 +65,8 @@ pub use retries::ClaimedLetter;
 pub use schema::SchemaState;
 pub(crate) use suspects::suspect_of_edit;
 pub use types::{
-    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished, Lease,
-    Money, NewTask, Planned, Registered, StoredResult, TaskRecord,
+    CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished,
+    KeptAnswer, Lease, Money, NewTask, Planned, Registered, StoredResult, TaskRecord,
 };
 pub use unexplained::Unexplained;
 pub use verify::{ToVerify, Verified};

@@ -72,7 +72,8 @@ macro_rules! call_columns {
             fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
             CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), \
             CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), lease_until) DIV 1000, 0) AS SIGNED), \
-            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED), letter_id"
+            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED), letter_id, \
+            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL"
     };
 }
 

@@ -26,6 +26,7 @@ pub(super) const MYSQL: &[Step] = &[
     (9, "the life of the cache", include_str!("../../../migrations/mysql/0009_cache_life.sql")),
     (10, "what the cache holds", include_str!("../../../migrations/mysql/0010_cache_view.sql")),
     (11, "cleaning the cache", include_str!("../../../migrations/mysql/0011_cache_cleaning.sql")),
+    (12, "edges", include_str!("../../../migrations/mysql/0012_edges.sql")),
 ];
 
 /// For SQLite.
@@ -41,6 +42,7 @@ pub(super) const SQLITE: &[Step] = &[
     (9, "the life of the cache", include_str!("../../../migrations/sqlite/0009_cache_life.sql")),
     (10, "what the cache holds", include_str!("../../../migrations/sqlite/0010_cache_view.sql")),
     (11, "cleaning the cache", include_str!("../../../migrations/sqlite/0011_cache_cleaning.sql")),
+    (12, "edges", include_str!("../../../migrations/sqlite/0012_edges.sql")),
 ];
 
 /// What is in a database, compared with what this program needs.

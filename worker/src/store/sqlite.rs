@@ -48,7 +48,8 @@ macro_rules! call_columns {
             fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
             coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), \
             CAST(coalesce((unixepoch(lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0) AS INTEGER), \
-            CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER), letter_id"
+            CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER), letter_id, \
+            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL"
     };
 }
 

@@ -413,6 +413,23 @@ pub struct ClaimedCall {
     pub result: Option<StoredResult>,
     /// The dead letter whose retry asked for it.
     pub letter: Option<i64>,
+    /// Submits without an answer: counted before each is sent, taken back by its answer.
+    pub unanswered: u32,
+    /// Why it is not sent again without a decision of a person: a reason code.
+    pub held: Option<String>,
+    /// A whole answer that could not be read.
+    pub answer: Option<KeptAnswer>,
+    /// The provider has said that its work has ended: the call takes no place on its lane any more.
+    pub ended: bool,
+}
+
+/// A whole answer of a provider that could not be read, kept as a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// The blob.
+    pub hash: Digest32,
+    /// As the provider said it; may be empty.
+    pub content_type: String,
 }
 
 /// The answer to a claim.
