@@ -13,6 +13,7 @@ SET @retouch_edges = IF(
     ADD COLUMN fetch_host VARCHAR(255) NULL COMMENT ''host of a result that cannot be fetched'',
     ADD COLUMN fetch_error TEXT NULL COMMENT ''why it cannot be fetched'',
     ADD COLUMN result_check TEXT NULL COMMENT ''why the result could not be decoded; NULL: it was, or was not looked at'',
+    ADD COLUMN lost_micros BIGINT NOT NULL DEFAULT 0 COMMENT ''perhaps spent on submits without an answer since it was queued by a task'',
     ADD KEY answer_hash (answer_hash)',
   'DO 0');
 PREPARE retouch_edges FROM @retouch_edges;
@@ -33,7 +34,9 @@ SET @retouch_edges = IF(
   (SELECT COUNT(*) FROM information_schema.columns
     WHERE table_schema = DATABASE() AND table_name = 'image_edit_tasks' AND column_name = 'lost_micros') = 0,
   'ALTER TABLE image_edit_tasks
-    ADD COLUMN lost_micros BIGINT NOT NULL DEFAULT 0 COMMENT ''paid for its images and bought nothing''',
+    ADD COLUMN lost_micros BIGINT NOT NULL DEFAULT 0 COMMENT ''spent, or perhaps spent, for its images, and bought nothing'',
+    DROP KEY ended, ADD KEY ended
+      (completed_at, currency, hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, lost_micros, total_images, edit_type)',
   'DO 0');
 PREPARE retouch_edges FROM @retouch_edges;
 EXECUTE retouch_edges;
@@ -66,7 +69,7 @@ CREATE TABLE IF NOT EXISTS spending (
   lane     VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   model    VARCHAR(128) NOT NULL,
   currency CHAR(3)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  outcome  VARCHAR(32)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'result, or the reason code of what bought nothing',
+  outcome  VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'result, unwanted, ambiguous, or the reason code of what bought nothing',
   calls    BIGINT       NOT NULL,
   micros   BIGINT       NOT NULL,
   PRIMARY KEY (spent_on, lane, model, currency, outcome)

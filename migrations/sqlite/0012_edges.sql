@@ -9,10 +9,14 @@ ALTER TABLE image_edit_calls ADD COLUMN ended_at TEXT NULL;  -- when the provide
 ALTER TABLE image_edit_calls ADD COLUMN fetch_host TEXT NULL;  -- host of a result that cannot be fetched
 ALTER TABLE image_edit_calls ADD COLUMN fetch_error TEXT NULL;  -- why it cannot be fetched
 ALTER TABLE image_edit_calls ADD COLUMN result_check TEXT NULL;  -- why the result could not be decoded; NULL: it was, or was not looked at
+ALTER TABLE image_edit_calls ADD COLUMN lost_micros INTEGER NOT NULL DEFAULT 0;  -- perhaps spent on submits without an answer since it was queued by a task
 CREATE INDEX image_edit_calls_answer_hash ON image_edit_calls (answer_hash);
 
 ALTER TABLE image_edit_cache ADD COLUMN result_check TEXT NULL;  -- why the result could not be decoded; NULL: it was, or was not looked at
-ALTER TABLE image_edit_tasks ADD COLUMN lost_micros INTEGER NOT NULL DEFAULT 0;  -- paid for its images and bought nothing
+ALTER TABLE image_edit_tasks ADD COLUMN lost_micros INTEGER NOT NULL DEFAULT 0;  -- spent, or perhaps spent, for its images, and bought nothing
+DROP INDEX image_edit_tasks_ended;
+CREATE INDEX image_edit_tasks_ended ON image_edit_tasks
+  (completed_at, currency, hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, lost_micros, total_images, edit_type);
 ALTER TABLE lanes ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0;  -- submits in a row that were not answered
 
 ALTER TABLE dead_letters ADD COLUMN kept_blob TEXT NULL;  -- blob of what was paid for and could not be used
@@ -24,7 +28,7 @@ CREATE TABLE spending (
   lane TEXT NOT NULL,
   model TEXT NOT NULL,
   currency TEXT NOT NULL,
-  outcome TEXT NOT NULL,  -- result, or the reason code of what bought nothing
+  outcome TEXT NOT NULL,  -- result, unwanted, ambiguous, or the reason code of what bought nothing
   calls INTEGER NOT NULL,
   micros INTEGER NOT NULL,
   PRIMARY KEY (spent_on, lane, model, currency, outcome)

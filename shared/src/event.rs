@@ -146,7 +146,7 @@ pub struct ImageResult {
     pub error: Option<ImageError>,
 }
 
-/// What the task's images cost, and what the cache saved. Decimal numbers as text.
+/// What the task's images cost, what the cache saved, and what was spent for nothing. Decimal numbers as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// The price of the images that were paid for.
@@ -155,9 +155,26 @@ pub struct Cost {
     /// What the hit and joined images would have cost: the price of the entries that answered them.
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,6})?$"))]
     pub saved: String,
+    /// Money that bought nothing: calls that were charged and have no result, and submits without an answer, which the
+    /// provider may have charged.
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,6})?$"))]
+    pub lost: String,
     /// ISO 4217.
     #[schemars(regex(pattern = r"^[A-Z]{3}$"))]
     pub currency: String,
+}
+
+impl Cost {
+    /// From millionths; none where every amount is 0.
+    pub fn of(paid_micros: i64, saved_micros: i64, lost_micros: i64, currency: &str) -> Option<Self> {
+        let some = [paid_micros, saved_micros, lost_micros].iter().any(|micros| *micros != 0);
+        some.then(|| Self {
+            paid: decimal(paid_micros),
+            saved: decimal(saved_micros),
+            lost: decimal(lost_micros),
+            currency: currency.to_owned(),
+        })
+    }
 }
 
 /// The end of a task. Delivered at least once; drop what has an `event_id` seen before, and ignore fields that you

@@ -47,7 +47,7 @@ async fn tables_stats_metrics_and_events_agree_after_kills_redeliveries_and_purg
     }
     paid.site.nothing_left().await;
     assert_eq!(disagreements(&paid, &watched, &told, 12).await, Vec::<String>::new());
-    let [hit, joined, paid_images, failed, money, saved] = of_tables(&paid, "TRUE").await;
+    let [hit, joined, paid_images, failed, money, saved, _] = of_tables(&paid, "TRUE").await;
     assert_eq!((hit + joined + paid_images, failed), (24, 0));
     assert_eq!((money, saved), (paid_images * PRICE, (hit + joined) * PRICE));
 }

@@ -93,13 +93,13 @@ async fn a_hit_asks_no_editor() {
     }
     let first = laptop.report(&["edit", "in", "-t", "double"]).await;
     assert_eq!(counts(&first), [0, 0, 3, 0]);
-    assert_eq!(first["cost"], json!({"paid": "0.42", "saved": "0", "currency": "CNY"}));
+    assert_eq!(first["cost"], json!({"paid": "0.42", "saved": "0", "lost": "0", "currency": "CNY"}));
     let calls = laptop.calls();
     assert_eq!(calls.len(), 3);
 
     let second = laptop.report(&["edit", "in", "-t", "double"]).await;
     assert_eq!(counts(&second), [3, 0, 0, 0]);
-    assert_eq!(second["cost"], json!({"paid": "0", "saved": "0.42", "currency": "CNY"}));
+    assert_eq!(second["cost"], json!({"paid": "0", "saved": "0.42", "lost": "0", "currency": "CNY"}));
     assert_eq!(laptop.calls(), calls);
     for (seed, output) in (0..).zip(images(&second, "output")) {
         assert!(same_pixels(&laptop.read(&output), &negative(&picture(seed))), "{output}");

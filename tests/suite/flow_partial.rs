@@ -70,7 +70,7 @@ async fn the_event_is_as_its_schema_says_and_the_asker_is_answered_with_its_corr
     let counts = ["hit", "joined", "paid", "failed"].map(|count| event[count].as_u64().unwrap());
     assert_eq!(counts, [0, 0, 3, 2]);
     assert_eq!(event["event_id"], id);
-    assert_eq!(event["cost"], json!({"paid": "0.42", "saved": "0", "currency": "CNY"}));
+    assert_eq!(event["cost"], json!({"paid": "0.42", "saved": "0", "lost": "0", "currency": "CNY"}));
     assert_eq!(event["metadata"], json!({"user_id": "42"}));
     let images = event["images"].as_array().unwrap();
     assert_eq!(images.iter().filter(|image| image["status"] == "done").count(), 3);

@@ -35,6 +35,7 @@ mod readings;
 mod replicas;
 mod retries;
 mod schema;
+mod spending;
 mod sql_in_one_place;
 mod sweep;
 mod tasks;

@@ -150,6 +150,8 @@ pub struct MoneyGlance {
     pub paid: String,
     /// What hit and joined images would have cost.
     pub saved: String,
+    /// Spent, or perhaps spent, and bought nothing.
+    pub lost: String,
 }
 
 /// What failed.
@@ -287,6 +289,7 @@ fn summed<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Vec<Tally> {
         sum.failed += tally.failed;
         sum.paid_micros += tally.paid_micros;
         sum.saved_micros += tally.saved_micros;
+        sum.lost_micros += tally.lost_micros;
     }
     sums.into_iter().map(|(currency, sum)| Tally { currency: currency.to_owned(), ..sum }).collect()
 }
@@ -297,11 +300,13 @@ fn answers<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Answers {
     let (hit, joined) = (count(|sum| sum.hit), count(|sum| sum.joined));
     let (paid, failed) = (count(|sum| sum.paid), count(|sum| sum.failed));
     // What has no price is in no currency.
-    let money = sums.iter().filter(|sum| sum.paid_micros != 0 || sum.saved_micros != 0);
+    let money =
+        sums.iter().filter(|sum| sum.paid_micros != 0 || sum.saved_micros != 0 || sum.lost_micros != 0);
     let money = money.map(|sum| MoneyGlance {
         currency: sum.currency.clone(),
         paid: decimal(sum.paid_micros),
         saved: decimal(sum.saved_micros),
+        lost: decimal(sum.lost_micros),
     });
     let hit_percent = (hit * 100).checked_div(hit + joined + paid);
     Answers { hit, joined, paid, failed, hit_percent, money: money.collect() }

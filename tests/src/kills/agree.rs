@@ -15,12 +15,19 @@ use crate::paid::Paid;
 use crate::wait;
 use crate::watched::Watched;
 
-/// Hit, joined, paid and failed images, money paid and saved in millionths, all currencies together.
-pub type Sums = [i64; 6];
+/// Hit, joined, paid and failed images, money paid, saved and lost in millionths, all currencies together.
+pub type Sums = [i64; 7];
 
 /// The columns of [`Sums`].
-pub const COLUMNS: [&str; 6] =
-    ["hit_images", "joined_images", "paid_images", "failed_images", "paid_micros", "saved_micros"];
+pub const COLUMNS: [&str; 7] = [
+    "hit_images",
+    "joined_images",
+    "paid_images",
+    "failed_images",
+    "paid_micros",
+    "saved_micros",
+    "lost_micros",
+];
 
 /// What producers were told: each task's last event counts.
 pub struct Told {
@@ -68,7 +75,15 @@ fn added(sum: Sums, one: &Sums) -> Sums {
 fn of_event(event: &Value) -> Sums {
     let count = |name: &str| event[name].as_i64().unwrap();
     let money = |name: &str| event["cost"][name].as_str().map_or(0, |text| micros(text).unwrap());
-    [count("hit"), count("joined"), count("paid"), count("failed"), money("paid"), money("saved")]
+    [
+        count("hit"),
+        count("joined"),
+        count("paid"),
+        count("failed"),
+        money("paid"),
+        money("saved"),
+        money("lost"),
+    ]
 }
 
 /// The sums of `retouch cache stats --json`, over the lines of one list.
@@ -84,6 +99,7 @@ pub fn of_stats(lines: &Value) -> Sums {
             count("failed"),
             money("money_paid"),
             money("money_saved"),
+            money("money_lost"),
         ]
     };
     lines.as_array().unwrap().iter().map(line).fold(Sums::default(), |sum, one| added(sum, &one))
@@ -92,9 +108,9 @@ pub fn of_stats(lines: &Value) -> Sums {
 /// The sums that `retouch cache stats` is made of, in this process.
 pub async fn of_store(store: &Store) -> Sums {
     let one = |answered: &Answered| -> Sums {
-        let Tally { hit, joined, paid, failed, paid_micros, saved_micros, .. } = answered.tally;
+        let Tally { hit, joined, paid, failed, paid_micros, saved_micros, lost_micros, .. } = answered.tally;
         let count = |images: u64| i64::try_from(images).unwrap();
-        [count(hit), count(joined), count(paid), count(failed), paid_micros, saved_micros]
+        [count(hit), count(joined), count(paid), count(failed), paid_micros, saved_micros, lost_micros]
     };
     let answered = store.answered(36_500).await.unwrap();
     answered.iter().map(one).fold(Sums::default(), |sum, one| added(sum, &one))
@@ -127,6 +143,7 @@ async fn of_metrics(watched: &Watched) -> Sums {
         images("failed"),
         money("retouch_today_paid_money"),
         money("retouch_today_saved_money"),
+        money("retouch_today_lost_money"),
     ];
     #[expect(clippy::cast_possible_truncation, reason = "far below 2^52")]
     figures.map(|figure| figure.round() as i64)
@@ -152,6 +169,17 @@ pub async fn disagreements(paid: &Paid, watched: &Watched, told: &Told, tasks: u
     compare("stats say of today", of_stats(&Value::Array(of_today)), tables_today);
     compare("metrics say of today", of_metrics(watched).await, tables_today);
     compare("events said", told.sums(usize::try_from(tasks).unwrap()).await, tables);
+    let spent = |which: &'static str| async move {
+        let sql =
+            format!("SELECT CAST(COALESCE(SUM(micros), 0) AS SIGNED) FROM spending WHERE outcome {which}");
+        paid.site.number(&sql).await
+    };
+    // No task is cancelled and no picture forgotten in these runs, so that all money stands on a task.
+    let of_tasks = (tables[4], tables[6]);
+    let of_spending = (spent("= 'result'").await, spent("NOT IN ('result', 'unwanted')").await);
+    if of_spending != of_tasks {
+        disagree.push(format!("spending says {of_spending:?}, the tasks {of_tasks:?}"));
+    }
     for (what, sql) in [
         ("entries", "SELECT COUNT(*) FROM image_edit_cache"),
         ("bytes", "SELECT CAST(COALESCE(SUM(bytes), 0) AS SIGNED) FROM image_edit_cache"),

@@ -13,7 +13,7 @@ use super::say::say;
 use super::{Ending, Failure};
 use crate::app::open_store;
 use crate::config::Settings;
-use crate::store::{LaneView, Store};
+use crate::store::{LaneView, Spending, Store};
 
 /// Show the lanes, or stop and start one
 ///
@@ -65,6 +65,8 @@ struct Shown {
     submit_interval_ms: Option<u64>,
     daily_budget: Option<String>,
     spent_today: String,
+    /// Of what ended today, and bought nothing; with what was perhaps charged.
+    lost_today: String,
     currency: Option<String>,
 }
 
@@ -73,9 +75,10 @@ impl Lanes {
         let store = open_store(settings).await.map_err(Failure::Unreachable)?;
         let done = self.act(&store).await;
         let lanes = store.lanes().await.map_err(Failure::unreachable);
+        let today = store.spending(1).await.map_err(Failure::unreachable);
         store.close().await;
         done?;
-        print(&lanes?, json);
+        print(&lanes?, &today?, json);
         Ok(Ending::Done)
     }
 
@@ -99,8 +102,8 @@ impl Lanes {
     }
 }
 
-fn print(lanes: &[LaneView], json: bool) {
-    let shown: Vec<Shown> = lanes.iter().map(Shown::of).collect();
+fn print(lanes: &[LaneView], today: &[Spending], json: bool) {
+    let shown: Vec<Shown> = lanes.iter().map(|lane| Shown::of(lane, today)).collect();
     if json {
         // Plain data always serialises.
         say(serde_json::to_string_pretty(&shown).unwrap_or_default());
@@ -120,6 +123,7 @@ fn print(lanes: &[LaneView], json: bool) {
         "at most",
         "submits",
         "spent today",
+        "for nothing",
         "daily budget",
     ]);
     for lane in &shown {
@@ -134,7 +138,7 @@ fn print(lanes: &[LaneView], json: bool) {
 }
 
 impl Shown {
-    fn of(lane: &LaneView) -> Self {
+    fn of(lane: &LaneView, today: &[Spending]) -> Self {
         let (state, message) = (lane.state(), lane.reason());
         let LaneView {
             name,
@@ -147,6 +151,8 @@ impl Shown {
             in_flight,
             oldest,
         } = lane.clone();
+        let lost = today.iter().filter(|spent| spent.lane == name && !spent.bought());
+        let lost = lost.map(|spent| spent.micros).sum();
         Self {
             name,
             state,
@@ -161,11 +167,12 @@ impl Shown {
             submit_interval_ms: policy.submit_interval.map(millis),
             daily_budget: policy.daily_budget.map(|budget| decimal(budget.micros)),
             spent_today: decimal(spent_micros),
+            lost_today: decimal(lost),
             currency,
         }
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 9] {
         let none = || "–".to_owned();
         let money = |amount: &str| match &self.currency {
             Some(currency) => format!("{amount} {currency}"),
@@ -179,6 +186,7 @@ impl Shown {
             self.max_in_flight.map_or_else(none, |most| most.to_string()),
             self.submit_interval_ms.map_or_else(none, pace),
             money(&self.spent_today),
+            if self.lost_today == "0" { none() } else { money(&self.lost_today) },
             self.daily_budget.as_deref().map_or_else(none, money),
         ]
     }

@@ -48,14 +48,13 @@ pub(super) struct ReportImage {
 impl Report {
     /// A task as the store has it.
     pub(super) fn of_record(task: &TaskRecord, inputs: &[String], resolve: impl Fn(&str) -> String) -> Self {
-        let cost = (task.paid_micros, task.saved_micros, task.currency.as_str());
         Self::new(
             &task.task_id,
             task.status,
             task.resolved_images(resolve),
             inputs,
             [task.hit, task.joined, task.paid, task.failed],
-            cost_of(cost),
+            task.cost(),
         )
     }
 
@@ -158,6 +157,10 @@ impl Report {
         say(self.summary(took));
     }
 
+    fn lost_any(&self) -> bool {
+        self.cost.as_ref().and_then(|cost| micros(&cost.lost)).is_some_and(|lost| lost != 0)
+    }
+
     fn summary(&self, took: Option<Duration>) -> Table {
         let mut table = Table::new();
         table.load_style(UTF8_HORIZONTAL_ONLY);
@@ -177,6 +180,10 @@ impl Report {
             names.push("cost");
             values.push(cost);
         }
+        if let Some(lost) = money(|cost| &cost.lost).filter(|_| self.lost_any()) {
+            names.push("for nothing");
+            values.push(lost);
+        }
         names.push("saved");
         values.push(money(|cost| &cost.saved).unwrap_or_else(|| "–".to_owned()));
         table.set_header(names).add_row(values);
@@ -187,16 +194,12 @@ impl Report {
     }
 }
 
-fn cost_of((paid, saved, currency): (i64, i64, &str)) -> Option<Cost> {
-    let some = paid != 0 || saved != 0;
-    some.then(|| Cost { paid: decimal(paid), saved: decimal(saved), currency: currency.to_owned() })
-}
-
 /// The sum of several tasks' costs, which one command has in one currency.
 fn summed<'a>(mut costs: impl Iterator<Item = &'a Cost>) -> Option<Cost> {
     let mut sum = costs.next()?.clone();
     for cost in costs {
-        for (total, more) in [(&mut sum.paid, &cost.paid), (&mut sum.saved, &cost.saved)] {
+        let Cost { paid, saved, lost, currency: _ } = &mut sum;
+        for (total, more) in [(paid, &cost.paid), (saved, &cost.saved), (lost, &cost.lost)] {
             *total = decimal(micros(total).unwrap_or_default() + micros(more).unwrap_or_default());
         }
     }

@@ -246,7 +246,7 @@ impl Work<'_> {
             count::ambiguous(lane);
         }
         if duplicate && !counted {
-            count::possible_duplicate(lane);
+            count::possible_duplicate(lane, &self.call.spec.model, &self.call.spec.price);
         }
     }
 

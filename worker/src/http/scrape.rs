@@ -1,6 +1,7 @@
 //! `/metrics`: what this process counted, and what it reads of the database and the broker when it is asked. What cannot be had
 //! in time is left out, and counted: the rest is worth having all the more then.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -13,7 +14,7 @@ use crate::broker::supervise::Liveness;
 use crate::config::BrokerChoice;
 use crate::metrics::text::{Family, units};
 use crate::metrics::{self, count, recorder};
-use crate::store::{CallState, ClosedBy, DatabaseLocation, LaneView, Readings, Tally};
+use crate::store::{CallState, ClosedBy, DatabaseLocation, LaneView, Readings, Spending, StoreError, Tally};
 
 /// Ten replicas that are scraped every few seconds ask the database less often than one worker does by working.
 const PATIENCE: Patience = Patience { keep: Duration::from_secs(5), wait: Duration::from_secs(2) };
@@ -24,8 +25,15 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) struct Asked {
     database: Question<Option<Readings>>,
     /// Apart from the others, because it takes the longer the more was done today.
-    today: Question<Option<Vec<Tally>>>,
+    today: Question<Option<Today>>,
     broker: Question<Option<Vec<(String, u64)>>>,
+}
+
+/// What the database says of this UTC day.
+#[derive(Clone)]
+struct Today {
+    answered: Vec<Tally>,
+    spending: Vec<Spending>,
 }
 
 /// In the text format 0.0.4.
@@ -61,10 +69,16 @@ impl Served {
         readings
     }
 
-    async fn today(&self) -> Option<Vec<Tally>> {
+    async fn today(&self) -> Option<Today> {
         let store = self.app.store.clone();
         let ask = || async move {
-            let today = store.answered_today().await;
+            let today = async {
+                Ok::<_, StoreError>(Today {
+                    answered: store.answered_today().await?,
+                    spending: store.spending(1).await?,
+                })
+            };
+            let today = today.await;
             today.inspect_err(|error| tracing::debug!(%error, "no sums of today for /metrics")).ok()
         };
         let today = self.scrape.today.ask(PATIENCE, ask).await.flatten();
@@ -144,9 +158,16 @@ fn of_the_database(readings: &Readings, text: &mut String) {
 }
 
 /// Of the tables and not of this process: right also after a crash, which takes a process's counters with it.
-fn of_today(tallies: &[Tally], text: &mut String) {
-    let [mut images, mut paid, mut saved] =
-        [metrics::TODAY_IMAGES, metrics::TODAY_PAID, metrics::TODAY_SAVED].map(Family::new);
+fn of_today(today: &Today, text: &mut String) {
+    let tallies = &today.answered;
+    let [mut images, mut paid, mut saved, mut lost, mut spent] = [
+        metrics::TODAY_IMAGES,
+        metrics::TODAY_PAID,
+        metrics::TODAY_SAVED,
+        metrics::TODAY_LOST,
+        metrics::SPENT_TODAY,
+    ]
+    .map(Family::new);
     let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
     images.sample(["hit"], sum(|tally| tally.hit));
     images.sample(["joined"], sum(|tally| tally.joined));
@@ -155,10 +176,24 @@ fn of_today(tallies: &[Tally], text: &mut String) {
     for tally in tallies {
         paid.sample([&tally.currency], units(tally.paid_micros));
         saved.sample([&tally.currency], units(tally.saved_micros));
+        lost.sample([&tally.currency], units(tally.lost_micros));
     }
-    for family in [images, paid, saved] {
+    for (labels, micros) in spent_by_lane(&today.spending) {
+        spent.sample(labels, units(micros));
+    }
+    for family in [images, paid, saved, lost, spent] {
         family.write_to(text);
     }
+}
+
+/// Over all models of a lane.
+fn spent_by_lane(spending: &[Spending]) -> BTreeMap<[&str; 3], i64> {
+    let mut sums = BTreeMap::new();
+    for spent in spending {
+        let labels = [spent.lane.as_str(), &spent.currency, &spent.outcome];
+        *sums.entry(labels).or_default() += spent.micros;
+    }
+    sums
 }
 
 fn of_the_lanes(lanes: &[LaneView], text: &mut String) {

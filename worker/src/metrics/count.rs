@@ -5,13 +5,13 @@ use std::time::Duration;
 use metrics::{counter, histogram};
 use retouch_shared::event::{ImageResult, ImageStatus};
 
-use super::money::{PAID, SAVED};
+use super::money::{LOST, PAID, SAVED};
 use super::names::{
     AMBIGUOUS_CALLS, BLOB_ERRORS, CALL_DURATION, CALL_PHASE_DURATION, DATABASE_ERRORS, DELIVERIES, IMAGES,
     INTAKE_DURATION, LOST_ACKS, PAID_CALLS, POSSIBLE_DUPLICATES, REDELIVERIES, SCRAPE_ERRORS, TASKS,
     TASKS_ACCEPTED,
 };
-use crate::store::{Money, TaskRecord};
+use crate::store::{AMBIGUOUS, Money, RESULT, TaskRecord, UNWANTED};
 
 /// A phase of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,16 +79,27 @@ pub(crate) fn registered(model: &str, task: &TaskRecord) {
     }
 }
 
-/// An edit ended, and these tasks by it; `charged` says what was paid for it.
-pub(crate) fn ended(model: &str, price: &Money, charged: bool, answered: Answered, tasks: &[TaskRecord]) {
+/// An edit ended, and these tasks by it; `outcome` is what its money bought, none where nothing is charged.
+pub(crate) fn ended(
+    model: &str,
+    price: &Money,
+    outcome: Option<&str>,
+    answered: Answered,
+    tasks: &[TaskRecord],
+) {
     images("joined", answered.joined);
     images("paid", answered.paid);
     images("failed", answered.failed);
     saved(model, &price.currency, answered.saved_micros);
-    if charged {
+    // Of an ambiguous call it is not known whether it is charged: its money is counted, the call is not.
+    if outcome.is_some_and(|outcome| outcome != AMBIGUOUS) {
         let labels = [("model", model.to_owned()), ("currency", price.currency.clone())];
         counter!(PAID_CALLS.name, &labels).increment(1);
-        PAID.add(model, &price.currency, price.micros);
+    }
+    match outcome {
+        None => {}
+        Some(RESULT | UNWANTED) => PAID.add([model, &price.currency], price.micros),
+        Some(reason) => lost(model, price, reason),
     }
     for task in tasks {
         counter!(TASKS.name, "status" => task.status.as_str()).increment(1);
@@ -121,7 +132,13 @@ fn images(source: &'static str, count: u32) {
 
 fn saved(model: &str, currency: &str, micros: i64) {
     if micros != 0 {
-        SAVED.add(model, currency, micros);
+        SAVED.add([model, currency], micros);
+    }
+}
+
+fn lost(model: &str, price: &Money, reason: &str) {
+    if price.micros != 0 {
+        LOST.add([model, &price.currency, reason], price.micros);
     }
 }
 
@@ -131,8 +148,9 @@ pub(crate) fn ambiguous(lane: &str) {
 }
 
 /// It is sent once more.
-pub(crate) fn possible_duplicate(lane: &str) {
+pub(crate) fn possible_duplicate(lane: &str, model: &str, price: &Money) {
     counter!(POSSIBLE_DUPLICATES.name, "lane" => lane.to_owned()).increment(1);
+    lost(model, price, AMBIGUOUS);
 }
 
 /// A call has left a phase, by whatever way.

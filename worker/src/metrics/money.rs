@@ -3,24 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// What is added up, by model and currency.
-type Sums = BTreeMap<(String, String), i64>;
+/// What is added up, by the values of its labels.
+type Sums<const N: usize> = BTreeMap<[String; N], i64>;
 
 /// One counter of money.
-pub(crate) struct Purse(Mutex<Sums>);
+pub(crate) struct Purse<const N: usize>(Mutex<Sums<N>>);
 
-/// What was spent.
-pub(crate) static PAID: Purse = Purse(Mutex::new(BTreeMap::new()));
-/// What was not.
-pub(crate) static SAVED: Purse = Purse(Mutex::new(BTreeMap::new()));
+/// What bought a picture, by model and currency.
+pub(crate) static PAID: Purse<2> = Purse::new();
+/// What was not spent, by model and currency.
+pub(crate) static SAVED: Purse<2> = Purse::new();
+/// What bought nothing, by model, currency and reason.
+pub(crate) static LOST: Purse<3> = Purse::new();
 
-impl Purse {
-    pub(crate) fn add(&self, model: &str, currency: &str, micros: i64) {
-        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *sums.entry((model.to_owned(), currency.to_owned())).or_default() += micros.max(0);
+impl<const N: usize> Purse<N> {
+    const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
     }
 
-    pub(crate) fn sums(&self) -> Sums {
+    pub(crate) fn add(&self, labels: [&str; N], micros: i64) {
+        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *sums.entry(labels.map(ToOwned::to_owned)).or_default() += micros.max(0);
+    }
+
+    pub(crate) fn sums(&self) -> Sums<N> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

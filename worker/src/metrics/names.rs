@@ -58,7 +58,9 @@ declare! {
     PAID_CALLS = Counter "retouch_paid_calls_total" ["model", "currency"]
         "Calls that ended and are charged. Free ones count too, with a price of 0.";
     PAID_MONEY = Counter "retouch_paid_money_total" ["model", "currency"]
-        "Money spent on calls that ended, in whole units of the currency.";
+        "Money that bought a picture, in whole units of the currency.";
+    LOST_MONEY = Counter "retouch_lost_money_total" ["model", "currency", "reason"]
+        "Money that bought nothing, by reason code; ambiguous: submits without an answer, which the provider may have charged.";
     SAVED_MONEY = Counter "retouch_saved_money_total" ["model", "currency"]
         "What hit and joined images would have cost, in whole units of the currency.";
     AMBIGUOUS_CALLS = Counter "retouch_ambiguous_calls_total" ["lane"]
@@ -101,6 +103,10 @@ declare! {
         "Money paid for the images of tasks that ended on this UTC day, as the database has it. The same on every worker: use max, not sum.";
     TODAY_SAVED = Gauge "retouch_today_saved_money" ["currency"]
         "What hit and joined images of tasks that ended on this UTC day would have cost, as the database has it. The same on every worker: use max, not sum.";
+    TODAY_LOST = Gauge "retouch_today_lost_money" ["currency"]
+        "Money spent, or perhaps spent, for nothing for the images of tasks that ended on this UTC day, as the database has it. The same on every worker: use max, not sum.";
+    SPENT_TODAY = Gauge "retouch_spent_today_money" ["lane", "currency", "outcome"]
+        "Money of calls whose outcome was known on this UTC day: result, unwanted (a picture that no image waited for), ambiguous (perhaps charged), or why it bought nothing. The same on every worker.";
     LANE_STATE = Gauge "retouch_lane_state" ["lane", "state"]
         "1 for the state that the lane is in, 0 for the others: open, blocked (by its provider or its budget), paused (by a person).";
     LANE_SPENT = Gauge "retouch_lane_spent_money" ["lane", "currency"]

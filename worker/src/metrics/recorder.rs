@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::money::{PAID, SAVED};
-use super::names::{DECLARED, Declared, Kind, PAID_MONEY, PROCESS_MEMORY, PROCESS_START, SAVED_MONEY};
+use super::money::{LOST, PAID, Purse, SAVED};
+use super::names::{
+    DECLARED, Declared, Kind, LOST_MONEY, PAID_MONEY, PROCESS_MEMORY, PROCESS_START, SAVED_MONEY,
+};
 use super::text::{Family, units};
 
 /// From what a database answers in to what a queue behind a paid lane lasts.
@@ -55,13 +57,9 @@ pub(crate) async fn upkeep() {
 pub(crate) fn render() -> String {
     let Some((handle, start)) = RECORDER.get() else { return String::new() };
     let mut text = handle.render();
-    for (declared, purse) in [(PAID_MONEY, &PAID), (SAVED_MONEY, &SAVED)] {
-        let mut family = Family::new(declared);
-        for ((model, currency), micros) in purse.sums() {
-            family.sample([&model, &currency], units(micros));
-        }
-        family.write_to(&mut text);
-    }
+    write_money(PAID_MONEY, &PAID, &mut text);
+    write_money(SAVED_MONEY, &SAVED, &mut text);
+    write_money(LOST_MONEY, &LOST, &mut text);
     let mut family = Family::new(PROCESS_START);
     family.sample([], format!("{start:.3}"));
     family.write_to(&mut text);
@@ -71,6 +69,14 @@ pub(crate) fn render() -> String {
     }
     family.write_to(&mut text);
     text
+}
+
+fn write_money<const N: usize>(declared: Declared, purse: &Purse<N>, text: &mut String) {
+    let mut family = Family::new(declared);
+    for (labels, micros) in purse.sums() {
+        family.sample(labels.each_ref().map(String::as_str), units(micros));
+    }
+    family.write_to(text);
 }
 
 /// As Linux tells it.

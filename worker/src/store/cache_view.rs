@@ -224,10 +224,10 @@ impl Store {
     pub async fn answered(&self, days: u32) -> Result<Vec<Answered>, StoreError> {
         let answered = |row: &Row| {
             let count = |column| Ok::<_, StoreError>(u64::try_from(row.int(column)?).unwrap_or_default());
-            let (tasks, images) = (count(7)?, count(8)?);
+            let (tasks, images) = (count(8)?, count(9)?);
             Ok(Answered {
-                day: row.opt_text(9)?,
-                edit_type: row.text(10)?,
+                day: row.opt_text(10)?,
+                edit_type: row.text(11)?,
                 tasks,
                 images,
                 tally: tally(row)?,

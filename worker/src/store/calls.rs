@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::cache_view::key_version;
 use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
 use super::letters::TASKS;
+use super::spending::{AMBIGUOUS, RESULT, UNWANTED};
 use super::suspects::suspect_of_edit;
 use super::types::{ascii, clip, hex_digest, image_result, time};
 use super::{
@@ -28,6 +29,8 @@ pub(super) struct Wait {
     pub(super) task_id: String,
     pub(super) position: u32,
     joined: bool,
+    /// What the call has spent, or perhaps spent, for nothing; on one wait of a call at most.
+    lost_micros: i64,
 }
 
 fn waits<'a>(rows: impl Iterator<Item = &'a Row>) -> Result<Vec<Wait>, StepError> {
@@ -36,6 +39,7 @@ fn waits<'a>(rows: impl Iterator<Item = &'a Row>) -> Result<Vec<Wait>, StepError
             task_id: row.text(0)?,
             position: u32::try_from(row.int(1)?).unwrap_or_default(),
             joined: row.text(2)? == AnswerSource::Joined.as_str(),
+            lost_micros: 0,
         })
     };
     rows.map(wait).collect()
@@ -80,7 +84,7 @@ impl Store {
         }
         // Whoever gives a call up in an orderly way leaves no lease behind.
         call.deserted = matches!(call.state, CallState::Claimed | CallState::Submitting) || row.int(21)? < 0;
-        call.starts = row.opt_int(29)?.map(|starts| u32::try_from(starts).unwrap_or_default());
+        call.starts = row.opt_int(30)?.map(|starts| u32::try_from(starts).unwrap_or_default());
         call.state = match call.state {
             CallState::Queued | CallState::Claimed => CallState::Claimed,
             // Its owner died between sending and committing the answer.
@@ -256,9 +260,28 @@ impl Store {
         duplicate: bool,
         error: &str,
     ) -> Result<bool, StoreError> {
+        around("count_ambiguous", async { again!(self.try_count_ambiguous(lease, duplicate, error)) }).await
+    }
+
+    async fn try_count_ambiguous(
+        &self,
+        lease: Lease,
+        duplicate: bool,
+        error: &str,
+    ) -> Result<bool, StepError> {
+        let mut tx = self.db.begin().await?;
+        if self.locked_call(&mut *tx, lease).await?.is_none() {
+            return Ok(false);
+        }
+        if duplicate {
+            self.spend_unanswered(&mut *tx, lease).await?;
+        }
         let duplicate = i64::from(duplicate);
-        let values = [duplicate.into(), duplicate.into(), clip(error).into()];
-        around("count_ambiguous", self.step(self.db.sql().count_ambiguous, &values, lease)).await
+        let values =
+            vals![duplicate, duplicate, duplicate, clip(error), lease.edit_key.as_bytes(), lease.fence];
+        let changed = tx.run(self.db.sql().count_ambiguous, values).await?;
+        tx.commit().await?;
+        Ok(changed > 0)
     }
 
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
@@ -287,11 +310,13 @@ impl Store {
         let (CallState::Stored, Some(stored)) = (call.state, &call.result) else {
             return Ok(Finished::LostLease);
         };
-        let waits = self.waits_of(&mut *tx, lease.edit_key).await?;
+        let mut waits = self.waits_of(&mut *tx, lease.edit_key).await?;
+        charge(&mut waits, call.lost_micros);
         let (ended, answered) = self.answer(&mut *tx, &call.spec, &waits, stored, result_url).await?;
         self.close_call(&mut *tx, lease, CallState::Done, None).await?;
+        self.spend(&mut *tx, &call.spec, bought(&waits), &call.spec.price).await?;
         tx.commit().await?;
-        count::ended(&call.spec.model, &call.spec.price, true, answered, &ended);
+        count::ended(&call.spec.model, &call.spec.price, Some(bought(&waits)), answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -331,10 +356,12 @@ impl Store {
         // What it cost is said when it is sent, which may be after the claim.
         let price = Money { micros: row.int(3)?, currency: row.text(4)? };
         let spec = CallSpec { price, ..spec.clone() };
-        let waits = waits(rows.iter().filter(|row| !matches!(row.opt_text(0), Ok(None))))?;
+        let mut waits = waits(rows.iter().filter(|row| !matches!(row.opt_text(0), Ok(None))))?;
+        charge(&mut waits, row.int(5)?);
         let (ended, answered) = self.answer(&mut *tx, &spec, &waits, result, result_url).await?;
+        self.spend(&mut *tx, &spec, bought(&waits), &spec.price).await?;
         tx.commit().await?;
-        count::ended(&spec.model, &spec.price, true, answered, &ended);
+        count::ended(&spec.model, &spec.price, Some(bought(&waits)), answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -386,7 +413,10 @@ impl Store {
         let Some(call) = self.locked_call(&mut *tx, lease).await? else {
             return Ok(Finished::LostLease);
         };
-        let waits = self.waits_of(&mut *tx, lease.edit_key).await?;
+        let mut waits = self.waits_of(&mut *tx, lease.edit_key).await?;
+        let lost = charged.then(|| lost_by(&call, error)).flatten();
+        let price = &call.spec.price;
+        charge(&mut waits, call.lost_micros + lost.map_or(0, |_| price.micros));
         if !charged && matches!(call.state, CallState::Submitting | CallState::Submitted) {
             self.refund(&mut *tx, &call).await?;
         }
@@ -394,11 +424,11 @@ impl Store {
         let (ended, answered) = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
         self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message)).await?;
         self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error)).await?;
+        if let Some(outcome) = lost {
+            self.spend(&mut *tx, &call.spec, outcome, price).await?;
+        }
         tx.commit().await?;
-        // Of an ambiguous one nobody knows; that is counted elsewhere.
-        let paid =
-            matches!(call.state, CallState::Submitting | CallState::Submitted | CallState::Stored) && charged;
-        count::ended(&call.spec.model, &call.spec.price, paid, answered, &ended);
+        count::ended(&call.spec.model, price, lost, answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -440,7 +470,7 @@ impl Store {
         for row in tx.rows(sql.lock_tasks, vals![&json!(ids).to_string()]).await? {
             let task = TaskRecord::from_row(&row)?;
             tasks.insert(task.task_id.clone(), task);
-            now = row.text(23)?;
+            now = row.text(24)?;
         }
         let before = Answered::in_all(tasks.values());
         for wait in waits {
@@ -474,6 +504,29 @@ impl Store {
     }
 }
 
+/// Money that bought nothing stands on the image that started the call; a cancel passes that on to another one.
+fn charge(waits: &mut [Wait], lost_micros: i64) {
+    if let Some(starter) = waits.iter_mut().find(|wait| !wait.joined) {
+        starter.lost_micros = lost_micros;
+    }
+}
+
+/// What a result bought.
+fn bought(waits: &[Wait]) -> &'static str {
+    if waits.is_empty() { UNWANTED } else { RESULT }
+}
+
+/// What the money of a failed call bought; none where nothing is charged any more.
+fn lost_by<'a>(call: &ClaimedCall, error: &'a ImageError) -> Option<&'a str> {
+    match call.state {
+        CallState::Submitting | CallState::Submitted | CallState::Stored => Some(&error.code),
+        // Counted when it was decided that it is sent once more.
+        CallState::Ambiguous if call.since_submit.is_zero() => None,
+        CallState::Ambiguous => Some(AMBIGUOUS),
+        CallState::Queued | CallState::Claimed | CallState::Done | CallState::Failed => None,
+    }
+}
+
 /// The provider's ids as a JSON list of their digests: an id may be of any length and spelling.
 pub(super) fn id_list<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
     let digests: BTreeSet<String> = ids.into_iter().map(|id| Digest32::of(id.as_bytes()).to_hex()).collect();
@@ -496,6 +549,7 @@ fn answer(task: &mut TaskRecord, wait: &Wait, spec: &CallSpec, result: &CachedRe
     } else {
         task.paid += 1;
         task.paid_micros += result.price.micros;
+        task.lost_micros += wait.lost_micros;
     }
 }
 
@@ -506,6 +560,7 @@ fn fail(task: &mut TaskRecord, wait: &Wait, error: &ImageError) {
     let image = ImageResult { status: ImageStatus::Failed, error: Some(error.clone()), ..waiting };
     if replace(task, image) {
         task.failed += 1;
+        task.lost_micros += wait.lost_micros;
         task.error.get_or_insert_with(|| clip(&error.message).to_owned());
     }
 }
@@ -533,7 +588,7 @@ pub(super) fn task_row(task: &mut TaskRecord, now: &str) -> Result<Value, StoreE
     task.completed_at = ended_at.map(time).transpose()?;
     let mut row = json!({
         "id": task.id, "status": task.status.as_str(), "joined": task.joined, "paid": task.paid, "failed": task.failed,
-        "paid_micros": task.paid_micros, "saved_micros": task.saved_micros, "results": json!(task.images).to_string(),
+        "paid_micros": task.paid_micros, "saved_micros": task.saved_micros, "lost_micros": task.lost_micros, "results": json!(task.images).to_string(),
         "error": task.error, "ended_at": ended_at,
     });
     strip_nulls(&mut row);
@@ -609,5 +664,6 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         held: row.opt_text(25)?,
         answer: kept_answer(row)?,
         ended: row.int(28)? != 0,
+        lost_micros: row.int(29)?,
     })
 }

@@ -94,7 +94,7 @@ impl Store {
         }
         let failed_before = task.failed;
         end_cancelled(&mut task);
-        let rows = json!([task_row(&mut task, &row.text(23)?)?]).to_string();
+        let rows = json!([task_row(&mut task, &row.text(24)?)?]).to_string();
         tx.run(sql.update_tasks, vals![&rows, millis(event_in)]).await?;
         tx.commit().await?;
         count::cancelled(&task, task.failed.saturating_sub(failed_before));

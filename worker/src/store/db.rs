@@ -20,6 +20,7 @@ use super::overview::OverviewStatements;
 use super::readings::ReadingsStatements;
 use super::replicas::ReplicaStatements;
 use super::schema::SchemaState;
+use super::spending::SpendingStatements;
 use super::task_row::Inserts;
 use super::verify::VerifyStatements;
 use crate::metrics::count::database_error;
@@ -97,6 +98,7 @@ pub(super) struct Statements {
     pub(super) forget: &'static ForgetStatements,
     pub(super) verify: &'static VerifyStatements,
     pub(super) imports: &'static ImportStatements,
+    pub(super) spending: &'static SpendingStatements,
 }
 
 /// The statements of dead letters, as [`Statements`].

@@ -201,6 +201,7 @@ impl Store {
             tx.run(sql.forget.insert_gone, vals![&rows]).await?;
         }
         tx.run(sql.forget.delete_entries, vals![&list]).await?;
+        self.spend_forgotten(&mut *tx, keys).await?;
         tx.run(sql.forget.delete_calls, vals![&list]).await?;
         let blobs = edits.iter().flat_map(Found::blobs).collect();
         self.drop_in(&mut *tx, &blobs).await?;

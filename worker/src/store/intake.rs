@@ -167,8 +167,8 @@ impl Store {
         let row = rows.first().ok_or_else(|| StoreError::Corrupt("the task's row is missing".to_owned()))?;
         Ok(ReadBack {
             record: TaskRecord::from_row(row)?,
-            cancelled: row.int(23)? != 0,
-            dropped: row.int(24)? != 0,
+            cancelled: row.int(24)? != 0,
+            dropped: row.int(25)? != 0,
         })
     }
 

@@ -2,7 +2,8 @@
 //! statements. Every public function is one committed step, named by what it does to a task or a call.
 //!
 //! What must stay true:
-//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then dead letters, then cache rows (by edit key).
+//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then dead letters, then cache rows (by edit key),
+//!   then spending.
 //! - `register` holds the call row's lock before its last look at the cache; `finish_edit` takes the same lock first.
 //!   So either finish sees the wait, or register sees the cache row.
 //! - Every step of a call is guarded by its fence.
@@ -37,6 +38,7 @@ mod reopen;
 mod replicas;
 mod retries;
 mod schema;
+mod spending;
 mod sqlite;
 mod suspects;
 mod task_row;
@@ -63,6 +65,7 @@ pub use reopen::{Again, EditRetry, LetterCall, Reopened, Reopening};
 pub use replicas::{DEAD_AFTER, ReplicaReport, ReplicaView};
 pub use retries::ClaimedLetter;
 pub use schema::SchemaState;
+pub use spending::{AMBIGUOUS, RESULT, Spending, UNWANTED};
 pub(crate) use suspects::suspect_of_edit;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished,

@@ -26,13 +26,14 @@ mod overview;
 mod pool;
 mod readings;
 mod replicas;
+mod spending;
 
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
 macro_rules! task_columns {
     () => {
         "t.id, t.task_id, t.request_hash, t.edit_type, t.status, t.total_images, t.hit_images, t.joined_images, t.paid_images, \
         t.failed_images, t.paid_micros, t.saved_micros, t.currency, t.results, t.metadata, t.reply_to, t.correlation_id, \
-        CAST(t.created_at AS CHAR), CAST(t.completed_at AS CHAR), t.inputs, t.error, t.traceparent, t.tracestate"
+        CAST(t.created_at AS CHAR), CAST(t.completed_at AS CHAR), t.inputs, t.error, t.traceparent, t.tracestate, t.lost_micros"
     };
 }
 
@@ -72,8 +73,8 @@ macro_rules! call_columns {
             fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
             CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), \
             CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), lease_until) DIV 1000, 0) AS SIGNED), \
-            CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 0) AS SIGNED), letter_id, \
-            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL"
+            CAST(COALESCE(GREATEST(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 1), 0) AS SIGNED), letter_id, \
+            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL, lost_micros"
     };
 }
 
@@ -125,7 +126,7 @@ pub(super) static SQL: Statements = Statements {
             c.fence = c.fence + 1, c.owner = NULL, c.lease_until = NULL, \
             c.wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, c.wakes = 0, \
             c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, \
-            c.letter_id = NULL, c.updated_at = UTC_TIMESTAMP(3)"
+            c.letter_id = NULL, c.lost_micros = 0, c.updated_at = UTC_TIMESTAMP(3)"
     ),
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
         SELECT ?, UNHEX(j.k), j.position, j.source, UTC_TIMESTAMP(3) \
@@ -243,6 +244,7 @@ pub(super) static SQL: Statements = Statements {
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
     count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + IF(submitted_at IS NULL, 0, ?), \
+            lost_micros = lost_micros + IF(submitted_at IS NULL OR ? = 0, 0, price_micros), \
             submitted_at = IF(? > 0, NULL, submitted_at), last_error = ?, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, key_version, last_hit_at, \
@@ -255,7 +257,7 @@ pub(super) static SQL: Statements = Statements {
             currency = VALUES(currency), hit_count = image_edit_cache.hit_count + VALUES(hit_count), last_hit_at = UTC_TIMESTAMP(3), \
             updated_at = UTC_TIMESTAMP(3)",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
-    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency FROM image_edit_calls c \
+    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros FROM image_edit_calls c \
         LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key WHERE c.edit_key = ? ORDER BY w.task_id, w.position",
     // With the time at which what it is followed by is said to have happened.
     lock_tasks: concat!(
@@ -267,11 +269,11 @@ pub(super) static SQL: Statements = Statements {
     update_tasks: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$.id', status VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.status', \
             joined INT PATH '$.joined', paid INT PATH '$.paid', failed INT PATH '$.failed', paid_micros BIGINT PATH '$.paid_micros', \
-            saved_micros BIGINT PATH '$.saved_micros', results LONGTEXT CHARACTER SET utf8mb4 PATH '$.results', \
+            saved_micros BIGINT PATH '$.saved_micros', lost_micros BIGINT PATH '$.lost_micros', results LONGTEXT CHARACTER SET utf8mb4 PATH '$.results', \
             error LONGTEXT CHARACTER SET utf8mb4 PATH '$.error', ended_at VARCHAR(32) CHARACTER SET ascii PATH '$.ended_at')) j",
         tasks_of_j!(),
         "SET t.status = j.status, t.joined_images = j.joined, t.paid_images = j.paid, t.failed_images = j.failed, \
-            t.paid_micros = j.paid_micros, t.saved_micros = j.saved_micros, t.results = j.results, t.error = j.error, \
+            t.paid_micros = j.paid_micros, t.saved_micros = j.saved_micros, t.lost_micros = j.lost_micros, t.results = j.results, t.error = j.error, \
             t.event_due = IF(j.ended_at IS NULL, NULL, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND), \
             t.completed_at = j.ended_at, t.updated_at = UTC_TIMESTAMP(3)"
     ),
@@ -320,6 +322,7 @@ pub(super) static SQL: Statements = Statements {
     forget: &forget::FORGET,
     verify: &verify::VERIFY,
     imports: &imports::IMPORTS,
+    spending: &spending::SPENDING,
 };
 
 /// Waits a minute for whoever else migrates this database. 64 characters at most.

@@ -41,6 +41,8 @@ pub struct Tally {
     pub paid_micros: i64,
     /// In millionths.
     pub saved_micros: i64,
+    /// Spent, or perhaps spent, and bought nothing; in millionths.
+    pub lost_micros: i64,
 }
 
 /// The database's clock: its minute, counted from some day in the past, and the time.
@@ -90,7 +92,7 @@ impl Store {
     pub async fn ended_by_minute(&self, minutes: u32) -> Result<Vec<(i64, Tally)>, StoreError> {
         let mut connection = self.db.plain().await?;
         let rows = connection.rows(self.db.sql().overview.ended_by_minute, vals![minutes]).await?;
-        rows.iter().map(|row| Ok((row.int(7)?, tally(row)?))).collect()
+        rows.iter().map(|row| Ok((row.int(8)?, tally(row)?))).collect()
     }
 
     /// What ended within this last while, by currency.
@@ -150,5 +152,6 @@ pub(super) fn tally(row: &Row) -> Result<Tally, StoreError> {
         failed: count(4)?,
         paid_micros: row.int(5)?,
         saved_micros: row.int(6)?,
+        lost_micros: row.int(7)?,
     })
 }

@@ -26,6 +26,7 @@ mod inspect;
 mod overview;
 mod readings;
 mod replicas;
+mod spending;
 mod verify;
 
 /// The columns that [`TaskRecord::from_row`](super::TaskRecord) reads.
@@ -33,7 +34,7 @@ macro_rules! task_columns {
     () => {
         "t.id, t.task_id, t.request_hash, t.edit_type, t.status, t.total_images, t.hit_images, t.joined_images, t.paid_images, \
         t.failed_images, t.paid_micros, t.saved_micros, t.currency, t.results, t.metadata, t.reply_to, t.correlation_id, \
-        t.created_at, t.completed_at, t.inputs, t.error, t.traceparent, t.tracestate"
+        t.created_at, t.completed_at, t.inputs, t.error, t.traceparent, t.tracestate, t.lost_micros"
     };
 }
 
@@ -48,8 +49,8 @@ macro_rules! call_columns {
             fence, provider_task_id, result_hash, result_type, result_width, result_height, result_bytes, \
             coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), \
             CAST(coalesce((unixepoch(lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0) AS INTEGER), \
-            CAST(coalesce((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 0) AS INTEGER), letter_id, \
-            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL"
+            CAST(coalesce(max((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 1), 0) AS INTEGER), letter_id, \
+            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL, lost_micros"
     };
 }
 
@@ -79,7 +80,7 @@ pub(super) static SQL: Statements = Statements {
     lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
     queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
             currency = j.value ->> 'currency', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
-            wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, letter_id = NULL, \
+            wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, letter_id = NULL, lost_micros = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
@@ -190,6 +191,7 @@ pub(super) static SQL: Statements = Statements {
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
     count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + iif(submitted_at IS NULL, 0, ?), \
+            lost_micros = lost_micros + iif(submitted_at IS NULL OR ? = 0, 0, price_micros), \
             submitted_at = iif(? > 0, NULL, submitted_at), last_error = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, key_version, last_hit_at, \
@@ -203,7 +205,7 @@ pub(super) static SQL: Statements = Statements {
             price_micros = excluded.price_micros, currency = excluded.currency, hit_count = image_edit_cache.hit_count + excluded.hit_count, \
             last_hit_at = excluded.last_hit_at, updated_at = excluded.updated_at",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
-    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency FROM image_edit_calls c \
+    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros FROM image_edit_calls c \
         LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key WHERE c.edit_key = ? ORDER BY w.task_id, w.position",
     // With the time at which what it is followed by is said to have happened.
     lock_tasks: concat!(
@@ -213,7 +215,7 @@ pub(super) static SQL: Statements = Statements {
     ),
     update_tasks: "UPDATE image_edit_tasks SET status = j.value ->> 'status', joined_images = j.value ->> 'joined', paid_images = j.value ->> 'paid', \
             failed_images = j.value ->> 'failed', paid_micros = j.value ->> 'paid_micros', saved_micros = j.value ->> 'saved_micros', \
-            results = j.value ->> 'results', error = j.value ->> 'error', \
+            lost_micros = j.value ->> 'lost_micros', results = j.value ->> 'results', error = j.value ->> 'error', \
             event_due = iif(j.value ->> 'ended_at' IS NULL, NULL, strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds')), \
             completed_at = j.value ->> 'ended_at', \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?1) j WHERE image_edit_tasks.id = j.value ->> 'id'",
@@ -254,6 +256,7 @@ pub(super) static SQL: Statements = Statements {
     forget: &forget::FORGET,
     verify: &verify::VERIFY,
     imports: &imports::IMPORTS,
+    spending: &spending::SPENDING,
 };
 
 /// A SQLite file.

@@ -1,7 +1,7 @@
 //! What goes into the store and comes out of it.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use retouch_shared::event::{AnswerSource, Cost, Event, ImageError, ImageResult, TaskStatus, decimal};
+use retouch_shared::event::{AnswerSource, Cost, Event, ImageError, ImageResult, TaskStatus};
 use retouch_shared::key::{Digest32, EditKey, ImageHash};
 use retouch_shared::task::Params;
 use retouch_shared::wire::VERSION;
@@ -192,7 +192,9 @@ pub struct TaskRecord {
     pub paid_micros: i64,
     /// What its hit and joined images would have cost.
     pub saved_micros: i64,
-    /// Of both.
+    /// What was spent, or perhaps spent, for its images and bought nothing.
+    pub lost_micros: i64,
+    /// Of all three.
     pub currency: String,
     /// By position; `result_url` is a reference.
     pub images: Vec<ImageResult>,
@@ -240,6 +242,7 @@ impl TaskRecord {
             inputs: serde_json::from_str(&row.text(19)?).map_err(StoreError::corrupt)?,
             error: row.opt_text(20)?,
             trace: TraceContext::read(row.opt_text(21)?.as_deref(), row.opt_text(22)?.as_deref()),
+            lost_micros: row.int(23)?,
         })
     }
 
@@ -259,6 +262,7 @@ impl TaskRecord {
             failed: 0,
             paid_micros: 0,
             saved_micros,
+            lost_micros: 0,
             currency: task.currency.clone(),
             images,
             metadata: task.metadata.clone(),
@@ -316,11 +320,7 @@ impl TaskRecord {
 
     /// What it cost; none where nothing has a price.
     pub fn cost(&self) -> Option<Cost> {
-        (self.paid_micros != 0 || self.saved_micros != 0).then(|| Cost {
-            paid: decimal(self.paid_micros),
-            saved: decimal(self.saved_micros),
-            currency: self.currency.clone(),
-        })
+        Cost::of(self.paid_micros, self.saved_micros, self.lost_micros, &self.currency)
     }
 }
 
@@ -407,7 +407,7 @@ pub struct ClaimedCall {
     pub attempts: u32,
     /// The provider's id, once submitted.
     pub provider_task_id: Option<String>,
-    /// How long ago it was submitted, by the database's clock.
+    /// How long ago it was submitted, by the database's clock, a millisecond at least; zero where it has no time of a submit.
     pub since_submit: std::time::Duration,
     /// The result, once stored.
     pub result: Option<StoredResult>,
@@ -421,6 +421,8 @@ pub struct ClaimedCall {
     pub answer: Option<KeptAnswer>,
     /// The provider has said that its work has ended: the call takes no place on its lane any more.
     pub ended: bool,
+    /// Perhaps spent on submits without an answer since a task queued it, in millionths.
+    pub lost_micros: i64,
 }
 
 /// A whole answer of a provider that could not be read, kept as a blob.

@@ -16,9 +16,9 @@ use super::super::{Ending, Failure};
 use super::{json_time, shortened};
 use crate::app::open_store;
 use crate::config::Settings;
-use crate::store::{Answered, CacheEntry, CacheShare, Store, StoreError, Tally};
+use crate::store::{Answered, CacheEntry, CacheShare, Spending, Store, StoreError, Tally};
 
-/// Show what the cache holds, how images were answered, and the money paid and saved
+/// Show what the cache holds, how images were answered, and the money paid, saved, and spent for nothing
 ///
 /// A day is a UTC day, and has the tasks that ended on it; tasks that have not ended are a line of their own. What is saved is what each
 /// image that was answered from the cache, or by another image's call, would have cost.
@@ -45,7 +45,17 @@ struct Shown {
     days: Vec<ShownAnswers>,
     under_way: Vec<ShownAnswers>,
     total: Vec<ShownAnswers>,
+    /// What money was spent on, by day, lane and outcome; it stays when tasks are deleted.
+    spending: Vec<ShownSpending>,
     top: Vec<ShownEntry>,
+}
+
+/// Money of one day, lane, model and outcome.
+#[derive(Debug, Serialize)]
+struct ShownSpending {
+    #[serde(flatten)]
+    spent: Spending,
+    amount: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -80,6 +90,7 @@ struct ShownAnswers {
     hit_percent: Option<u64>,
     money_paid: String,
     money_saved: String,
+    money_lost: String,
     currency: String,
 }
 
@@ -114,13 +125,19 @@ impl Stats {
     async fn read(&self, store: &Store) -> Result<Shown, StoreError> {
         let shares = store.cache_shares().await?;
         let answered = store.answered(self.days).await?;
+        let spending = store.spending(self.days).await?;
         let top = store.most_served(self.top).await?;
-        Ok(Shown::of(&shares, answered, &top))
+        Ok(Shown::of(&shares, answered, spending, &top))
     }
 }
 
 impl Shown {
-    fn of(shares: &[CacheShare], answered: Vec<Answered>, top: &[CacheEntry]) -> Self {
+    fn of(
+        shares: &[CacheShare],
+        answered: Vec<Answered>,
+        spending: Vec<Spending>,
+        top: &[CacheEntry],
+    ) -> Self {
         let sum = |of: fn(&CacheShare) -> u64| shares.iter().map(of).sum();
         let total = totals(&answered);
         let (under_way, days): (Vec<_>, Vec<_>) =
@@ -135,6 +152,10 @@ impl Shown {
             days: shown(days),
             under_way: shown(under_way),
             total,
+            spending: spending
+                .into_iter()
+                .map(|spent| ShownSpending { amount: decimal(spent.micros), spent })
+                .collect(),
             top: top.iter().map(ShownEntry::of).collect(),
         }
     }
@@ -149,6 +170,7 @@ impl Shown {
             self.print_models();
         }
         let within = if days == 1 { "today".to_owned() } else { format!("in the last {days} days") };
+        self.print_spending(&within);
         if self.total.is_empty() {
             say(format!("no task ended {within} (UTC)"));
             return;
@@ -168,6 +190,29 @@ impl Shown {
                 "{:>8} times  {} {}{prompt}, {} {}\n{:16}{}",
                 entry.hits, entry.edit_type, entry.model, entry.price, entry.currency, "", entry.edit_key
             ));
+        }
+    }
+
+    /// One line a currency and outcome, over all lanes: what it bought first.
+    fn print_spending(&self, within: &str) {
+        let mut sums: BTreeMap<(&str, u8, &str), (u64, i64)> = BTreeMap::new();
+        for ShownSpending { spent, .. } in &self.spending {
+            let rank = if spent.bought() { 0 } else { 1 + u8::from(!spent.certain()) };
+            let sum = sums.entry((&spent.currency, rank, &spent.outcome)).or_default();
+            *sum = (sum.0 + spent.calls, sum.1 + spent.micros);
+        }
+        if sums.is_empty() {
+            return;
+        }
+        say(format!("money of calls whose outcome was known {within} (UTC):"));
+        for ((currency, rank, outcome), (calls, micros)) in sums {
+            let what = match rank {
+                0 => "bought a picture",
+                1 => "bought nothing",
+                _ => "perhaps charged, bought nothing",
+            };
+            let plural = if calls == 1 { "call" } else { "calls" };
+            say(format!("{:>12} {currency}  {what}: {calls} {plural} ({outcome})", decimal(micros)));
         }
     }
 
@@ -201,6 +246,7 @@ impl Shown {
                 "hit rate",
                 "money paid",
                 "money saved",
+                "for nothing",
             ],
             2,
         );
@@ -225,7 +271,8 @@ fn table<const N: usize>(header: [&str; N], numbers_from: usize) -> Table {
 fn totals(answered: &[Answered]) -> Vec<ShownAnswers> {
     let mut totals: BTreeMap<&str, Answered> = BTreeMap::new();
     for one in answered {
-        let Tally { currency, hit, joined, paid, failed, paid_micros, saved_micros } = &one.tally;
+        let Tally { currency, hit, joined, paid, failed, paid_micros, saved_micros, lost_micros } =
+            &one.tally;
         let total = totals.entry(currency).or_insert_with(|| Answered {
             day: None,
             edit_type: String::new(),
@@ -241,6 +288,7 @@ fn totals(answered: &[Answered]) -> Vec<ShownAnswers> {
         total.tally.failed += failed;
         total.tally.paid_micros += paid_micros;
         total.tally.saved_micros += saved_micros;
+        total.tally.lost_micros += lost_micros;
     }
     let shown = |total| ShownAnswers { edit_type: None, ..ShownAnswers::of(total) };
     totals.into_values().map(shown).collect()
@@ -257,7 +305,7 @@ impl ShownShare {
 impl ShownAnswers {
     fn of(answered: Answered) -> Self {
         let Answered { day, edit_type, tasks, images, tally } = answered;
-        let Tally { currency, hit, joined, paid, failed, paid_micros, saved_micros } = tally;
+        let Tally { currency, hit, joined, paid, failed, paid_micros, saved_micros, lost_micros } = tally;
         Self {
             day,
             edit_type: Some(edit_type),
@@ -271,11 +319,12 @@ impl ShownAnswers {
             hit_percent: (hit * 100).checked_div(hit + joined + paid),
             money_paid: decimal(paid_micros),
             money_saved: decimal(saved_micros),
+            money_lost: decimal(lost_micros),
             currency,
         }
     }
 
-    fn cells(&self) -> [String; 11] {
+    fn cells(&self) -> [String; 12] {
         let day = match (&self.day, &self.edit_type) {
             (Some(day), _) => day.clone(),
             (None, Some(_)) => "under way".to_owned(),
@@ -293,6 +342,7 @@ impl ShownAnswers {
             self.hit_percent.map_or_else(|| "–".to_owned(), |percent| format!("{percent} %")),
             format!("{} {}", self.money_paid, self.currency),
             format!("{} {}", self.money_saved, self.currency),
+            format!("{} {}", self.money_lost, self.currency),
         ]
     }
 }

@@ -27,6 +27,7 @@ const IMAGES: &[Column] = &[
     number("hit rate", 8, 56),
     number("paid for", 16, 76),
     number("saved", 16, 94),
+    number("for nothing", 12, 106),
 ];
 const QUEUES: &[Column] = &[number("ready", 9, 0), number("consumers", 9, 40)];
 const LANES: &[Column] = &[
@@ -286,6 +287,7 @@ fn answers(span: &str, answers: &Answers) -> Line {
         answers.hit_percent.map_or_else(|| "–".to_owned(), |percent| format!("{percent} %")),
         money(|money| &money.paid),
         money(|money| &money.saved),
+        money(|money| &money.lost),
     ])
 }
 

@@ -40,7 +40,12 @@ fn replica(name: &str, draining: bool) -> ReplicaGlance {
 }
 
 fn overview() -> Overview {
-    let money = MoneyGlance { currency: "CNY".into(), paid: "0.28".into(), saved: "11.2".into() };
+    let money = MoneyGlance {
+        currency: "CNY".into(),
+        paid: "0.28".into(),
+        saved: "11.2".into(),
+        lost: "0.14".into(),
+    };
     let answers =
         Answers { hit: 78, joined: 2, paid: 2, failed: 1, hit_percent: Some(95), money: vec![money] };
     let at: DateTime<Utc> = "2026-11-25T10:31:02Z".parse().unwrap();

@@ -6,7 +6,8 @@ use crate::store::overview::OverviewStatements;
 macro_rules! sums {
     () => {
         "SELECT t.currency, CAST(SUM(t.hit_images) AS SIGNED), CAST(SUM(t.joined_images) AS SIGNED), CAST(SUM(t.paid_images) AS SIGNED), \
-        CAST(SUM(t.failed_images) AS SIGNED), CAST(SUM(t.paid_micros) AS SIGNED), CAST(SUM(t.saved_micros) AS SIGNED)"
+        CAST(SUM(t.failed_images) AS SIGNED), CAST(SUM(t.paid_micros) AS SIGNED), CAST(SUM(t.saved_micros) AS SIGNED), \
+        CAST(SUM(t.lost_micros) AS SIGNED)"
     };
 }
 

@@ -13,7 +13,7 @@ macro_rules! entry_columns {
 macro_rules! sums {
     () => {
         "SELECT t.currency, sum(t.hit_images), sum(t.joined_images), sum(t.paid_images), sum(t.failed_images), sum(t.paid_micros), \
-        sum(t.saved_micros)"
+        sum(t.saved_micros), sum(t.lost_micros)"
     };
 }
 

@@ -1,0 +1,119 @@
+//! What money was spent on: one row a UTC day, lane, model, currency and outcome, written in the transaction that commits the
+//! outcome. Tasks come and go; these rows stay, so that every figure can be held against the provider's bill.
+//!
+//! What must stay true: a submit that is charged is counted here once, when it is known what it bought; one without an
+//! answer is counted as `ambiguous`, which the bill may or may not have.
+
+use retouch_shared::key::EditKey;
+use serde::Serialize;
+
+use super::db::{Row, Tx, vals};
+use super::types::ascii;
+use super::{CallSpec, Lease, Money, StepError, Store, StoreError};
+
+/// A picture for an image that waited for it.
+pub const RESULT: &str = "result";
+/// A picture that no image waits for any more; it is in the cache.
+pub const UNWANTED: &str = "unwanted";
+/// A submit without an answer: the provider may have charged for it.
+pub const AMBIGUOUS: &str = "ambiguous";
+/// A call that was deleted from the database while it was under way.
+const FORGOTTEN: &str = "forgotten";
+/// The longest outcome that the column holds.
+const MAX_OUTCOME_CHARS: usize = 64;
+
+/// The statements of a dialect for it.
+pub(super) struct SpendingStatements {
+    pub(super) add: &'static str,
+    pub(super) add_unanswered: &'static str,
+    pub(super) add_forgotten: &'static str,
+    pub(super) since: &'static str,
+}
+
+/// Money of one day, lane, model, currency and outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Spending {
+    /// The UTC day on which the outcome was known, as 2026-11-25.
+    pub day: String,
+    /// The lane.
+    pub lane: String,
+    /// The provider's model id.
+    pub model: String,
+    /// ISO 4217.
+    pub currency: String,
+    /// [`RESULT`], [`UNWANTED`], [`AMBIGUOUS`], or the reason code of what bought nothing.
+    pub outcome: String,
+    /// Submits.
+    pub calls: u64,
+    /// In millionths.
+    #[serde(skip)]
+    pub micros: i64,
+}
+
+impl Spending {
+    /// Whether it bought a picture.
+    pub fn bought(&self) -> bool {
+        matches!(self.outcome.as_str(), RESULT | UNWANTED)
+    }
+
+    /// Whether the provider charges for it for sure.
+    pub fn certain(&self) -> bool {
+        self.outcome != AMBIGUOUS
+    }
+}
+
+impl Store {
+    /// What the last `days` UTC days, today included, were spent on, the newest day first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn spending(&self, days: u32) -> Result<Vec<Spending>, StoreError> {
+        let mut connection = self.db.plain().await?;
+        let rows = connection.rows(self.db.sql().spending.since, vals![days.saturating_sub(1)]).await?;
+        rows.iter().map(spending).collect()
+    }
+
+    /// One charged call and its outcome. What costs nothing leaves no row.
+    pub(super) async fn spend(
+        &self,
+        tx: &mut dyn Tx,
+        spec: &CallSpec,
+        outcome: &str,
+        price: &Money,
+    ) -> Result<(), StepError> {
+        if price.micros == 0 {
+            return Ok(());
+        }
+        let outcome = ascii(outcome, MAX_OUTCOME_CHARS);
+        let values = vals![&spec.lane, &spec.model, &price.currency, &outcome, price.micros];
+        tx.run(self.db.sql().spending.add, values).await?;
+        Ok(())
+    }
+
+    /// The submit of a call that is about to be sent once more, unless it was counted before. Before its row forgets when it was
+    /// submitted.
+    pub(super) async fn spend_unanswered(&self, tx: &mut dyn Tx, lease: Lease) -> Result<(), StepError> {
+        let values = vals![AMBIGUOUS, lease.edit_key.as_bytes(), lease.fence];
+        tx.run(self.db.sql().spending.add_unanswered, values).await?;
+        Ok(())
+    }
+
+    /// Calls that are under way at the provider and about to be deleted: nothing else will tell what they cost.
+    pub(super) async fn spend_forgotten(&self, tx: &mut dyn Tx, keys: &[EditKey]) -> Result<(), StepError> {
+        let list = super::intake::key_list(keys);
+        tx.run(self.db.sql().spending.add_forgotten, vals![FORGOTTEN, &list]).await?;
+        Ok(())
+    }
+}
+
+fn spending(row: &Row) -> Result<Spending, StoreError> {
+    Ok(Spending {
+        day: row.text(0)?,
+        lane: row.text(1)?,
+        model: row.text(2)?,
+        currency: row.text(3)?,
+        outcome: row.text(4)?,
+        calls: u64::try_from(row.int(5)?).map_err(StoreError::corrupt)?,
+        micros: row.int(6)?,
+    })
+}

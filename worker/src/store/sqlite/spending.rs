@@ -1,0 +1,21 @@
+//! What money was spent on, on SQLite.
+
+use crate::store::spending::SpendingStatements;
+
+pub(super) static SPENDING: SpendingStatements = SpendingStatements {
+    add: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) VALUES (date('now'), ?, ?, ?, ?, 1, ?) \
+        ON CONFLICT (spent_on, lane, model, currency, outcome) DO UPDATE SET calls = calls + 1, micros = micros + excluded.micros",
+    add_unanswered: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) \
+        SELECT date('now'), lane, model, currency, ?, 1, price_micros FROM image_edit_calls \
+        WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous') \
+            AND submitted_at IS NOT NULL AND price_micros > 0 \
+        ON CONFLICT (spent_on, lane, model, currency, outcome) DO UPDATE SET calls = calls + 1, micros = micros + excluded.micros",
+    add_forgotten: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) \
+        SELECT date('now'), lane, model, currency, ?, count(*), sum(price_micros) FROM image_edit_calls \
+        WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) AND price_micros > 0 \
+            AND state IN ('submitting', 'submitted', 'ambiguous', 'stored') GROUP BY lane, model, currency \
+        ON CONFLICT (spent_on, lane, model, currency, outcome) \
+            DO UPDATE SET calls = calls + excluded.calls, micros = micros + excluded.micros",
+    since: "SELECT spent_on, lane, model, currency, outcome, calls, micros FROM spending \
+        WHERE spent_on >= date('now', (? * -1) || ' days') ORDER BY spent_on DESC, lane, model, currency, outcome",
+};
