@@ -67,6 +67,7 @@ mod health;
 mod kills;
 mod load;
 mod model;
+mod money;
 mod packaging;
 mod paid_ambiguous;
 mod paid_flow;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use retouch_tests::exposition::Scrape;
 use retouch_tests::paid::{LANE, Paid, WANX, picture, task};
 use retouch_tests::picture_server::Answer;
+use retouch_tests::stand_in::{Fault, OnCreate};
 use retouch_tests::tasks::{data, url};
 use retouch_tests::watched::{Watched, panels, rules, strangers};
 use retouch_worker::metrics::{DECLARED, Kind};
@@ -17,6 +18,8 @@ const BUDGET: &str = "[lanes.\"dashscope.wanx2.1-imageedit\"]\ndaily_budget = \"
 /// Hits, joined, paid and failed images, in tasks that end in each way, on two workers.
 async fn work(paid: &Paid) {
     let gone = paid.site.pictures.answer("/gone.png", Answer::Status(404));
+    // One submit is billed and not answered.
+    paid.provider.arm(Fault::Create(OnCreate::Drop { created: true }));
     for (id, seeds) in [("a", &[1, 2, 1][..]), ("b", &[2, 3]), ("c", &[1, 4]), ("d", &[4, 4, 5])] {
         let pictures: Vec<_> = seeds.iter().map(|seed| picture(*seed)).collect();
         paid.site.publish(&task(id, "remove_watermark", SAID, &pictures)).await;
@@ -78,6 +81,8 @@ async fn the_figures_of_all_replicas_add_up_to_the_tables_and_every_name_in_dash
     let in_micros = |name| (sum(name, &of_wanx) * 1e6).round();
     assert_eq!(in_micros("retouch_paid_money_total"), micros(&paid, "paid_micros").await);
     assert_eq!(in_micros("retouch_saved_money_total"), micros(&paid, "saved_micros").await);
+    assert_eq!(in_micros("retouch_lost_money_total"), micros(&paid, "lost_micros").await);
+    assert_eq!(in_micros("retouch_lost_money_total"), 140_000.0, "it was tried");
     // Of the database: on each worker the whole.
     for scrape in &scrapes {
         let today = (scrape.sum("retouch_today_saved_money", &[("currency", "CNY")]) * 1e6).round();
