@@ -26,6 +26,7 @@ mod forget;
 mod grouping;
 mod imports;
 mod inspect;
+mod installation;
 mod intake;
 mod lanes;
 mod letters;
