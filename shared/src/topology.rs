@@ -81,6 +81,17 @@ impl Topology {
         format!("{}.dead", self.namespace)
     }
 
+    /// The exchange that says which database the namespace belongs to, by its alternate exchange:
+    /// [`Topology::installation_of`] that database. Nothing is published to either.
+    pub fn installation_exchange(&self) -> String {
+        format!("{}.installation", self.namespace)
+    }
+
+    /// The exchange that is there while the namespace belongs to the database with this id.
+    pub fn installation_of(&self, id: &str) -> String {
+        format!("{}.{id}", self.installation_exchange())
+    }
+
     /// The queue of one lane's edits, bound with [`Topology::edits_key`].
     pub fn edits_queue(&self, lane: &str) -> String {
         format!("{}.edits.{lane}", self.namespace)

@@ -79,7 +79,7 @@ async fn a_check_finds_what_is_missing_or_different_and_changes_nothing() {
     let env = Env::new().await;
     let name = declare_otherwise(&env).await;
     let broker = connect(&env, env.amqp_url()).await;
-    let findings = broker.check(&["local".to_owned()]).await.unwrap();
+    let findings = broker.check(&["local".to_owned()], None).await.unwrap();
     for finding in &findings {
         if finding.what == format!("queue {name}") {
             assert!(matches!(finding.state, FindingState::Different(_)), "{finding:?}");
@@ -91,7 +91,7 @@ async fn a_check_finds_what_is_missing_or_different_and_changes_nothing() {
     assert_eq!(names, [name.as_str()]);
     env.management().delete_all(&name).await.unwrap();
     broker.declare(&["local".to_owned()]).await.unwrap();
-    let findings = broker.check(&["local".to_owned()]).await.unwrap();
+    let findings = broker.check(&["local".to_owned()], None).await.unwrap();
     assert!(findings.iter().all(|finding| finding.state == FindingState::Same), "{findings:?}");
 }
 

@@ -3,7 +3,7 @@
 use retouch_tests::older::{self, CACHE, Older, TASKS_COLUMNS, TASKS_JSON};
 use retouch_tests::picture_server::Answer;
 use retouch_tests::pictures;
-use retouch_tests::program::Finished;
+use retouch_tests::program::{self, Finished, Program};
 use retouch_tests::site::Site;
 use retouch_tests::tasks::{data, task};
 use serde_json::{Value, json};
@@ -27,8 +27,66 @@ async fn import(site: &Site, older: &Older, arguments: &[&str]) -> (i32, Value) 
 }
 
 async fn run(site: &Site, older: &Older, arguments: &[&str]) -> Finished {
-    let words = [&["cache", "import", "--json", "--from", older.url()], arguments].concat();
+    let only_says = ["--yes", "--check", "--dry-run", "--table"].iter().any(|word| arguments.contains(word));
+    let yes: &[&str] = if only_says { &[] } else { &["--yes"] };
+    let words = [&["cache", "import", "--json", "--from", older.url()], arguments, yes].concat();
     site.program(&words).run().await
+}
+
+/// As a person runs it, at a terminal of its own.
+async fn at_a_terminal(site: &Site, older: &Older, answer: &str) -> Finished {
+    let line = format!(
+        r#"echo {answer} | script -qec 'stty cols 200; "$RETOUCH" cache import --from {}' /dev/null"#,
+        older.url()
+    );
+    let mut program = Program::other("/bin/sh", &["-c", &line]).env("RETOUCH", program::binary());
+    for (name, value) in [
+        ("DATABASE_URL", site.env.mysql_url()),
+        ("AMQP_URL", site.env.amqp_url().to_owned()),
+        ("RETOUCH_NAMESPACE", site.env.namespace().to_owned()),
+        ("RETOUCH_BLOBS", site.env.blobs_url()),
+        ("RETOUCH_DOUBLE", site.double().display().to_string()),
+        ("TERM", "xterm".to_owned()),
+    ] {
+        program = program.env(name, value);
+    }
+    program.run().await
+}
+
+#[tokio::test]
+async fn an_import_says_what_rows_are_taken_for_and_asks_first() {
+    let site = Site::on_servers().await;
+    let older = Older::on_mariadb(CACHE).await;
+    let row = |n: u64, edit_type: &str, prompt: &str| {
+        vec![json!(older::hash(n)), json!(edit_type), json!(prompt), json!(older::link(n)), json!(0)]
+    };
+    let rows =
+        [row(1, "vieux", "one"), row(2, "vieux", "two"), row(3, "vieux", "three"), row(4, "lost", "x")];
+    older.insert("image_edit_cache", "image_hash, edit_type, prompt, result_url, hit_count", &rows).await;
+    let words = ["cache", "import", "--json", "--from", older.url(), "--edit-type-map", "vieux=remove"];
+    let done = site.program(&words).env("DASHSCOPE_API_KEY", "sk-test").run().await;
+    let report: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{}", done.stderr));
+    assert_eq!((&report["dry_run"], &report["new"]), (&json!(true), &json!(3)), "{report}");
+    let taken = &report["edit_types"]["vieux"];
+    assert_eq!((&taken["results"], &taken["route"]["edit_type"]), (&json!(3), &json!("remove")), "{report}");
+    assert!(taken["route"]["model"].is_string() && taken["route"]["params"].is_object(), "{report}");
+    let examples = taken["examples"].as_array().unwrap();
+    assert_eq!((examples.len(), &examples[0]["given"]), (2, &json!("one")));
+    let keyed = examples[0]["keyed"].as_str().unwrap();
+    assert!(keyed.contains("one") && keyed != "one", "the route's own text is around it: {keyed}");
+    assert_eq!(report["edit_types"]["lost"]["refused"]["unknown_edit_type"]["count"], 1, "{report}");
+    let cached = "SELECT COUNT(*) FROM image_edit_cache";
+    assert_eq!(site.number(cached).await, 0, "it acted without being told to");
+
+    older.execute("UPDATE image_edit_cache SET edit_type = 'double' WHERE edit_type = 'vieux'").await;
+    let no = at_a_terminal(&site, &older, "n").await;
+    assert!(no.stdout.contains("double → double: double, model double-1"), "{}", no.stdout);
+    assert!(no.stdout.contains("1 refused: unknown_edit_type"), "{}", no.stdout);
+    assert!(no.stdout.contains("take them in? [y/N]"), "{}", no.stdout);
+    assert_eq!(site.number(cached).await, 0, "the answer was no");
+    let yes = at_a_terminal(&site, &older, "y").await;
+    assert!(yes.stdout.contains("3 new"), "{}", yes.stdout);
+    assert_eq!(site.number(cached).await, 3);
 }
 
 /// A task of these pictures with the prompt of one.

@@ -122,6 +122,7 @@ async fn a_good_set_up_is_called_good_and_nothing_is_left_behind() {
         "queues",
         "broker rights",
         "broker alarms",
+        "installation",
         "blobs",
         "editor dashscope",
         "editor openai",

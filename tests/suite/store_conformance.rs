@@ -27,6 +27,7 @@ mod evicting;
 mod fixture;
 mod forgetting;
 mod imports;
+mod installation;
 mod lanes;
 mod outage;
 mod overview;

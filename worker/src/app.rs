@@ -17,7 +17,7 @@ use crate::editor::Editor;
 use crate::lanes::Gates;
 use crate::sources::Sources;
 use crate::sources::fetch::{FetchLimits, Fetcher};
-use crate::store::{DatabaseLocation, LanePolicy, SchemaState, Store};
+use crate::store::{DatabaseLocation, LanePolicy, SchemaState, Store, StoreError};
 use crate::suspects::Suspects;
 
 mod editors;
@@ -77,7 +77,32 @@ impl App {
         crate::tls::init();
         let store = open_store(&settings).await?;
         let broker = open_broker(&settings, &store).await?;
-        Self::assemble(settings, store, broker).await
+        let app = Self::assemble(settings, store, broker).await?;
+        app.bind().await?.map_err(|error| app.explain(error))?;
+        Ok(app)
+    }
+
+    /// Makes sure that the namespace belongs to our database, and binds it where it belongs to none.
+    ///
+    /// # Errors
+    /// Outside: the database cannot be asked. Inside: see [`Broker::bind`].
+    pub(crate) async fn bind(&self) -> Result<Result<(), BrokerError>, StoreError> {
+        let installation = self.store.installation().await?;
+        Ok(self.broker.bind(&installation).await)
+    }
+
+    /// What a person can do about it, where the namespace belongs to another database.
+    fn explain(&self, error: BrokerError) -> anyhow::Error {
+        let other = matches!(error, BrokerError::OtherInstallation { .. });
+        let error = anyhow::Error::new(error);
+        if !other {
+            return error.context("AMQP_URL");
+        }
+        let (database, broker) = (&self.settings.database, self.settings.broker.place());
+        anyhow::anyhow!(
+            "{error} (AMQP_URL: {broker}; DATABASE_URL: {database}): give this database a RETOUCH_NAMESPACE of its own; \
+             or, if it is to take the other's place for good, stop the other's workers and run `retouch rebind`"
+        )
     }
 
     /// As [`App::open`], and leaves RabbitMQ alone until something is published: for commands that only read tables.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use retouch_shared::amqp::Link;
 use retouch_shared::topology::Topology;
 use serde::Deserialize;
 use url::Url;
@@ -36,6 +37,19 @@ pub enum BrokerChoice {
         /// `amqp://…` or `amqps://…`, with its password: never logged.
         url: String,
     },
+}
+
+impl BrokerChoice {
+    /// Host, port and virtual host, for people: never with a password.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Embedded => "embedded in the SQLite file".to_owned(),
+            Self::RabbitMq { url } => Link::new(url, Duration::ZERO).map_or_else(
+                |_unusable| "RabbitMQ".to_owned(),
+                |link| format!("{}, virtual host {}", link.address(), link.vhost()),
+            ),
+        }
+    }
 }
 
 /// What to do with a call that may or may not have been accepted, where the provider cannot be asked.

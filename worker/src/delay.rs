@@ -17,8 +17,9 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// For connections and everything else that the whole worker waits for.
-    pub const RECONNECT: Self = Self { first: Duration::from_millis(500), most: Duration::from_secs(30) };
+    /// For connections and everything else that the whole worker waits for. Never long: within 10 s of the end of an
+    /// outage, however long it was, work flows again.
+    pub const RECONNECT: Self = Self { first: Duration::from_millis(500), most: Duration::from_secs(5) };
 
     /// The delay after `attempt` failures (0 is the first). `jitter` of `0.0..=1.0` picks from the upper half, so that
     /// replicas that failed together do not come back together.
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_most_and_jitter_takes_off_at_most_half() {
         let seconds = |attempt, jitter| Pace::RECONNECT.delay(attempt, jitter).as_secs_f64();
-        for (attempt, full) in [(0, 0.5), (1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (u32::MAX, 30.0)] {
+        for (attempt, full) in [(0, 0.5), (1, 1.0), (2, 2.0), (3, 4.0), (4, 5.0), (u32::MAX, 5.0)] {
             assert!((seconds(attempt, 1.0) - full).abs() < 0.001, "{attempt}");
             assert!((seconds(attempt, 0.0) - full / 2.0).abs() < 0.001, "{attempt}");
         }
@@ -91,7 +92,7 @@ mod tests {
         for _ in 0..10 {
             backoff.next_delay();
         }
-        assert!(backoff.next_delay() >= Duration::from_secs(15));
+        assert!(backoff.next_delay() >= Duration::from_millis(2500));
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(500));
     }

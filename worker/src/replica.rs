@@ -12,10 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::activity::Calls;
 use crate::app::App;
 use crate::broker::supervise::Liveness;
-use crate::store::ReplicaReport;
+use crate::store::{ReplicaReport, StoreError};
 
 /// Between two reports: five may fail before it is taken for dead.
 const EVERY: Duration = Duration::from_secs(3);
+/// After one that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// A report that takes longer has lost its connection: the next one takes another, so that the list is right soon after an outage.
+const WITHIN: Duration = Duration::from_secs(5);
 
 /// What a replica is doing. What an older or newer one does not say is taken for nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +74,9 @@ async fn report(
             calls: app.activity.calls(),
             queues: queues.collect(),
         };
-        let failed = app.store.report_replica(&of(&app, &doing)).await.err();
+        let report = of(&app, &doing);
+        let reported = tokio::time::timeout(WITHIN, app.store.report_replica(&report)).await;
+        let failed = reported.unwrap_or_else(|_late| Err(late())).err();
         if let Some(error) = failed.as_ref().filter(|_| !failing) {
             tracing::warn!(%error, "cannot report; the list of replicas misses this one meanwhile");
         }
@@ -82,12 +88,16 @@ async fn report(
             () = end.cancelled() => break,
             () = app.shutdown.cancelled(), if !draining => draining = true,
             _ = changed, if !draining && !failing => {}
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(if failing { RETRY } else { EVERY }) => {}
         }
     }
     if let Err(error) = app.store.remove_replica(&app.owner).await {
         tracing::warn!(%error, "cannot take this worker off the list of replicas; it will be taken for dead");
     }
+}
+
+fn late() -> StoreError {
+    StoreError::Unavailable(format!("no answer within {WITHIN:?}"))
 }
 
 async fn changed(liveness: &mut watch::Receiver<Liveness>) {

@@ -80,6 +80,7 @@ async fn carry_on(app: &Arc<App>, edit_key: EditKey, lane: String) {
 pub(crate) async fn run(app: &Arc<App>) {
     let orphans = Orphans::new();
     let mut restored = Instant::now();
+    let mut is_elsewhere = false;
     for number in 1u64.. {
         let pause = app.settings.rhythm.sweep.mul_f64(rand::random_range(0.5..1.5));
         tokio::select! {
@@ -88,6 +89,10 @@ pub(crate) async fn run(app: &Arc<App>) {
         }
         if let Err(error) = round(app, &orphans, number % FORGET_EVERY == 1).await {
             tracing::warn!(error = %format!("{error:#}"), "sweep");
+        }
+        tokio::select! {
+            () = app.shutdown.cancelled() => break,
+            () = check_namespace(app, &mut is_elsewhere) => {}
         }
         if restored.elapsed() >= app.settings.rhythm.patience * 2 {
             restored = Instant::now();
@@ -99,6 +104,28 @@ pub(crate) async fn run(app: &Arc<App>) {
     }
     orphans.under_way.close();
     orphans.under_way.wait().await;
+}
+
+/// A namespace that was given to another database is worked on by that one's workers alone: ours stop consuming until it
+/// is given back.
+async fn check_namespace(app: &App, is_elsewhere: &mut bool) {
+    let bound = match app.bind().await {
+        Ok(bound) => bound,
+        // The round has said that the database cannot be asked.
+        Err(_unavailable) => return,
+    };
+    match bound {
+        Ok(()) if std::mem::take(is_elsewhere) => {
+            tracing::info!("the namespace belongs to this database again")
+        }
+        Ok(()) => {}
+        Err(error @ BrokerError::OtherInstallation { .. }) => {
+            if !std::mem::replace(is_elsewhere, true) {
+                tracing::error!(%error, "this worker takes no more messages of it");
+            }
+        }
+        Err(error) => tracing::debug!(%error, "cannot see whose the namespace is"),
+    }
 }
 
 /// What was deleted at the broker is there again: without its exchange no producer can publish, and no worker would notice.

@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(1800);
 
 /// Imports, however long that takes.
 async fn imported(site: &Site, older: &Older) -> Value {
-    let running = site.program(&["cache", "import", "--json", "--from", older.url()]).start();
+    let running = site.program(&["cache", "import", "--yes", "--json", "--from", older.url()]).start();
     tokio::time::timeout(LONG, running.ended()).await.expect("the import ends");
     let status = running.exit().await;
     assert!(status.success(), "{}", running.stderr());

@@ -138,11 +138,32 @@ pub enum BrokerError {
     /// Something exists with other arguments, or we may not: a person must act; trying again does not help.
     #[error("{0}")]
     Misconfigured(String),
+    /// The namespace belongs to another database. Not for this process to work with until a person decides.
+    #[error("the namespace {namespace} belongs to {}, and this database is installation {ours}", other(.theirs))]
+    OtherInstallation {
+        /// The namespace.
+        namespace: String,
+        /// The id of our database.
+        ours: String,
+        /// The id that the namespace is bound to; none where the broker does not tell it.
+        theirs: Option<String>,
+    },
+}
+
+fn other(theirs: &Option<String>) -> String {
+    theirs.as_ref().map_or_else(|| "another database".to_owned(), |id| format!("installation {id}"))
 }
 
 /// A broker.
 #[async_trait]
 pub trait Broker: Send + Sync {
+    /// Binds the namespace to this installation (a database's id), unless it belongs to one: the first wins. Consumers and
+    /// publications of a process whose namespace was given to another installation fail until it is bound to ours again.
+    ///
+    /// # Errors
+    /// [`BrokerError::OtherInstallation`] where it belongs to another one.
+    async fn bind(&self, installation: &str) -> Result<(), BrokerError>;
+
     /// Declares what is missing: exchanges, the task and dead queues, the wait ladder and one edits queue a lane.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ mod lanes;
 mod logging;
 mod migrate;
 mod output;
+mod rebind;
 mod report;
 mod routes;
 mod say;
@@ -56,6 +57,7 @@ enum Command {
     Health(health::Health),
     Doctor(doctor::Doctor),
     Topology(topology::Topology),
+    Rebind(rebind::Rebind),
     Schema(schema::PrintSchema),
 }
 
@@ -180,6 +182,7 @@ async fn command(args: Args) -> Result<Ending, Failure> {
         Command::Health(health) => health.run(json).await,
         Command::Doctor(doctor) => doctor.run(json).await,
         Command::Topology(topology) => topology.run(json).await,
+        Command::Rebind(rebind) => rebind.run(&settings()?, json).await,
         Command::Routes(routes) => routes.run(json),
         Command::Schema(schema) => schema.run(),
     }

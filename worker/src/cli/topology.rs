@@ -31,6 +31,9 @@ enum What {
     Check {
         #[command(flatten)]
         lanes: Lanes,
+        /// Also whether the namespace is bound to the database with this id, which `retouch doctor` tells
+        #[arg(long, value_name = "ID", value_parser = installation_id)]
+        installation: Option<String>,
     },
     /// Print definitions for `rabbitmqctl import_definitions`
     ///
@@ -41,6 +44,9 @@ enum What {
         /// The virtual host, which must exist [default: that of AMQP_URL, or /]
         #[arg(long)]
         vhost: Option<String>,
+        /// Also what binds the namespace to the database with this id, which `retouch doctor` tells
+        #[arg(long, value_name = "ID", value_parser = installation_id)]
+        installation: Option<String>,
     },
 }
 
@@ -56,13 +62,20 @@ impl Topology {
     pub(super) async fn run(self, json: bool) -> Result<Ending, Failure> {
         let parts = Parts::load().map_err(Failure::Usage)?;
         match self.what {
-            What::Check { lanes } => check(parts, lanes, json).await,
-            What::Export { lanes, vhost } => export(parts, lanes, vhost),
+            What::Check { lanes, installation } => check(parts, lanes, installation, json).await,
+            What::Export { lanes, vhost, installation } => {
+                export(parts, lanes, vhost, installation.as_deref())
+            }
         }
     }
 }
 
-async fn check(parts: Parts, lanes: Lanes, json: bool) -> Result<Ending, Failure> {
+async fn check(
+    parts: Parts,
+    lanes: Lanes,
+    installation: Option<String>,
+    json: bool,
+) -> Result<Ending, Failure> {
     let broker = parts.broker.map_err(Failure::Usage)?;
     let names = parts.topology.map_err(Failure::Usage)?;
     let lanes = lanes.of(&parts.offer)?;
@@ -77,7 +90,8 @@ async fn check(parts: Parts, lanes: Lanes, json: bool) -> Result<Ending, Failure
         return Ok(Ending::Done);
     };
     let broker = RabbitMq::connect(&url, names).await.context("AMQP_URL").map_err(Failure::Unreachable)?;
-    let findings = broker.check(&lanes).await.context("AMQP_URL").map_err(Failure::Unreachable)?;
+    let findings = broker.check(&lanes, installation.as_deref()).await;
+    let findings = findings.context("AMQP_URL").map_err(Failure::Unreachable)?;
     let same = findings.iter().all(|finding| finding.state == FindingState::Same);
     if json {
         let shown: Vec<_> = findings.iter().map(shown).collect();
@@ -124,7 +138,18 @@ fn told(finding: &Finding) -> (&'static str, Option<String>) {
     }
 }
 
-fn export(parts: Parts, lanes: Lanes, vhost: Option<String>) -> Result<Ending, Failure> {
+/// As a database has it: what cannot be one would make an exchange that no worker asks for.
+fn installation_id(given: &str) -> Result<String, String> {
+    let fits = given.len() == 16 && given.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if fits { Ok(given.to_owned()) } else { Err("must be 16 hexadecimal digits".to_owned()) }
+}
+
+fn export(
+    parts: Parts,
+    lanes: Lanes,
+    vhost: Option<String>,
+    installation: Option<&str>,
+) -> Result<Ending, Failure> {
     let names = parts.topology.map_err(Failure::Usage)?;
     let lanes = lanes.of(&parts.offer)?;
     let vhost = match (vhost, parts.broker) {
@@ -135,7 +160,8 @@ fn export(parts: Parts, lanes: Lanes, vhost: Option<String>) -> Result<Ending, F
         }
         (None, _) => "/".to_owned(),
     };
-    let definitions = definitions(&Plan::new(&names, &lanes), &vhost);
+    let plan = Plan::new(&names, &lanes).bound_to(&names, installation);
+    let definitions = definitions(&plan, &vhost);
     say(serde_json::to_string_pretty(&definitions).unwrap_or_default());
     Ok(Ending::Done)
 }

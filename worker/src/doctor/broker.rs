@@ -36,7 +36,7 @@ pub(super) async fn check(parts: &Parts) -> Vec<Check> {
     let mut checks = vec![Check::good(NAME, format!("{}, {encrypted}", broker.place()))];
     let lanes = parts.offer.as_ref().map(|offer| offer.served_lanes()).unwrap_or_default();
     let (greeting, findings, rights) =
-        tokio::join!(within(broker.greeting()), within(broker.check(&lanes)), within(broker.rights()));
+        tokio::join!(within(broker.greeting()), within(broker.check(&lanes, None)), within(broker.rights()));
     checks.push(version(greeting));
     let rights = rights.unwrap_or_else(|| Err(BrokerError::Unavailable(no_answer())));
     let may_declare = rights.as_ref().is_ok_and(|rights| matches!(rights.declare, Some(Ok(()))));

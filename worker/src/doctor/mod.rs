@@ -14,6 +14,7 @@ mod broker;
 pub(crate) mod database;
 mod editors;
 mod http;
+mod installation;
 mod lanes;
 mod settings;
 
@@ -124,11 +125,15 @@ pub(crate) async fn examine() -> Vec<Check> {
     );
     let (database, store) = database;
     let (kept, opened) = kept;
-    let (lanes, results) =
-        tokio::join!(lanes::check(&parts, store.as_ref()), blobs::results(store.as_ref(), opened.as_ref()));
+    let (lanes, results, installation) = tokio::join!(
+        lanes::check(&parts, store.as_ref()),
+        blobs::results(store.as_ref(), opened.as_ref()),
+        installation::check(&parts, store.as_ref()),
+    );
     checks.extend(database);
     checks.push(lanes);
     checks.extend(broker);
+    checks.push(installation);
     checks.extend(kept);
     checks.push(results);
     checks.extend(editors);

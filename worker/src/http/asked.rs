@@ -1,25 +1,27 @@
 //! A question that many may put at once and nobody may wait long for: it is asked once at a time, the answer is kept for a
-//! while, and who waits too long gets none.
+//! while, and who waits too long gets none. A failure is kept no longer than that while: it may be over.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use tokio::task::AbortHandle;
 
-/// A question that was not answered for so long is put anew: its connection is lost.
-const GIVEN_UP: Duration = Duration::from_secs(60);
+/// What was answered, and how long that took; none where the asking was given up.
+type Answered<T, E> = Option<(Result<T, E>, Duration)>;
 
 /// The last asking, whether answered or not.
-struct Asking<T> {
+struct Asking<T, E> {
     began: Instant,
-    answer: Shared<BoxFuture<'static, Option<(T, Duration)>>>,
+    answer: Shared<BoxFuture<'static, Answered<T, E>>>,
+    asking: AbortHandle,
 }
 
 /// One question.
-pub(super) struct Question<T: Clone>(Mutex<Option<Asking<T>>>);
+pub(super) struct Question<T: Clone, E: Clone>(Mutex<Option<Asking<T, E>>>);
 
-impl<T: Clone> Default for Question<T> {
+impl<T: Clone, E: Clone> Default for Question<T, E> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
@@ -29,26 +31,35 @@ impl<T: Clone> Default for Question<T> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) keep: Duration,
+    /// However long it took to answer; and an asking that was not answered for so long is put anew, its connection is lost.
+    pub(super) at_most: Duration,
     pub(super) wait: Duration,
 }
 
-impl<T: Clone + Send + Sync + 'static> Question<T> {
-    /// The answer, unless it takes too long. An asking under way is never broken off, since its connection would be lost with
-    /// it: whoever asks next gets its answer. What took long to answer is asked less often.
-    pub(super) async fn ask<F>(&self, patience: Patience, ask: impl FnOnce() -> F) -> Option<T>
+impl<T, E> Question<T, E>
+where
+    T: Clone + Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+{
+    /// The answer, unless it takes too long. An asking under way is not broken off before it is given up, since its connection
+    /// would be lost with it: whoever asks next gets its answer. What took long to answer is asked less often.
+    pub(super) async fn ask<F>(&self, patience: Patience, ask: impl FnOnce() -> F) -> Option<Result<T, E>>
     where
-        F: Future<Output = T> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let answer = {
             let mut asking = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             match &*asking {
-                Some(last) if last.serves(patience.keep) => last.answer.clone(),
-                _ => {
+                Some(last) if last.serves(patience) => last.answer.clone(),
+                given_up => {
+                    // Left alone it would hold its connection for as long as the other side is silent.
+                    given_up.iter().for_each(|last| last.asking.abort());
                     let began = Instant::now();
                     let question = ask();
-                    let answer = tokio::spawn(async move { (question.await, began.elapsed()) });
-                    let answer = answer.map(Result::ok).boxed().shared();
-                    *asking = Some(Asking { began, answer: answer.clone() });
+                    let asked = tokio::spawn(async move { (question.await, began.elapsed()) });
+                    let handle = asked.abort_handle();
+                    let answer = asked.map(Result::ok).boxed().shared();
+                    *asking = Some(Asking { began, answer: answer.clone(), asking: handle });
                     answer
                 }
             }
@@ -57,13 +68,16 @@ impl<T: Clone + Send + Sync + 'static> Question<T> {
     }
 }
 
-impl<T: Clone> Asking<T> {
-    fn serves(&self, keep: Duration) -> bool {
+impl<T: Clone, E: Clone> Asking<T, E> {
+    fn serves(&self, patience: Patience) -> bool {
+        let Patience { keep, at_most, wait: _ } = patience;
         match self.answer.peek() {
             // At most a twentieth of the time goes into asking.
-            Some(Some((_, took))) => self.began.elapsed() < keep.max(*took * 20),
+            Some(Some((Ok(_), took))) => self.began.elapsed() < keep.max((*took * 20).min(at_most)),
+            // From its beginning: one that took longer than that is asked again at once.
+            Some(Some((Err(_), _))) => self.began.elapsed() < keep,
             Some(None) => false,
-            None => self.began.elapsed() < GIVEN_UP,
+            None => self.began.elapsed() < at_most,
         }
     }
 }
@@ -80,17 +94,38 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const SHORT: Duration = Duration::from_millis(50);
 
+    fn patient(wait: Duration) -> Patience {
+        Patience { keep: HOUR, at_most: HOUR, wait }
+    }
+
+    #[tokio::test]
+    async fn a_failed_answer_is_kept_no_longer_than_a_good_one() {
+        let question = Question::default();
+        let patience = Patience { keep: SHORT, at_most: HOUR, wait: HOUR };
+        let put = async |answer: Result<u8, u8>| {
+            question
+                .ask(patience, || async move {
+                    tokio::time::sleep(SHORT * 2).await;
+                    answer
+                })
+                .await
+        };
+        assert_eq!(put(Err(1)).await, Some(Err(1)));
+        assert_eq!(put(Ok(2)).await, Some(Ok(2)), "the failure had taken long, and was kept for longer");
+        assert_eq!(put(Ok(3)).await, Some(Ok(2)), "what takes long to answer is asked less often");
+    }
+
     #[tokio::test]
     async fn a_question_that_many_put_at_once_is_asked_once_and_its_answer_kept() {
         let question = Question::default();
         let asked = Arc::new(AtomicU32::new(0));
         let put = async || {
             let asked = Arc::clone(&asked);
-            let ask = || async move { asked.fetch_add(1, Ordering::Relaxed) };
-            question.ask(Patience { keep: HOUR, wait: HOUR }, ask).await
+            let ask = || async move { Ok::<_, ()>(asked.fetch_add(1, Ordering::Relaxed)) };
+            question.ask(patient(HOUR), ask).await
         };
-        assert_eq!(futures::future::join_all((0..8).map(|_| put())).await, [Some(0); 8]);
-        assert_eq!(put().await, Some(0));
+        assert_eq!(futures::future::join_all((0..8).map(|_| put())).await, [Some(Ok(0)); 8]);
+        assert_eq!(put().await, Some(Ok(0)));
     }
 
     #[tokio::test]
@@ -99,12 +134,13 @@ mod tests {
         let gate = Arc::new(Semaphore::new(0));
         let put = async |wait| {
             let gate = Arc::clone(&gate);
-            question.ask(Patience { keep: HOUR, wait }, || async move { gate.acquire().await.is_ok() }).await
+            let ask = || async move { gate.acquire().await.map(|_| ()).map_err(|_| ()) };
+            question.ask(patient(wait), ask).await
         };
         assert_eq!(put(SHORT).await, None);
         assert_eq!(put(SHORT).await, None);
         gate.add_permits(1);
-        assert_eq!(put(HOUR).await, Some(true));
+        assert_eq!(put(HOUR).await, Some(Ok(())));
         assert_eq!(gate.available_permits(), 1, "asked again beside the first asking");
     }
 }

@@ -1,5 +1,6 @@
 //! Readiness: each part by name, `ok` or the reason why not, within seconds whatever hangs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,11 +12,16 @@ use serde_json::{Map, Value, json};
 
 use super::Served;
 use super::asked::{Patience, Question};
+use crate::broker::Queue;
 use crate::broker::supervise::Liveness;
 use crate::store::{LaneView, SchemaState};
 
 /// Probes come every few seconds, from more than one place; and none of them may hang.
-const PATIENCE: Patience = Patience { keep: Duration::from_millis(500), wait: Duration::from_secs(2) };
+const PATIENCE: Patience = Patience {
+    keep: Duration::from_millis(500),
+    at_most: Duration::from_secs(5),
+    wait: Duration::from_secs(2),
+};
 
 /// A part as it is said: `Ok`, or why not.
 type Part = Result<(), String>;
@@ -23,17 +29,23 @@ type Part = Result<(), String>;
 /// What is asked of others.
 #[derive(Default)]
 pub(super) struct Asked {
-    database: Question<Part>,
-    blobs: Question<Part>,
-    lanes: Question<Result<Vec<LaneView>, String>>,
+    database: Question<(), String>,
+    broker: Question<(), String>,
+    blobs: Question<(), String>,
+    lanes: Question<Vec<LaneView>, String>,
 }
 
 /// 200 when work can be done, 503 otherwise.
 pub(super) async fn readyz(State(served): State<Served>) -> Response {
-    let (database, blobs, lanes) =
-        tokio::join!(served.database_answers(), served.blobs_answer(), served.lanes_answer());
+    let (database, broker, blobs, lanes) = tokio::join!(
+        served.database_answers(),
+        served.broker_answers(),
+        served.blobs_answer(),
+        served.lanes_answer()
+    );
     let mut parts = Map::new();
     parts.insert("database".to_owned(), part(database));
+    parts.insert("broker".to_owned(), part(broker));
     parts.insert("blobs".to_owned(), part(blobs));
     for consumed in &*served.consumed {
         let state = match &*consumed.liveness.borrow() {
@@ -72,6 +84,14 @@ impl Served {
             }
         };
         self.health.database.ask(PATIENCE, ask).await.unwrap_or_else(|| Err(no_answer()))
+    }
+
+    /// Asked, because a connection that answers nothing looks alive until its heartbeats are missed.
+    async fn broker_answers(&self) -> Part {
+        let broker = Arc::clone(&self.app.broker);
+        let ask =
+            || async move { broker.depth(Queue::Tasks).await.map(drop).map_err(|error| error.to_string()) };
+        self.health.broker.ask(PATIENCE, ask).await.unwrap_or_else(|| Err(no_answer()))
     }
 
     async fn blobs_answer(&self) -> Part {

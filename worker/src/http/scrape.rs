@@ -17,16 +17,17 @@ use crate::metrics::{self, count, recorder};
 use crate::store::{CallState, ClosedBy, DatabaseLocation, LaneView, Readings, Spending, StoreError, Tally};
 
 /// Ten replicas that are scraped every few seconds ask the database less often than one worker does by working.
-const PATIENCE: Patience = Patience { keep: Duration::from_secs(5), wait: Duration::from_secs(2) };
+const PATIENCE: Patience =
+    Patience { keep: Duration::from_secs(5), at_most: Duration::from_secs(60), wait: Duration::from_secs(2) };
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What is asked of others.
 #[derive(Default)]
 pub(super) struct Asked {
-    database: Question<Option<Readings>>,
+    database: Question<Readings, ()>,
     /// Apart from the others, because it takes the longer the more was done today.
-    today: Question<Option<Today>>,
-    broker: Question<Option<Vec<(String, u64)>>>,
+    today: Question<Today, ()>,
+    broker: Question<Vec<(String, u64)>, ()>,
 }
 
 /// What the database says of this UTC day.
@@ -60,9 +61,9 @@ impl Served {
         let store = self.app.store.clone();
         let ask = || async move {
             let readings = store.readings().await;
-            readings.inspect_err(|error| tracing::debug!(%error, "no readings for /metrics")).ok()
+            readings.inspect_err(|error| tracing::debug!(%error, "no readings for /metrics")).map_err(drop)
         };
-        let readings = self.scrape.database.ask(PATIENCE, ask).await.flatten();
+        let readings = self.scrape.database.ask(PATIENCE, ask).await.and_then(Result::ok);
         if readings.is_none() {
             count::scrape_error("database");
         }
@@ -79,9 +80,9 @@ impl Served {
                 })
             };
             let today = today.await;
-            today.inspect_err(|error| tracing::debug!(%error, "no sums of today for /metrics")).ok()
+            today.inspect_err(|error| tracing::debug!(%error, "no sums of today for /metrics")).map_err(drop)
         };
-        let today = self.scrape.today.ask(PATIENCE, ask).await.flatten();
+        let today = self.scrape.today.ask(PATIENCE, ask).await.and_then(Result::ok);
         if today.is_none() {
             count::scrape_error("database");
         }
@@ -99,13 +100,13 @@ impl Served {
                     Ok(depth) => depths.push((name, depth)),
                     Err(error) => {
                         tracing::debug!(%error, "no depths for /metrics");
-                        return None;
+                        return Err(());
                     }
                 }
             }
-            Some(depths)
+            Ok(depths)
         };
-        let depths = self.scrape.broker.ask(PATIENCE, ask).await.flatten();
+        let depths = self.scrape.broker.ask(PATIENCE, ask).await.and_then(Result::ok);
         if depths.is_none() {
             count::scrape_error("broker");
         }

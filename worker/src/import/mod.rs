@@ -21,7 +21,7 @@ mod links;
 mod report;
 
 pub use judge::{Rules, Skip};
-pub use report::{Merged, Report, Skipped};
+pub use report::{Merged, PromptExample, Report, Skipped, TakenFor, TodaysRoute};
 
 /// What is done about the links of older rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,9 @@ impl<'a> Import<'a> {
             self.report.rows += batch.rows;
             for image in &batch.images {
                 self.report.images += 1;
-                match self.judge(image) {
+                let judged = self.judge(image);
+                self.report.judged(image, &judged);
+                match judged {
                     Ok(entry) => self.count_entry(image, &entry),
                     Err(skip) => self.report.skip(&image.place, &skip),
                 }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use retouch_shared::task::Params;
 use serde::Serialize;
 
 use super::Skip;
 use super::judge::cut;
-use crate::store::older::MergedPrompts;
+use crate::store::older::{MergedPrompts, OlderImage};
 use crate::store::{Change, ImportEntry};
 
 /// Examples of each reason.
 const EXAMPLES: usize = 3;
+/// Prompts of each older edit type that are told.
+const PROMPTS: usize = 2;
 /// Merged prompts that are told.
 const MERGED: usize = 20;
 
@@ -41,10 +44,47 @@ pub struct Report {
     pub alive: u64,
     /// Of the pictures that were copied.
     pub copied_bytes: u64,
+    /// What the rows of each older edit type are taken for.
+    pub edit_types: BTreeMap<String, TakenFor>,
     /// By reason.
     pub skipped: BTreeMap<&'static str, Skipped>,
     /// Prompts that the older system could not tell apart; none where no table says which were asked for.
     pub merged_prompts: Option<Merged>,
+}
+
+/// What the rows of an older edit type are taken for: the edit that a task with it asks for today.
+#[derive(Debug, Default, Serialize)]
+pub struct TakenFor {
+    /// Today's; none where no row of it can be an entry.
+    pub route: Option<TodaysRoute>,
+    /// Results that can be entries.
+    pub results: u64,
+    /// Some of their prompts.
+    pub examples: Vec<PromptExample>,
+    /// Results that cannot, by reason.
+    pub refused: BTreeMap<&'static str, Skipped>,
+}
+
+/// An edit type as it is made today.
+#[derive(Debug, Serialize)]
+pub struct TodaysRoute {
+    /// Its name.
+    pub edit_type: String,
+    /// The provider kind.
+    pub editor: String,
+    /// The provider's model id.
+    pub model: String,
+    /// With the route's defaults.
+    pub params: Params,
+}
+
+/// A prompt of an older row, and the prompt of the edit that it is taken for.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct PromptExample {
+    /// As the row has it.
+    pub given: String,
+    /// As it goes into the edit key: with the route's text around it.
+    pub keyed: String,
 }
 
 /// Rows that were skipped for one reason.
@@ -87,12 +127,43 @@ impl Merged {
     }
 }
 
+impl TakenFor {
+    fn takes(&mut self, prompt: &str, entry: &ImportEntry) {
+        self.results += 1;
+        self.route.get_or_insert_with(|| TodaysRoute {
+            edit_type: entry.edit_type.clone(),
+            editor: entry.provider.clone(),
+            model: entry.model.clone(),
+            params: entry.params.clone(),
+        });
+        let example = PromptExample { given: cut(prompt), keyed: cut(&entry.prompt) };
+        if self.examples.len() < PROMPTS && !self.examples.contains(&example) {
+            self.examples.push(example);
+        }
+    }
+}
+
+impl Skipped {
+    fn note(&mut self, place: &str, skip: &Skip) {
+        self.count += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(format!("{place}: {}", skip.detail));
+        }
+    }
+}
+
 impl Report {
     pub(super) fn skip(&mut self, place: &str, skip: &Skip) {
-        let skipped = self.skipped.entry(skip.reason).or_default();
-        skipped.count += 1;
-        if skipped.examples.len() < EXAMPLES {
-            skipped.examples.push(format!("{place}: {}", skip.detail));
+        self.skipped.entry(skip.reason).or_default().note(place, skip);
+    }
+
+    /// Notes what a row is taken for, or why it cannot be an entry.
+    pub(super) fn judged(&mut self, image: &OlderImage, judged: &Result<ImportEntry, Skip>) {
+        let older = image.edit_type.clone().unwrap_or_default();
+        let taken = self.edit_types.entry(older).or_default();
+        match judged {
+            Ok(entry) => taken.takes(&image.prompt, entry),
+            Err(skip) => taken.refused.entry(skip.reason).or_default().note(&image.place, skip),
         }
     }
 

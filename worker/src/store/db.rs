@@ -16,6 +16,7 @@ use super::evict::EvictStatements;
 use super::forget::ForgetStatements;
 use super::imports::ImportStatements;
 use super::inspect::InspectStatements;
+use super::installation::InstallationStatements;
 use super::overview::OverviewStatements;
 use super::readings::ReadingsStatements;
 use super::replicas::ReplicaStatements;
@@ -91,6 +92,7 @@ pub(super) struct Statements {
     pub(super) cache_view: &'static CacheViewStatements,
     pub(super) cancels: &'static CancelStatements,
     pub(super) replicas: &'static ReplicaStatements,
+    pub(super) installation: &'static InstallationStatements,
     pub(super) batch: &'static BatchStatements,
     pub(super) overview: &'static OverviewStatements,
     pub(super) dropped: &'static DroppedStatements,

@@ -27,6 +27,7 @@ mod forget;
 mod grouping;
 mod imports;
 mod inspect;
+mod installation;
 mod intake;
 mod lanes;
 mod letters;

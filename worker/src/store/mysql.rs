@@ -22,6 +22,7 @@ mod cancels;
 mod connection;
 mod imports;
 mod inspect;
+mod installation;
 mod overview;
 mod pool;
 mod readings;
@@ -315,6 +316,7 @@ pub(super) static SQL: Statements = Statements {
     cache_view: &cache_view::CACHE_VIEW,
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
+    installation: &installation::INSTALLATION,
     batch: &batch::BATCH,
     overview: &overview::OVERVIEW,
     dropped: &dropped::DROPPED,

@@ -23,6 +23,7 @@ mod evict;
 mod forget;
 mod imports;
 mod inspect;
+mod installation;
 mod overview;
 mod readings;
 mod replicas;
@@ -249,6 +250,7 @@ pub(super) static SQL: Statements = Statements {
     cache_view: &cache_view::CACHE_VIEW,
     cancels: &cancels::CANCELS,
     replicas: &replicas::REPLICAS,
+    installation: &installation::INSTALLATION,
     batch: &batch::BATCH,
     overview: &overview::OVERVIEW,
     dropped: &dropped::DROPPED,

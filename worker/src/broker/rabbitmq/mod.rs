@@ -4,8 +4,8 @@
 //! connections that publish, and acknowledgements must still get through. Nothing recovers by itself: an error
 //! ends what it happened on, and the next call opens it anew.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use super::{Broker, BrokerError, Consumer, Destination, Message, Queue};
 
 mod acks;
+mod binding;
 mod consumer;
 mod convert;
 mod greeting;
@@ -27,6 +28,7 @@ mod restore;
 mod rights;
 pub mod topology;
 
+pub use binding::Belongs;
 pub use greeting::Greeting;
 use restore::Declared;
 pub use rights::Rights;
@@ -46,6 +48,10 @@ pub struct RabbitMq {
     publisher: Publisher,
     consuming: Slot<Arc<Connection>>,
     declared: Mutex<Declared>,
+    /// The installation that this process works for.
+    installation: OnceLock<String>,
+    /// The namespace was found to belong to another one.
+    is_elsewhere: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -73,6 +79,8 @@ impl RabbitMq {
             publisher,
             consuming: Slot::default(),
             declared: Mutex::default(),
+            installation: OnceLock::new(),
+            is_elsewhere: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         })
     }
@@ -81,9 +89,32 @@ impl RabbitMq {
     ///
     /// # Errors
     /// See [`BrokerError`]; what differs is not an error but a finding.
-    pub async fn check(&self, lanes: &[String]) -> Result<Vec<topology::Finding>, BrokerError> {
+    pub async fn check(
+        &self,
+        lanes: &[String],
+        installation: Option<&str>,
+    ) -> Result<Vec<topology::Finding>, BrokerError> {
         let connection = self.connection().await.map_err(convert::error)?;
-        topology::check(&connection, &topology::Plan::new(&self.topology, lanes)).await
+        let plan = topology::Plan::new(&self.topology, lanes).bound_to(&self.topology, installation);
+        topology::check(&connection, &plan).await
+    }
+
+    /// Whose the namespace is, asked without changing anything. `installation`: none where the database has no id yet.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn belongs(&self, installation: Option<&str>) -> Result<Belongs, BrokerError> {
+        let connection = self.connection().await.map_err(convert::error)?;
+        binding::look(&connection, &self.topology, installation).await
+    }
+
+    /// Binds the namespace to this installation, also where it belongs to another one.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn rebind(&self, installation: &str) -> Result<(), BrokerError> {
+        let connection = self.connection().await.map_err(convert::error)?;
+        binding::rebind(&connection, &self.topology, installation).await
     }
 
     /// Host, port and virtual host, for people.
@@ -137,6 +168,14 @@ impl RabbitMq {
         }
     }
 
+    async fn end_consumers(&self) {
+        if let Some(connection) = self.consuming.take_if(|_| true).await {
+            let close = connection.close(200, "OK".into());
+            // It ends all the same when the process does; the broker gives the deliveries back either way.
+            let _late = tokio::time::timeout(CONNECT_TIMEOUT, close).await;
+        }
+    }
+
     fn ensure_open(&self) -> Result<(), AmqpError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(AmqpError::Unavailable("this broker was closed".to_owned()));
@@ -170,8 +209,37 @@ impl Broker for RabbitMq {
         self.restore_missing().await
     }
 
+    async fn bind(&self, installation: &str) -> Result<(), BrokerError> {
+        let ours = self.installation.get_or_init(|| installation.to_owned());
+        let connection = self.connection().await.map_err(convert::error)?;
+        let bound = tokio::time::timeout(CONNECT_TIMEOUT, binding::bind(&connection, &self.topology, ours));
+        let bound = bound.await.unwrap_or_else(|_elapsed| {
+            Err(BrokerError::Unavailable("the broker does not answer".to_owned()))
+        });
+        match &bound {
+            Ok(()) => self.is_elsewhere.store(false, Ordering::Release),
+            Err(BrokerError::OtherInstallation { .. }) => {
+                // What is in the queues is the other's: its consumers here end with their connection.
+                if !self.is_elsewhere.swap(true, Ordering::AcqRel) {
+                    self.end_consumers().await;
+                }
+            }
+            Err(
+                BrokerError::Unavailable(_) | BrokerError::NoSuchQueue(_) | BrokerError::Misconfigured(_),
+            ) => {}
+        }
+        bound
+    }
+
     async fn publish(&self, to: Destination, message: Message) -> Result<(), BrokerError> {
         self.ensure_open().map_err(convert::error)?;
+        if self.is_elsewhere.load(Ordering::Acquire) {
+            return Err(BrokerError::OtherInstallation {
+                namespace: self.topology.exchange().to_owned(),
+                ours: self.installation.get().cloned().unwrap_or_default(),
+                theirs: None,
+            });
+        }
         let outgoing = convert::outgoing(&self.topology, &to, message)?;
         let began = Instant::now();
         let sent = match self.publisher.publish(&outgoing).await {
@@ -187,6 +255,11 @@ impl Broker for RabbitMq {
     }
 
     async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        // At every new beginning: the namespace may have been given to another database meanwhile, and a broker that
+        // has lost what it had is bound anew.
+        if let Some(installation) = self.installation.get() {
+            self.bind(installation).await?;
+        }
         let name = convert::short(&convert::queue_name(&self.topology, &queue))?;
         let channel = self.channel().await.map_err(convert::error)?;
         let consumer = consumer::RabbitConsumer::start(channel, name, &queue, prefetch).await?;
@@ -203,11 +276,7 @@ impl Broker for RabbitMq {
     async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.publisher.close().await;
-        if let Some(connection) = self.consuming.take_if(|_| true).await {
-            let close = connection.close(200, "OK".into());
-            // It ends all the same when the process does; the broker gives the deliveries back either way.
-            let _late = tokio::time::timeout(CONNECT_TIMEOUT, close).await;
-        }
+        self.end_consumers().await;
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Exchange {
     pub name: String,
     /// `direct`, `topic` or `fanout`.
     pub kind: &'static str,
+    /// Where it sends what no queue of its own takes. RabbitMQ compares it when the exchange is declared again.
+    pub alternate: Option<String>,
 }
 
 /// A durable queue.
@@ -118,6 +120,24 @@ impl Plan {
         plan
     }
 
+    /// The exchanges that say that the namespace belongs to this installation: first the one that only one
+    /// installation can make, then the one whose name tells which.
+    pub(super) fn of_installation(names: &Topology, id: &str) -> [Exchange; 2] {
+        let ours = names.installation_of(id);
+        let main = Exchange {
+            alternate: Some(ours.clone()),
+            ..Exchange::new(&names.installation_exchange(), "fanout")
+        };
+        [main, Exchange::new(&ours, "fanout")]
+    }
+
+    /// Together with the exchanges that say which installation the namespace belongs to, where one is named.
+    #[must_use]
+    pub fn bound_to(mut self, names: &Topology, id: Option<&str>) -> Self {
+        self.exchanges.extend(id.into_iter().flat_map(|id| Self::of_installation(names, id)));
+        self
+    }
+
     /// All but an exchange that nothing of the plan is bound to.
     pub(super) fn without_exchange(mut self, name: &str) -> Self {
         self.exchanges.retain(|exchange| exchange.name != name);
@@ -139,7 +159,7 @@ impl Plan {
 
 impl Exchange {
     fn new(name: &str, kind: &'static str) -> Self {
-        Self { name: name.to_owned(), kind }
+        Self { name: name.to_owned(), kind, alternate: None }
     }
 }
 
@@ -192,7 +212,7 @@ fn wait_queue(names: &Topology, name: String, rung: std::time::Duration) -> Queu
 }
 
 /// One step on a channel; a refusal ends the channel.
-enum Step<'a> {
+pub(super) enum Step<'a> {
     Exchange(&'a Exchange),
     Queue(&'a Queue),
     Binding(&'a Binding),
@@ -273,12 +293,12 @@ fn steps(plan: &Plan) -> impl Iterator<Item = Step<'_>> {
     exchanges.chain(queues).chain(bindings)
 }
 
-async fn open(connection: &Connection) -> Result<Channel, BrokerError> {
+pub(super) async fn open(connection: &Connection) -> Result<Channel, BrokerError> {
     let channel = connection.create_channel().await;
     channel.map_err(|failed| error(AmqpError::from_lapin(&failed)))
 }
 
-async fn run(channel: &Channel, step: &Step<'_>, passive: bool) -> Result<(), AmqpError> {
+pub(super) async fn run(channel: &Channel, step: &Step<'_>, passive: bool) -> Result<(), AmqpError> {
     let name = |name: &str| short(name).map_err(|too_long| AmqpError::Refused(too_long.to_string()));
     let done = match step {
         Step::Exchange(exchange) => {
@@ -289,7 +309,11 @@ async fn run(channel: &Channel, step: &Step<'_>, passive: bool) -> Result<(), Am
             };
             let options =
                 ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
-            let table = FieldTable::default();
+            let mut table = FieldTable::default();
+            if let Some(alternate) = &exchange.alternate {
+                let value = AMQPValue::LongString(alternate.as_str().into());
+                table.insert("alternate-exchange".into(), value);
+            }
             channel.exchange_declare(name(&exchange.name)?, kind, options, table).await
         }
         Step::Queue(queue) => {
@@ -321,19 +345,23 @@ impl Step<'_> {
 /// Makes one sentence of the server's reply text, e.g. `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for
 /// queue 'retouch.tasks' in vhost '/': received the value '20' of type 'long' but current is none`.
 fn difference(what: &str, reply: &str) -> String {
-    let told = || {
-        let (_, rest) = reply.split_once("inequivalent arg '")?;
-        let (argument, rest) = rest.split_once('\'')?;
-        let (_, values) = rest.split_once("': ")?;
-        let values = values.trim_start_matches("received ");
-        let (ours, theirs) = values.split_once(" but current is ")?;
-        let (ours, theirs) = (value(ours), value(theirs));
-        Some(format!(
+    match inequivalent(reply) {
+        Some((argument, ours, theirs)) => format!(
             "the {what} exists with another {argument}: it has {theirs} and the worker needs {ours}; \
              delete it, or run under another namespace"
-        ))
-    };
-    told().unwrap_or_else(|| format!("the {what} cannot be used: {reply}"))
+        ),
+        None => format!("the {what} cannot be used: {reply}"),
+    }
+}
+
+/// The argument that differs, its value here and its value there, of such a reply text.
+pub(super) fn inequivalent(reply: &str) -> Option<(&str, &str, &str)> {
+    let (_, rest) = reply.split_once("inequivalent arg '")?;
+    let (argument, rest) = rest.split_once('\'')?;
+    let (_, values) = rest.split_once("': ")?;
+    let values = values.trim_start_matches("received ");
+    let (ours, theirs) = values.split_once(" but current is ")?;
+    Some((argument, value(ours), value(theirs)))
 }
 
 /// `the value '20' of type 'long'` and `'20'` are 20.

@@ -30,6 +30,10 @@ use screen::{Key, Keys, Screen};
 
 /// Looking takes at most this part of the time: a database that is slow to answer is asked less often.
 const SHARE: u32 = 10;
+/// But what is shown is never older than this by it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// A look that takes longer has lost its connection: that is said, and the next one takes another.
+const LOOK_WITHIN: Duration = Duration::from_secs(6);
 /// As wide as text is printed where no terminal says otherwise.
 const WIDTH: u16 = 100;
 
@@ -116,10 +120,14 @@ fn look(
     let looking = tokio::spawn(async move {
         loop {
             let began = Instant::now();
-            if seen.send(watcher.look().await).await.is_err() {
+            let looked = tokio::time::timeout(LOOK_WITHIN, watcher.look()).await;
+            let looked = looked.unwrap_or_else(|_late| {
+                Err(StoreError::Unavailable(format!("no answer within {LOOK_WITHIN:?}")))
+            });
+            let pause = pause(interval, began.elapsed(), looked.is_ok());
+            if seen.send(looked).await.is_err() {
                 return;
             }
-            let pause = interval.max(began.elapsed() * SHARE);
             tokio::select! {
                 () = now.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -127,6 +135,11 @@ fn look(
         }
     });
     (looks, looking)
+}
+
+/// A look that failed is not worth a longer pause: it may be over.
+fn pause(interval: Duration, took: Duration, is_good: bool) -> Duration {
+    if is_good { interval.max((took * SHARE).min(LONGEST_PAUSE)) } else { interval }
 }
 
 async fn watch(watcher: Watcher, store: &Store, place: &str, interval: Duration) -> Result<Ending, Failure> {
@@ -164,4 +177,18 @@ async fn watch(watcher: Watcher, store: &Store, place: &str, interval: Duration)
     drop(screen);
     looking.abort();
     Ok(Ending::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_failed_is_repeated_after_the_interval() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pause(seconds(2), seconds(6), false), seconds(2));
+        assert_eq!(pause(seconds(2), Duration::from_millis(500), true), seconds(5));
+        assert_eq!(pause(seconds(2), seconds(5), true), LONGEST_PAUSE);
+        assert_eq!(pause(seconds(60), seconds(5), true), seconds(60), "as a person asked");
+    }
 }

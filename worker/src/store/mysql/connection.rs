@@ -5,6 +5,8 @@
 //! knows of, or wait for ever, in its place of the pool, for an answer that does not come. So transactions are begun and ended
 //! here, and a connection that is dropped in the middle of a statement is closed.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
 use sqlx::{Connection as _, Executor as _, MySql};
@@ -14,6 +16,9 @@ use super::pool::{Lent, Pool};
 use super::{CONNECT, FRESH, error};
 
 impl_bound!(MySql, MySqlArguments);
+
+/// For a connection that has rested to say that it lives.
+const PING: Duration = Duration::from_secs(3);
 
 /// A connection of the pool; in a transaction once [`Connection::begin`] was called.
 pub(super) struct Connection {
@@ -50,9 +55,14 @@ impl Connection {
                 return Ok(connection);
             }
             connection.in_statement = true;
-            if connection.raw().ping().await.is_ok() {
-                connection.in_statement = false;
-                return Ok(connection);
+            match tokio::time::timeout(PING, connection.raw().ping()).await {
+                Ok(Ok(())) => {
+                    connection.in_statement = false;
+                    return Ok(connection);
+                }
+                Ok(Err(_lost)) => {}
+                // A server that went without a word: each of them would be waited for in turn.
+                Err(_silent) => pool.close_resting(),
             }
         }
     }

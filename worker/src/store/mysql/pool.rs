@@ -42,6 +42,14 @@ impl Pool {
         Ok(Lent { connection, pile, since: Instant::now(), rested: Duration::ZERO })
     }
 
+    /// Closes those at rest: one of them did not answer, and the others most likely do not either.
+    pub(super) fn close_resting(&self) {
+        let resting = std::mem::take(&mut self.pile.lock().resting);
+        for Resting { mut connection, .. } in resting {
+            connection.close_on_drop();
+        }
+    }
+
     /// Closes all of them, when they are given back.
     pub(super) async fn close(&self) {
         let resting = {

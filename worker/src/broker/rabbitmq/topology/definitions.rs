@@ -10,6 +10,7 @@ pub fn definitions(plan: &Plan, vhost: &str) -> Value {
     // Destructured: what comes to the plan does not compile until it is here.
     let Plan { exchanges, queues, bindings } = plan;
     let exchanges = exchanges.iter().map(|exchange| {
+        let alternate = exchange.alternate.iter().map(|name| ("alternate-exchange".to_owned(), json!(name)));
         json!({
             "name": exchange.name,
             "vhost": vhost,
@@ -17,7 +18,7 @@ pub fn definitions(plan: &Plan, vhost: &str) -> Value {
             "durable": true,
             "auto_delete": false,
             "internal": false,
-            "arguments": {},
+            "arguments": alternate.collect::<Map<_, _>>(),
         })
     });
     let queues = queues.iter().map(|queue| {

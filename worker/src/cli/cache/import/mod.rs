@@ -1,6 +1,8 @@
 //! `retouch cache import`: an older system's results become entries of the cache.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -9,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use retouch_shared::task::Params;
 use url::Url;
 
+use super::super::say::say;
 use super::super::{Ending, Failure};
 use crate::app::App;
 use crate::config::{Settings, database_at};
@@ -26,9 +29,10 @@ mod print;
 /// an entry that was made here or whose picture was copied.
 ///
 /// The older rows do not know the model: each is taken for what a task with its edit type and prompt would get today, so that such a
-/// task hits; --model and --params say otherwise. Links are taken on trust; with --fetch their pictures are copied.
+/// task hits; --model and --params say otherwise. What each older edit type is taken for is said before anything is taken in, and asked
+/// for: a wrong guess would answer with another operation's pictures. Links are taken on trust; with --fetch their pictures are copied.
 ///
-/// Example: retouch cache import --from mysql://reader:secret@db/old --fetch
+/// Example: retouch cache import --from mysql://reader:secret@db/old --fetch --yes
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Import {
     /// The older system's database: mysql://user:password@host/database or sqlite:///file; never written to
@@ -73,14 +77,16 @@ pub(in crate::cli) struct Import {
     /// Links that are followed at a time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
-    /// Only say what would be done; follows no link unless with --check
+    /// Do it without asking; without it, what would be done is said first, and asked for on a terminal
+    #[arg(long, conflicts_with_all = ["check", "dry_run"])]
+    yes: bool,
+    /// Only say what would be done, and do not ask; follows no link unless with --check
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Import {
     pub(super) async fn run(self, settings: Settings, json: bool) -> Result<Ending, Failure> {
-        let began = Instant::now();
         let (location, named) = self.source().map_err(Failure::Usage)?;
         if location == settings.database {
             let why =
@@ -88,24 +94,46 @@ impl Import {
             return Err(Failure::Usage(why));
         }
         let offer = settings.offer.clone();
-        let rules = self.rules(&offer).map_err(Failure::Usage)?;
+        let links = self.rules(&offer).map_err(Failure::Usage)?.links;
         let older = OlderSystem::connect(&location).await.map_err(|error| failure(error, &location))?;
         let layout = older.layout(&named).await.map_err(|error| failure(error, &location))?;
         let app = App::open_tables(settings).await.map_err(Failure::Unreachable)?;
+        // Testing links takes nothing in.
+        let only_says = !self.yes && links != Links::Check;
         let manner =
-            Manner { links: rules.links, concurrency: usize::from(self.concurrency), dry_run: self.dry_run };
+            Manner { links, concurrency: usize::from(self.concurrency), dry_run: self.dry_run || only_says };
         if !json {
             print::preview(&layout, &location, manner, self.price.as_deref());
         }
-        let bar = bar();
-        let import = import::Import::new(&app, (&older, &layout), rules, manner);
-        let report = import.run(|progress| show(&bar, progress)).await;
-        bar.finish_and_clear();
+        let done = self.in_turn(&app, (&older, &layout), manner, json).await;
         older.close().await;
         app.store.close().await;
-        let report = report.map_err(Failure::Unreachable)?;
-        self.print(&report, &layout, manner, began.elapsed(), json);
-        Ok(ending(&report, manner))
+        done
+    }
+
+    /// Says what would be done and, where a person agrees, does it; with --yes at once.
+    async fn in_turn(
+        &self,
+        app: &Arc<App>,
+        older: (&OlderSystem, &Layout),
+        mut manner: Manner,
+        json: bool,
+    ) -> Result<Ending, Failure> {
+        loop {
+            let began = Instant::now();
+            let rules = self.rules(&app.settings.offer).map_err(Failure::Usage)?;
+            let bar = bar();
+            let import = import::Import::new(app, older, rules, manner);
+            let report = import.run(|progress| show(&bar, progress)).await;
+            bar.finish_and_clear();
+            let report = report.map_err(Failure::Unreachable)?;
+            self.print(&report, older.1, manner, began.elapsed(), json);
+            let may_ask = manner.dry_run && !self.dry_run && !json && is_terminal();
+            if !may_ask || !agreed().await? {
+                return Ok(ending(&report, manner));
+            }
+            manner.dry_run = false;
+        }
     }
 
     fn print(&self, report: &Report, layout: &Layout, manner: Manner, took: Duration, json: bool) {
@@ -187,6 +215,21 @@ fn ending(report: &Report, manner: Manner) -> Ending {
     let dead = report.skipped_for(&["dead_link", "private_address", "too_large"]);
     let failed = again > 0 || (manner.links == Links::Check && dead > 0);
     if failed { Ending::SomeFailed } else { Ending::Done }
+}
+
+fn is_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// Whether the person at the terminal wants it. No answer is no.
+async fn agreed() -> Result<bool, Failure> {
+    say("take them in? [y/N]");
+    let answered = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map(|_bytes| answer)
+    });
+    let answer = answered.await.map_err(Failure::unreachable)?.map_err(Failure::unreachable)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// On a terminal only, on standard error.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::super::say::say;
-use crate::import::{Links, Manner, Report};
+use crate::import::{Links, Manner, PromptExample, Report, TodaysRoute};
 use crate::store::DatabaseLocation;
 use crate::store::older::Layout;
 
@@ -65,6 +65,7 @@ pub(super) fn as_text(report: &Report, manner: Manner, took: Duration) {
     } else {
         changes(report, would);
     }
+    taken_for(report);
     for (reason, skipped) in &report.skipped {
         say(format!("  {:>8} skipped: {reason}", skipped.count));
         for example in &skipped.examples {
@@ -73,10 +74,39 @@ pub(super) fn as_text(report: &Report, manner: Manner, took: Duration) {
     }
     merged(report);
     if manner.dry_run {
-        say("nothing was changed: the same command without --dry-run does it");
+        say("nothing was changed: the same command with --yes does it");
     }
     if report.skipped_for(&["unreachable"]) > 0 {
         say("some links could not be reached now: run the same command again");
+    }
+}
+
+/// What each older edit type is taken for, as a person has to know before it is done.
+fn taken_for(report: &Report) {
+    for (older, taken) in &report.edit_types {
+        let older = if older.is_empty() { "(no edit type)" } else { older };
+        match &taken.route {
+            Some(TodaysRoute { edit_type, editor, model, params }) => {
+                // Plain data always serialises.
+                let params = serde_json::to_string(params).unwrap_or_default();
+                say(format!(
+                    "  {older} → {edit_type}: {editor}, model {model}, parameters {params}: {} results",
+                    taken.results
+                ));
+            }
+            None => say(format!("  {older} → nothing")),
+        }
+        for PromptExample { given, keyed } in &taken.examples {
+            if given == keyed {
+                say(format!("      prompt {keyed:?}"));
+            } else {
+                say(format!("      prompt {given:?} is keyed as {keyed:?}"));
+            }
+        }
+        for (reason, refused) in &taken.refused {
+            let example = refused.examples.first().map_or("", String::as_str);
+            say(format!("      {} refused: {reason}, e.g. {example}", refused.count));
+        }
     }
 }
 
