@@ -6,18 +6,20 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use retouch_shared::key::Digest32;
 
 use super::Served;
-use crate::blobs::BlobError;
+use crate::blobs::{BlobError, BlobStream};
 
 /// For another answer to be read to its end, so that this one may begin.
 const TURN: Duration = Duration::from_secs(10);
+/// Held in memory while it is read.
+const SMALL: u64 = 256 * 1024;
 /// What a picture is shown as. Anything else is offered for download.
 const SHOWN: [&str; 10] = [
     "image/png",
@@ -86,6 +88,7 @@ async fn picture(served: &Served, hash: Digest32, headers: &HeaderMap) -> Result
         return Ok((StatusCode::SERVICE_UNAVAILABLE, headers).into_response());
     };
     let bytes = match &part {
+        _ if size <= SMALL => whole(&blobs.get(hash).await?, part.as_ref()),
         None => blobs.stream(hash).await?,
         Some(range) => blobs.stream_part(hash, range.clone()).await?,
     };
@@ -102,6 +105,14 @@ async fn picture(served: &Served, hash: Digest32, headers: &HeaderMap) -> Result
             (StatusCode::PARTIAL_CONTENT, length, place, body).into_response()
         }
     })
+}
+
+/// What is small is read and checked before the answer begins, so that a damaged picture has a status that says so.
+fn whole(bytes: &Bytes, part: Option<&Range<u64>>) -> BlobStream {
+    let place = |at: u64| usize::try_from(at).unwrap_or(bytes.len()).min(bytes.len());
+    let asked = part.map_or(0..bytes.len(), |range| place(range.start)..place(range.end));
+    let chunk = Ok(bytes.slice(asked));
+    stream::once(async { chunk }).boxed()
 }
 
 /// With the headers that every answer has.

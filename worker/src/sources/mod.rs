@@ -163,10 +163,13 @@ impl Sources {
         Self { fetcher, blobs, memory: Memory::of(memory), masks, messages }
     }
 
-    /// Waits for the memory that a message of so many bytes takes while it is worked on, beside its bytes: the pictures in it are
-    /// texts of their own until they are decoded. What is small waits for nothing.
+    /// Waits for the memory that a message takes while it is worked on, beside its bytes: the pictures in it become texts of their own, and
+    /// one that is written with escapes is a text twice while it is parsed. What is small waits for nothing.
     pub(crate) async fn room_for_message(&self, bytes: usize) -> Share {
-        if bytes <= SMALL_MESSAGE_BYTES { Share::none() } else { self.messages.share(bytes).await }
+        if bytes <= SMALL_MESSAGE_BYTES {
+            return Share::none();
+        }
+        self.messages.share(bytes.saturating_mul(2)).await
     }
 
     /// One picture, whole and recognised. It has its share of the memory until it is dropped: whoever holds one must not wait
