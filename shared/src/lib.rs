@@ -11,6 +11,7 @@ pub mod cancel;
 pub mod client;
 pub mod event;
 pub mod key;
+pub mod limits;
 pub mod params;
 pub mod publisher;
 pub mod schema;

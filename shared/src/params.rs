@@ -4,15 +4,16 @@
 //! the producer meant and the one that the key names could differ.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
-/// Parameters of an edit. Two are equal if and only if [`Params::canonical`] is.
+/// Parameters of an edit. Two are equal if and only if [`Params::canonical`] is. Clones share them: each call of a task has one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Params(Map<String, Value>);
+pub struct Params(Arc<Map<String, Value>>);
 
 impl Params {
     /// Whether there is none.
@@ -33,8 +34,10 @@ impl Params {
     /// These parameters, with `defaults` where they say nothing.
     #[must_use]
     pub fn with_defaults(mut self, defaults: &Params) -> Self {
-        for (name, value) in &defaults.0 {
-            self.0.entry(name.clone()).or_insert_with(|| value.clone());
+        for (name, value) in
+            defaults.0.iter().filter(|(name, _)| !self.0.contains_key(*name)).collect::<Vec<_>>()
+        {
+            Arc::make_mut(&mut self.0).insert(name.clone(), value.clone());
         }
         self
     }
@@ -43,7 +46,7 @@ impl Params {
     pub fn canonical(&self) -> String {
         // `serde_json::Map` is a sorted map here: the workspace does not enable `preserve_order`
         // (a test below fails if a dependency does).
-        Value::Object(self.0.clone()).to_string()
+        serde_json::to_string(&*self.0).unwrap_or_default()
     }
 
     /// The object itself, e.g. for a provider's request body.
@@ -54,7 +57,7 @@ impl Params {
 
 impl From<Map<String, Value>> for Params {
     fn from(map: Map<String, Value>) -> Self {
-        Self(map)
+        Self(Arc::new(map))
     }
 }
 
@@ -69,7 +72,7 @@ impl std::str::FromStr for Params {
 impl<'de> Deserialize<'de> for Params {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Strict.deserialize(deserializer)? {
-            Value::Object(map) => Ok(Self(map)),
+            Value::Object(map) => Ok(Self(Arc::new(map))),
             _ => Err(D::Error::custom("must be an object")),
         }
     }

@@ -1,10 +1,11 @@
 //! The domain side of the contract: a [`Task`] exists only because a message passed [`Task::decode`].
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::error::Category;
 
-use crate::key::{Digest32, ImageHash, normalise_prompt};
+use crate::key::{Digest32, Hasher, ImageHash, normalise_prompt};
+use crate::limits;
 pub use crate::params::Params;
 use crate::wire::{ImageRef, MAX_MESSAGE_BYTES, Object, TaskMessage, VERSION};
 
@@ -104,6 +105,7 @@ impl Task {
         if payload.len() > MAX_MESSAGE_BYTES {
             return Err(Invalid::TooLarge { bytes: payload.len() });
         }
+        limits::check(payload)?;
         let mut json = serde_json::Deserializer::from_slice(payload);
         let Object(message) =
             serde_path_to_error::deserialize(&mut json).map_err(|error| explain(payload, &error))?;
@@ -172,33 +174,49 @@ impl Task {
             metadata,
             request_hash: _,
         } = self;
-        let sources: Vec<_> = mask.iter().chain(images).map(Source::canonical).collect();
-        let content = serde_json::json!([
-            task_id,
-            edit_type,
-            prompt,
-            model,
-            params,
-            mask.is_some(),
-            sources,
-            variant,
-            metadata
-        ]);
-        Digest32::of(content.to_string().as_bytes())
+        let sources: Vec<_> = mask.iter().chain(images).map(Written).collect();
+        let content = (task_id, edit_type, prompt, model, params, mask.is_some(), sources, variant, metadata);
+        // Written straight into the hash: a picture in the message is not copied for it.
+        let mut hashed = Hashed::default();
+        // Neither the hash nor any of these fails to be written.
+        let _written = serde_json::to_writer(&mut hashed, &content);
+        hashed.0.digest()
+    }
+}
+
+/// A hash that JSON is written into.
+#[derive(Default)]
+struct Hashed(Hasher);
+
+impl std::io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A source as it enters the request hash.
+struct Written<'a>(&'a Source);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Source::Url { url, image_hash: None } => serializer.collect_str(&format_args!("url {url}")),
+            // No URL has a space in it.
+            Source::Url { url, image_hash: Some(hash) } => {
+                serializer.collect_str(&format_args!("url {url} {hash}"))
+            }
+            Source::Data(uri) => serializer.collect_str(&format_args!("data {uri}")),
+            Source::Blob(hash) => serializer.collect_str(&format_args!("blob {hash}")),
+        }
     }
 }
 
 impl Source {
-    fn canonical(&self) -> String {
-        match self {
-            Self::Url { url, image_hash: None } => format!("url {url}"),
-            // No URL has a space in it.
-            Self::Url { url, image_hash: Some(hash) } => format!("url {url} {hash}"),
-            Self::Data(uri) => format!("data {uri}"),
-            Self::Blob(hash) => format!("blob {hash}"),
-        }
-    }
-
     /// Which picture it is, where that is said: no bytes are read to know it, and it is not proven.
     pub fn image_hash(&self) -> Option<ImageHash> {
         match self {

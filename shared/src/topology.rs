@@ -102,6 +102,14 @@ impl Topology {
         format!("edits.{lane}")
     }
 
+    /// Whether a queue of this name is one of those that the workers consume, or a rung of the wait ladder.
+    pub fn owns(&self, queue: &str) -> bool {
+        let own = queue.strip_prefix(&self.namespace).and_then(|name| name.strip_prefix('.'));
+        own.is_some_and(|name| {
+            matches!(name, TASKS_KEY | DEAD_KEY) || name.starts_with("edits.") || name.starts_with("wait.")
+        })
+    }
+
     /// The fanout exchange and the queue of one rung (they share the name).
     pub fn wait(&self, rung: Duration) -> String {
         format!("{}.wait.{}s", self.namespace, rung.as_secs())
@@ -122,6 +130,21 @@ mod tests {
     fn a_delay_is_rounded_up_to_a_rung() {
         for (asked, rung) in [(0, 1), (1, 1), (2, 5), (31, 120), (7200, 7200), (99_999, 7200)] {
             assert_eq!(rung_for(Duration::from_secs(asked)), Duration::from_secs(rung), "{asked} s");
+        }
+    }
+
+    #[test]
+    fn the_workers_own_queues_are_told_from_those_of_producers() {
+        let topology = Topology::new("ns").unwrap();
+        let own = [
+            topology.tasks_queue(),
+            topology.dead_queue(),
+            topology.edits_queue("a"),
+            topology.wait(RUNGS[2]),
+        ];
+        assert!(own.iter().all(|queue| topology.owns(queue)), "{own:?}");
+        for others in ["ns.replies", "ns", "tasks", "other.tasks", "amq.gen-1", ""] {
+            assert!(!topology.owns(others), "{others}");
         }
     }
 

@@ -19,6 +19,7 @@ pub mod faketime;
 pub mod kills;
 pub mod laptop;
 pub mod load;
+pub mod memory;
 pub mod node;
 pub mod older;
 pub mod paid;

@@ -16,6 +16,8 @@ pub(crate) trait Stage: Sized {
     async fn new() -> Self;
     /// Another broker on the same storage, as another process would open it.
     async fn open(&self) -> Arc<dyn Broker>;
+    /// As [`Stage::open`], with at most about so many bytes ahead.
+    async fn open_within(&self, bytes_ahead: usize) -> Arc<dyn Broker>;
 }
 
 const LANE: &str = "local";
@@ -84,6 +86,33 @@ async fn the_largest_message_is_delivered_whole<S: Stage>() {
     broker.publish(Destination::Queue(Queue::Tasks), Message::new(bytes.clone())).await.unwrap();
     let mut consumer = broker.consume(Queue::Tasks, 1).await.unwrap();
     assert!(next(&mut consumer).await.message.payload == bytes, "other bytes came out");
+}
+
+async fn messages_of_any_size_arrive_once_and_few_are_ahead_of_large_ones<S: Stage>() {
+    let stage = S::new().await;
+    let broker = stage.open_within(8 << 20).await;
+    broker.declare(&[]).await.unwrap();
+    let large = "x".repeat(3 << 20);
+    let sizes =
+        [vec![10; 6], vec![large.len(); 6], vec![10; 300], vec![large.len(); 3], vec![10; 3]].concat();
+    for (number, size) in sizes.iter().enumerate() {
+        publish(&broker, Queue::Tasks, &[&format!("{number:04} {}", &large[..*size])]).await;
+    }
+    let mut consumer = broker.consume(Queue::Tasks, 64).await.unwrap();
+    for (number, size) in sizes.iter().enumerate() {
+        let delivery = next(&mut consumer).await;
+        let arrived = body(&delivery);
+        assert_eq!((&arrived[..4], arrived.len()), (format!("{number:04}").as_str(), size + 5));
+        assert!(!delivery.redelivered, "{number}");
+        if number == 6 {
+            // The first large one, unsettled: what else is ahead of it?
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let ready = broker.depth(Queue::Tasks).await.unwrap();
+            assert!(ready >= 290, "{ready} of {} are left", sizes.len());
+        }
+        assert!(delivery.settler.ack().await);
+    }
+    depth_becomes(&broker, Queue::Tasks, 0).await;
 }
 
 async fn an_unsettled_message_comes_back_when_its_consumer_is_dropped<S: Stage>() {
@@ -397,6 +426,7 @@ macro_rules! promises {
 promises!(
     a_published_message_is_delivered_whole,
     the_largest_message_is_delivered_whole,
+    messages_of_any_size_arrive_once_and_few_are_ahead_of_large_ones,
     an_unsettled_message_comes_back_when_its_consumer_is_dropped,
     a_delivery_dropped_unsettled_comes_back_at_once,
     a_handed_back_message_goes_to_somebody_else,

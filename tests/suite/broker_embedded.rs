@@ -39,7 +39,12 @@ impl Stage for File {
     }
 
     async fn open(&self) -> Arc<dyn Broker> {
-        Arc::new(Embedded::open(&self.folder.path().join("retouch.db")).await.unwrap())
+        self.open_within(usize::MAX).await
+    }
+
+    async fn open_within(&self, bytes_ahead: usize) -> Arc<dyn Broker> {
+        let opened = Embedded::open(&self.folder.path().join("retouch.db")).await;
+        Arc::new(opened.unwrap().with_bytes_ahead(bytes_ahead))
     }
 }
 

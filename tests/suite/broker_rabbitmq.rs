@@ -30,7 +30,11 @@ impl Stage for Server {
     }
 
     async fn open(&self) -> Arc<dyn Broker> {
-        Arc::new(connect(&self.env, self.env.amqp_url()).await)
+        self.open_within(usize::MAX).await
+    }
+
+    async fn open_within(&self, bytes_ahead: usize) -> Arc<dyn Broker> {
+        Arc::new(connect(&self.env, self.env.amqp_url()).await.with_bytes_ahead(bytes_ahead))
     }
 }
 

@@ -260,9 +260,13 @@ pub async fn open_store(settings: &Settings) -> Result<Store> {
 async fn open_broker(settings: &Settings, store: &Store) -> Result<Arc<dyn Broker>> {
     match (&settings.broker, store.sqlite_pool()) {
         (BrokerChoice::RabbitMq { url }, _) => {
-            Ok(Arc::new(RabbitMq::connect(url, settings.topology.clone()).await.context("AMQP_URL")?))
+            let broker = RabbitMq::connect(url, settings.topology.clone()).await.context("AMQP_URL")?;
+            Ok(Arc::new(broker.with_bytes_ahead(settings.rhythm.intake_memory)))
         }
-        (BrokerChoice::Embedded, Some(pool)) => Ok(Arc::new(Embedded::beside(&pool).await?)),
+        (BrokerChoice::Embedded, Some(pool)) => {
+            let broker = Embedded::beside(&pool).await?;
+            Ok(Arc::new(broker.with_bytes_ahead(settings.rhythm.intake_memory)))
+        }
         (BrokerChoice::Embedded, None) => bail!("AMQP_URL must be set when DATABASE_URL is not SQLite"),
     }
 }

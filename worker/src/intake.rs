@@ -39,6 +39,11 @@ pub(crate) async fn handle(app: &Arc<App>, delivery: &Delivery) -> Outcome {
     if app.shutdown.is_cancelled() {
         return Outcome::HandBack;
     }
+    // Before anything is built of it.
+    let _room = tokio::select! {
+        () = app.shutdown.cancelled() => return Outcome::HandBack,
+        room = app.sources.room_for_message(message.payload.len()) => room,
+    };
     if !delivery.redelivered {
         return decode_and_take_in(app, message).await;
     }
@@ -53,6 +58,10 @@ pub(crate) async fn handle(app: &Arc<App>, delivery: &Delivery) -> Outcome {
 }
 
 async fn decode_and_take_in(app: &Arc<App>, message: &Message) -> Outcome {
+    if let Some(queue) = message.reply_to.as_deref().filter(|queue| app.settings.topology.owns(queue)) {
+        let message = format!("reply_to: {queue} is a queue of the workers; name one of your own");
+        return Outcome::Dead { reason: "bad_message", message };
+    }
     let request = match Request::decode(&message.payload) {
         Ok(request) => request,
         Err(invalid) => return Outcome::Dead { reason: invalid.reason(), message: invalid.to_string() },

@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod models;
 mod outcome;
 pub mod overview;
+mod private;
 mod replica;
 pub mod routes;
 pub mod sources;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use retouch_shared::key::{Digest32, EditKey};
+use retouch_shared::key::{Digest32, EditKey, Hasher};
 use tokio::sync::Mutex;
 
 use crate::app::App;
@@ -44,7 +44,10 @@ impl From<StoreError> for Refused {
 
 /// A task message, by its content: the broker's copies of it are one suspect.
 pub(crate) fn message(payload: &[u8]) -> Digest32 {
-    Digest32::of(&[b"tasks\n", payload].concat())
+    let mut hasher = Hasher::default();
+    hasher.update(b"tasks\n");
+    hasher.update(payload);
+    hasher.digest()
 }
 
 /// Works on a suspect with its starts counted; `known` is what the store said of it a moment ago, if it was asked.

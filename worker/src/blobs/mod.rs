@@ -5,24 +5,30 @@
 //! store that cannot be asked (unplugged disk, unmounted share, missing bucket) is never taken for one
 //! that lacks the blob, because what lacks a blob is paid for again.
 
+use std::fs::Permissions;
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::TryStreamExt;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, ObjectStore, ObjectStoreExt, PutOptions, RetryConfig,
+    Attribute, Attributes, BackoffConfig, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutOptions,
+    RetryConfig,
 };
-use retouch_shared::key::Digest32;
+use retouch_shared::key::{Digest32, Hasher};
 use url::Url;
 
 use crate::metrics::count::blob_error;
+use crate::private;
 
 mod location;
 mod presence;
@@ -123,7 +129,9 @@ impl Blobs {
             }),
             BlobsLocation::Folder(folder) => {
                 let root = folder.join(ALGORITHM);
-                std::fs::create_dir_all(&root).map_err(|error| unusable(error.to_string()))?;
+                private::make_folder(&root).map_err(|error| unusable(error.to_string()))?;
+                // Whatever is in it is out of reach of others then.
+                private::tighten(&root, private::FOLDER);
                 // Without fsync, a power cut could leave a row that names an empty file.
                 let store = LocalFileSystem::new_with_prefix(folder)
                     .map_err(|error| unusable(explain(&error)))?
@@ -168,8 +176,19 @@ impl Blobs {
             .put_opts(&self.path(hash), bytes.into(), options)
             .await
             .map_err(|error| unavailable(explain(&error)))?;
+        self.make_private(hash).await;
         self.remember(hash, kept.bytes);
         Ok(kept)
+    }
+
+    /// The folder around it keeps others out already; this is for copies of it that keep the rights.
+    async fn make_private(&self, hash: Digest32) {
+        let Place::Folder(root, _) = &self.place else { return };
+        let Some(file) = root.parent().map(|folder| folder.join(reference(hash))) else { return };
+        let rights = <Permissions as PermissionsExt>::from_mode(private::FILE);
+        if let Err(error) = tokio::fs::set_permissions(&file, rights).await {
+            tracing::debug!(%error, "cannot take the rights of others from a blob");
+        }
     }
 
     /// The bytes of a blob, checked against their digest.
@@ -178,6 +197,43 @@ impl Blobs {
     /// Any [`BlobError`].
     pub async fn get(&self, hash: Digest32) -> Result<Bytes, BlobError> {
         Ok(self.read(hash).await?.0)
+    }
+
+    /// How large a blob is, as its place says; its bytes are not read.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`] or [`BlobError::Unavailable`].
+    pub async fn size(&self, hash: Digest32) -> Result<u64, BlobError> {
+        match self.store.head(&self.path(hash)).await {
+            Ok(meta) => Ok(meta.size),
+            Err(error) => Err(self.not_read(hash, &error).await),
+        }
+    }
+
+    /// The bytes of a blob as they are read, a few at a time. The last of them come only when all had the digest that was asked
+    /// for: a damaged blob ends in an error instead.
+    ///
+    /// # Errors
+    /// Any [`BlobError`].
+    pub async fn stream(&self, hash: Digest32) -> Result<BlobStream, BlobError> {
+        match self.store.get(&self.path(hash)).await {
+            Ok(found) => Ok(checked(found.into_stream(), hash, Arc::clone(&self.seen))),
+            Err(error) => Err(self.not_read(hash, &error).await),
+        }
+    }
+
+    /// As [`Blobs::stream`], for a part of it. All of it is read and checked before the first byte comes.
+    ///
+    /// # Errors
+    /// Any [`BlobError`].
+    pub async fn stream_part(&self, hash: Digest32, range: Range<u64>) -> Result<BlobStream, BlobError> {
+        let mut all = self.stream(hash).await?;
+        while all.try_next().await?.is_some() {}
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        match self.store.get_opts(&self.path(hash), options).await {
+            Ok(found) => Ok(found.into_stream().map_err(|error| unavailable(explain(&error))).boxed()),
+            Err(error) => Err(self.not_read(hash, &error).await),
+        }
     }
 
     /// The bytes, and when they were written.
@@ -315,6 +371,34 @@ impl Blobs {
             }
         }
     }
+}
+
+/// The bytes of a blob as they are read.
+pub type BlobStream = BoxStream<'static, Result<Bytes, BlobError>>;
+
+type ChunkStream = BoxStream<'static, object_store::Result<Bytes>>;
+
+/// Passes on what is read, one chunk behind, until all of it proved to have the digest.
+fn checked(chunks: ChunkStream, hash: Digest32, seen: Arc<Seen>) -> BlobStream {
+    let begun = (chunks, Hasher::default(), None::<Bytes>);
+    let next = move |(mut chunks, mut hasher, mut held): (ChunkStream, Hasher, Option<Bytes>)| {
+        let seen = Arc::clone(&seen);
+        async move {
+            while let Some(chunk) = chunks.try_next().await.map_err(|error| unavailable(explain(&error)))? {
+                hasher.update(&chunk);
+                if let Some(earlier) = held.replace(chunk) {
+                    return Ok(Some((earlier, (chunks, hasher, held))));
+                }
+            }
+            if hasher.clone().digest() != hash {
+                seen.forget(hash);
+                blob_error("corrupt");
+                return Err(BlobError::Corrupt(hash));
+            }
+            Ok(held.take().map(|last| (last, (chunks, hasher, None))))
+        }
+    };
+    stream::try_unfold(begun, next).boxed()
 }
 
 fn is_refusal(error: &object_store::Error) -> bool {

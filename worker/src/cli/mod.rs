@@ -1,8 +1,5 @@
 //! The command line. Exit codes: 0 done, 1 some images failed, 2 usage, 3 cannot reach what it needs, 130 interrupted.
 
-// A command's output goes to the terminal: this is the one place that prints.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -130,11 +127,19 @@ enum Ending {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        // It quotes what was typed, or what a shell made of file names.
+        Err(error) if error.use_stderr() => {
+            say::complain(error.render().to_string().trim_end());
+            return ExitCode::from(2);
+        }
+        Err(help) => help.exit(),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("retouch: cannot start: {error}");
+            say::complain(format_args!("retouch: cannot start: {error}"));
             return ExitCode::from(3);
         }
     };
@@ -142,7 +147,9 @@ pub fn main() -> ExitCode {
     // A decode that is still running must not hold up the end.
     runtime.shutdown_background();
     if let Some(error) = say::unsaid() {
-        eprintln!("retouch: standard output: {error}: what was to be written there is incomplete");
+        say::complain(format_args!(
+            "retouch: standard output: {error}: what was to be written there is incomplete"
+        ));
         return ExitCode::from(3);
     }
     let (error, code) = match ended {
@@ -153,7 +160,7 @@ pub fn main() -> ExitCode {
         Err(Failure::Unreachable(error)) => (error, 3),
         Err(Failure::Interrupted(error)) => (error, 130),
     };
-    eprintln!("retouch: {error:#}");
+    say::complain(format_args!("retouch: {error:#}"));
     ExitCode::from(code)
 }
 

@@ -1,6 +1,6 @@
 //! The worker's own HTTP address, and where result URLs lead.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::Client;
 use url::Url;
@@ -18,20 +18,35 @@ pub(super) async fn check(parts: &Parts) -> Option<Check> {
     };
     let bound = tokio::net::TcpListener::bind(address).await;
     let error = match bound {
-        Ok(_free) => return Some(Check::good(name, format!("{address} is free"))),
+        Ok(_free) => return Some(reachable(name, address, format!("{address} is free"))),
         Err(error) => error,
     };
     if is_a_worker(address).await {
-        return Some(Check::good(
-            name,
-            format!("a worker serves {address}; another one here needs another port"),
-        ));
+        let detail = format!("a worker serves {address}; another one here needs another port");
+        return Some(reachable(name, address, detail));
     }
     let fix = "give a free ADDRESS:PORT of this machine in RETOUCH_HTTP, or off";
     Some(Check::failed(name, format!("cannot listen on {address}: {error}"), fix))
 }
 
-async fn is_a_worker(address: SocketAddr) -> bool {
+/// It has no login.
+fn reachable(name: &str, address: SocketAddr, detail: String) -> Check {
+    if address.ip().is_loopback() {
+        return Check::good(name, detail);
+    }
+    let fix =
+        "let other machines see /blobs/ at most (a proxy, a firewall), or bind RETOUCH_HTTP to 127.0.0.1";
+    Check::warning(name, format!("{detail}, and other machines reach it without a login"), fix)
+}
+
+async fn is_a_worker(mut address: SocketAddr) -> bool {
+    // Every address of this machine, which is none to connect to.
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
     let Ok(client) = http::client(DEADLINE) else { return false };
     let answer = within(http::send(client.get(format!("http://{address}/livez")))).await;
     matches!(answer, Some(Ok(answer)) if answer.is_success() && answer.body.starts_with(b"alive"))
@@ -54,13 +69,30 @@ pub(super) async fn public_url(parts: &Parts) -> Option<Check> {
                 fix,
             ));
         }
+        if is_nowhere(url) {
+            return Some(nowhere(name, url));
+        }
         return Some(Check::good(name, format!("result URLs start with {url}")));
     }
     if !matches!(url.scheme(), "http" | "https") {
         return Some(Check::good(name, format!("result URLs start with {}", shown(url))));
     }
+    if is_nowhere(url) {
+        return Some(nowhere(name, url));
+    }
     let Ok(client) = http::client(DEADLINE) else { return None };
     Some(asked(name, url, &client).await)
+}
+
+/// This machine's own programs may get an answer there; no other machine does.
+fn is_nowhere(url: &Url) -> bool {
+    matches!(url.host_str(), Some("0.0.0.0" | "[::]"))
+}
+
+fn nowhere(name: &str, url: &Url) -> Check {
+    let place = shown(url);
+    let fix = "set RETOUCH_PUBLIC_URL to where consumers of results find the blobs";
+    Check::warning(name, format!("result URLs start with {place}, which is no address of any machine"), fix)
 }
 
 /// Any answer will do: what is at the root of a bucket is nobody's business.

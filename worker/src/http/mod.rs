@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::routing::get;
+use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::worker::Consumed;
@@ -13,7 +14,9 @@ use crate::worker::Consumed;
 mod asked;
 mod blobs;
 mod health;
+mod patient;
 mod scrape;
+mod server;
 
 #[derive(Clone)]
 struct Served {
@@ -21,6 +24,8 @@ struct Served {
     consumed: Arc<Vec<Consumed>>,
     health: Arc<health::Asked>,
     scrape: Arc<scrape::Asked>,
+    /// A permit for each picture that is sent at a time.
+    sending: Arc<Semaphore>,
 }
 
 /// Listens on `address`; the returned future serves until shutdown.
@@ -36,18 +41,23 @@ pub(crate) async fn bind(
     let listener =
         listener.with_context(|| format!("RETOUCH_HTTP: cannot listen on {address}; give another or off"))?;
     tracing::info!(address = %listener.local_addr()?, "serving HTTP");
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "RETOUCH_HTTP: other machines reach this address, and it has no login: let them see /blobs/ at most"
+        );
+    }
     let shutdown = app.shutdown.clone();
-    let served = Served { app, consumed: Arc::new(consumed), health: Arc::default(), scrape: Arc::default() };
+    let max_connections = server::max_connections();
+    // Half of the connections stay for probes and scrapes.
+    let sending = Arc::new(Semaphore::new(max_connections / 2));
+    let served =
+        Served { app, consumed: Arc::new(consumed), health: Arc::default(), scrape: Arc::default(), sending };
     let router = Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(scrape::metrics))
         .route("/blobs/sha256/{fold}/{digest}", get(blobs::blob))
         .with_state(served);
-    Ok(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
-        if let Err(error) = served.await {
-            tracing::error!(%error, "HTTP ended");
-        }
-    })
+    Ok(server::serve(listener, router, max_connections, shutdown))
 }

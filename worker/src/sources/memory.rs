@@ -18,7 +18,7 @@ pub(super) struct Memory {
 
 /// A part of a [`Memory`], until it is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     permit: Option<OwnedSemaphorePermit>,
 }
 

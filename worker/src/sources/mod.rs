@@ -23,7 +23,8 @@ use crate::media::{self, Media, MediaError};
 
 use data_uri::DataUriError;
 use fetch::{FetchError, Fetched, Fetcher};
-use memory::{Memory, Share};
+use memory::Memory;
+pub(crate) use memory::Share;
 
 /// A picture at hand.
 #[derive(Debug)]
@@ -141,6 +142,9 @@ impl From<MediaError> for LoadError {
 #[cfg(feature = "double")]
 pub const DEADLY: &[u8] = b"retouch: this picture is deadly";
 
+/// A message without a picture in it; 256 of them have 16 MiB together.
+const SMALL_MESSAGE_BYTES: usize = 64 * 1024;
+
 /// Everything that pictures are loaded with. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Sources {
@@ -148,13 +152,24 @@ pub struct Sources {
     blobs: Blobs,
     memory: Memory,
     masks: Memory,
+    messages: Memory,
 }
 
 impl Sources {
     /// The fetcher's limit of size holds for every kind of source; `memory` bytes, for all pictures that are at hand at once: what
     /// is beyond waits. Masks have a quarter of that beside it.
     pub fn new(fetcher: Fetcher, blobs: Blobs, memory: usize) -> Self {
-        Self { fetcher, blobs, memory: Memory::of(memory), masks: Memory::of(memory / 4) }
+        let [masks, messages] = [memory / 4, memory].map(Memory::of);
+        Self { fetcher, blobs, memory: Memory::of(memory), masks, messages }
+    }
+
+    /// Waits for the memory that a message takes while it is worked on, beside its bytes: the pictures in it become texts of their own, and
+    /// one that is written with escapes is a text twice while it is parsed. What is small waits for nothing.
+    pub(crate) async fn room_for_message(&self, bytes: usize) -> Share {
+        if bytes <= SMALL_MESSAGE_BYTES {
+            return Share::none();
+        }
+        self.messages.share(bytes.saturating_mul(2)).await
     }
 
     /// One picture, whole and recognised. It has its share of the memory until it is dropped: whoever holds one must not wait

@@ -25,6 +25,7 @@ pub(super) struct CacheViewStatements {
     pub(super) recent_of_edit: &'static str,
     pub(super) gone: &'static str,
     pub(super) calls: &'static str,
+    pub(super) result_type: &'static str,
 }
 
 /// No more entries of one picture are read than this.
@@ -195,6 +196,17 @@ pub struct Known {
 }
 
 impl Store {
+    /// The content type of a blob that some entry or call names as its result; none for any other blob.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn result_type(&self, hash: Digest32) -> Result<Option<String>, StoreError> {
+        let mut connection = self.db.plain().await?;
+        let hex = hash.to_hex();
+        let rows = connection.rows(self.db.sql().cache_view.result_type, vals![&hex, &hex]).await?;
+        rows.first().map(|row| Ok(row.opt_text(0)?.unwrap_or_default())).transpose()
+    }
+
     /// What the cache holds, by key version and model. Reads every row.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::db::{Db, DbError, Row, Statements, Tx, Val, classify, impl_bound};
 use super::schema::{self, SchemaState};
 use super::task_row::inserts;
+use crate::private;
 
 mod cache_view;
 mod cancels;
@@ -275,9 +276,10 @@ impl SqliteDb {
     /// [`DbError::Unavailable`] where the folder cannot be made.
     pub(super) fn open(path: &Path) -> Result<Self, DbError> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
+            private::make_folder(folder)
                 .map_err(|error| DbError::Unavailable(format!("{}: {error}", folder.display())))?;
         }
+        private::secure_sqlite(path);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

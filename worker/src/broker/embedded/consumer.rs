@@ -1,10 +1,11 @@
 //! Deliveries from the SQLite file. One task a consumer claims as many messages at a time as the prefetch allows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,10 +22,16 @@ struct EmbeddedConsumer {
     stop: CancellationToken,
 }
 
-pub(super) fn start(inner: &Arc<Inner>, queue: String, prefetch: u16) -> impl Consumer + 'static {
+pub(super) fn start(
+    inner: &Arc<Inner>,
+    queue: String,
+    prefetch: u16,
+    max_bytes: usize,
+) -> impl Consumer + 'static {
     let prefetch = usize::from(prefetch.max(1));
     let (send, deliveries) = mpsc::channel(prefetch);
-    inner.tasks.spawn(feed(Arc::clone(inner), queue, prefetch, send));
+    let ahead = Arc::new(Ahead { max_bytes, bytes: AtomicUsize::new(0), less: Notify::new() });
+    inner.tasks.spawn(feed(Arc::clone(inner), queue, prefetch, ahead, send));
     EmbeddedConsumer { deliveries, stop: inner.stop.clone() }
 }
 
@@ -50,6 +57,7 @@ async fn feed(
     inner: Arc<Inner>,
     queue: String,
     prefetch: usize,
+    ahead: Arc<Ahead>,
     send: mpsc::Sender<Result<Delivery, BrokerError>>,
 ) {
     let permits = Arc::new(Semaphore::new(prefetch));
@@ -57,7 +65,8 @@ async fn feed(
     loop {
         let due = async {
             let permit = Arc::clone(&permits).acquire_owned().await;
-            wait_until_due(&inner, &queue, &mut changed).await.map(|()| permit)
+            let room = ahead.room().await;
+            wait_until_due(&inner, &queue, &mut changed).await.map(|()| (permit, room))
         };
         let due = tokio::select! {
             () = inner.stop.cancelled() => return,
@@ -66,7 +75,10 @@ async fn feed(
         };
         let claimed = match due {
             // The semaphore is never closed.
-            Ok(permit) => claim(&inner, &queue, permit.into_iter().chain(rest(&permits)).collect()).await,
+            Ok((permit, room)) => {
+                let permits = permit.into_iter().chain(rest(&permits)).collect();
+                claim(&inner, &queue, permits, room, &ahead).await
+            }
             Err(error) => Err(error),
         };
         match claimed {
@@ -109,21 +121,69 @@ async fn wait_until_due(
     }
 }
 
-/// Claims at most one message for each permit.
+/// The bytes of one consumer's deliveries that are not settled.
+struct Ahead {
+    max_bytes: usize,
+    bytes: AtomicUsize,
+    /// For the one feed.
+    less: Notify,
+}
+
+impl Ahead {
+    /// Waits until there is room, and says how much.
+    async fn room(&self) -> usize {
+        loop {
+            let room = self.max_bytes.saturating_sub(self.bytes.load(Ordering::Acquire));
+            if room > 0 {
+                return room;
+            }
+            self.less.notified().await;
+        }
+    }
+
+    fn hold(self: &Arc<Self>, bytes: usize) -> HeldBytes {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        HeldBytes { ahead: Arc::clone(self), bytes }
+    }
+}
+
+/// One delivery's part of what is ahead.
+struct HeldBytes {
+    ahead: Arc<Ahead>,
+    bytes: usize,
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.ahead.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.ahead.less.notify_one();
+    }
+}
+
+/// Claims at most one message for each permit, and as many as there is room for.
 async fn claim(
     inner: &Arc<Inner>,
     queue: &str,
     permits: Vec<OwnedSemaphorePermit>,
+    room: usize,
+    ahead: &Arc<Ahead>,
 ) -> Result<Vec<Delivery>, BrokerError> {
     let owner = Uuid::now_v7().to_string();
     let (queue, most) = (queue.to_owned(), i64::try_from(permits.len()).unwrap_or(i64::MAX));
-    let claim = inner.write(|answer| Write::Claim { queue, owner: owner.clone(), most, answer });
+    let most_bytes = i64::try_from(room).unwrap_or(i64::MAX);
+    let claim = inner.write(|answer| Write::Claim { queue, owner: owner.clone(), most, most_bytes, answer });
     let claimed = claim.await?;
     let deliver = |(claimed, permit): (Claimed, OwnedSemaphorePermit)| {
         let Claimed { id, message, redelivered, broker_death } = claimed;
         inner.held.add(id, &owner);
-        let settler =
-            Settler { inner: Arc::clone(inner), id, owner: owner.clone(), settled: false, _permit: permit };
+        let settler = Settler {
+            inner: Arc::clone(inner),
+            id,
+            owner: owner.clone(),
+            settled: false,
+            _permit: permit,
+            _bytes: ahead.hold(message.payload.len()),
+        };
         Delivery { message, redelivered, broker_death, settler: Box::new(settler) }
     };
     Ok(claimed.into_iter().zip(permits).map(deliver).collect())
@@ -137,6 +197,7 @@ struct Settler {
     settled: bool,
     /// One place within the prefetch.
     _permit: OwnedSemaphorePermit,
+    _bytes: HeldBytes,
 }
 
 impl Settler {

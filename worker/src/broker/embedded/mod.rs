@@ -33,6 +33,8 @@ const BUSY: Duration = Duration::from_secs(15);
 pub struct Embedded {
     inner: Arc<Inner>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Of tasks and of dead messages that are claimed ahead.
+    max_bytes_ahead: usize,
 }
 
 struct Inner {
@@ -88,7 +90,14 @@ impl Embedded {
             tasks: TaskTracker::new(),
         });
         inner.tasks.spawn(look(Arc::clone(&inner)));
-        Ok(Self { inner, writer: Mutex::new(Some(tokio::spawn(run))) })
+        Ok(Self { inner, writer: Mutex::new(Some(tokio::spawn(run))), max_bytes_ahead: usize::MAX })
+    }
+
+    /// Claims no further task while those that are not settled have so many bytes, and likewise of dead messages.
+    #[must_use]
+    pub fn with_bytes_ahead(mut self, max_bytes_ahead: usize) -> Self {
+        self.max_bytes_ahead = max_bytes_ahead;
+        self
     }
 }
 
@@ -181,7 +190,12 @@ impl Broker for Embedded {
     async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
         let name = self.inner.queue_name(&queue);
         self.inner.depth(&name).await?;
-        Ok(Box::new(consumer::start(&self.inner, name, prefetch)))
+        let max_bytes = match queue {
+            Queue::Tasks | Queue::Dead => self.max_bytes_ahead,
+            // Our own messages, of a hundred bytes.
+            Queue::Edits { .. } => usize::MAX,
+        };
+        Ok(Box::new(consumer::start(&self.inner, name, prefetch, max_bytes)))
     }
 
     async fn depth(&self, queue: Queue) -> Result<u64, BrokerError> {

@@ -54,25 +54,30 @@ pub(super) async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// Takes up to `most` messages that are due, oldest first.
+/// Takes up to `most` messages that are due, oldest first, and no further one once they have `most_bytes`.
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
     queue: &str,
     owner: &str,
     most: i64,
+    most_bytes: i64,
 ) -> sqlx::Result<Vec<Claimed>> {
     let claim = "UPDATE broker_messages
         SET owner = ?2, visible_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?4
         WHERE id IN (
-          SELECT id FROM broker_messages
-          WHERE queue = ?1 AND owner IS NULL AND visible_at <= CAST(unixepoch('subsec') * 1000 AS INTEGER)
-          ORDER BY visible_at, id LIMIT ?3)
+          SELECT id FROM (
+            SELECT id, bytes, SUM(bytes) OVER (ORDER BY visible_at, id) AS total FROM (
+              SELECT id, visible_at, length(payload) AS bytes FROM broker_messages
+              WHERE queue = ?1 AND owner IS NULL AND visible_at <= CAST(unixepoch('subsec') * 1000 AS INTEGER)
+              ORDER BY visible_at, id LIMIT ?3))
+          WHERE total - bytes < ?5)
         RETURNING id, payload, headers, reply_to, correlation_id, message_id, returns, death_reason, death_queue";
     let rows = sqlx::query(claim)
         .bind(queue)
         .bind(owner)
         .bind(most)
         .bind(millis(LOCK))
+        .bind(most_bytes)
         .fetch_all(connection)
         .await?;
     let mut claimed = rows.iter().map(claimed).collect::<sqlx::Result<Vec<_>>>()?;

@@ -22,7 +22,7 @@ const RENEW: Duration = Duration::from_secs(20);
 pub(super) enum Write {
     Declare { queues: Vec<String>, answer: Answer<()> },
     Publish { queue: String, message: Message, delay: Duration, answer: Answer<bool> },
-    Claim { queue: String, owner: String, most: i64, answer: Answer<Vec<Claimed>> },
+    Claim { queue: String, owner: String, most: i64, most_bytes: i64, answer: Answer<Vec<Claimed>> },
     Acknowledge { id: i64, owner: String, answer: Answer<bool> },
     GiveBack { id: i64, owner: String, answer: Answer<bool> },
 }
@@ -149,8 +149,11 @@ async fn apply(
             let done = sql::insert(connection, &queue, &message, delay).await;
             settle(tell, answer, done)
         }
-        Write::Claim { queue, owner, most, answer } => {
-            let done = claim(connection, &queue, &owner, most, held, dead).await;
+        Write::Claim { queue, owner, most, most_bytes, answer } => {
+            let done = match free(connection, held, dead).await {
+                Ok(()) => sql::claim(connection, &queue, &owner, most, most_bytes).await,
+                Err(error) => Err(error),
+            };
             settle(tell, answer, done)
         }
         Write::Acknowledge { id, owner, answer } => {
@@ -166,14 +169,7 @@ async fn apply(
 
 /// Before anything is taken, what was not renewed in time is given back. Our own is kept: this process may have slept
 /// with its machine, and goes on working.
-async fn claim(
-    connection: &mut SqliteConnection,
-    queue: &str,
-    owner: &str,
-    most: i64,
-    held: &Held,
-    dead: &str,
-) -> sqlx::Result<Vec<Claimed>> {
+async fn free(connection: &mut SqliteConnection, held: &Held, dead: &str) -> sqlx::Result<()> {
     let expired = sql::expired(connection).await?;
     let (ours, lost): (Vec<_>, Vec<_>) = expired.into_iter().partition(|(id, owner)| held.has(*id, owner));
     if let (false, Some(owners)) = (ours.is_empty(), held.owners()) {
@@ -183,7 +179,7 @@ async fn claim(
         tracing::info!(id, "giving back what a process held that is gone");
         sql::give_back(connection, id, &owner, dead).await?;
     }
-    sql::claim(connection, queue, owner, most).await
+    Ok(())
 }
 
 fn settle<T: Send + 'static>(

@@ -14,6 +14,7 @@ use retouch_shared::amqp::AmqpError;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::acks::Acks;
+use super::prefetch::Prefetch;
 use super::{convert, passive};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue, Settle};
 
@@ -26,6 +27,9 @@ const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: t
 pub(super) struct RabbitConsumer {
     channel: Channel,
     stream: Option<lapin::Consumer>,
+    /// What was sent ahead under an earlier prefetch; it comes first.
+    earlier: Vec<lapin::Consumer>,
+    prefetch: Prefetch,
     queue: ShortString,
     is_dead_queue: bool,
     acks: Arc<Acks>,
@@ -37,23 +41,51 @@ impl RabbitConsumer {
         channel: Channel,
         name: ShortString,
         queue: &Queue,
-        prefetch: u16,
+        prefetch: Prefetch,
     ) -> Result<Self, BrokerError> {
-        let failed = |error: lapin::Error| match AmqpError::from_lapin(&error) {
-            AmqpError::NotFound(_) => BrokerError::NoSuchQueue(name.to_string()),
-            error => convert::error(error),
-        };
-        // A prefetch of 0 means "without a limit".
-        let qos = channel.basic_qos(prefetch.max(1), BasicQosOptions::default());
-        qos.await.map_err(failed)?;
-        let options = BasicConsumeOptions::default();
-        let stream = channel.basic_consume(name.clone(), "".into(), options, FieldTable::default());
-        let stream = stream.await.map_err(failed)?;
+        let stream = begin(&channel, &name, prefetch.current()).await?;
         let mut probe = interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         probe.reset();
         let (stream, is_dead_queue) = (Some(stream), *queue == Queue::Dead);
-        Ok(Self { channel, stream, queue: name, is_dead_queue, acks: Arc::default(), probe })
+        let (earlier, acks) = (Vec::new(), Arc::default());
+        Ok(Self { channel, stream, earlier, prefetch, queue: name, is_dead_queue, acks, probe })
+    }
+
+    /// The next of what was sent ahead under an earlier prefetch.
+    async fn next_of_earlier(&mut self) -> Option<Result<lapin::message::Delivery, lapin::Error>> {
+        while let Some(stream) = self.earlier.first_mut() {
+            if let Some(received) = stream.next().await {
+                return Some(received);
+            }
+            self.earlier.remove(0);
+        }
+        None
+    }
+
+    /// Takes what has come, and sends for more or fewer from now on where its size says so.
+    async fn take(
+        &mut self,
+        received: Result<lapin::message::Delivery, lapin::Error>,
+    ) -> Result<Delivery, BrokerError> {
+        let delivery = self.delivery(received.map_err(|error| lost(&error.to_string()))?);
+        if let Some(prefetch) = self.prefetch.note(delivery.message.payload.len()) {
+            self.begin_anew(prefetch).await?;
+        }
+        Ok(delivery)
+    }
+
+    /// RabbitMQ keeps the prefetch that a consumer began with, so another prefetch takes another consumer. What the first one was
+    /// sent ahead stays with this channel.
+    async fn begin_anew(&mut self, prefetch: u16) -> Result<(), BrokerError> {
+        let Some(stream) = self.stream.take() else { return Ok(()) };
+        let tag = stream.tag();
+        self.earlier.push(stream);
+        let cancelled = self.channel.basic_cancel(tag, BasicCancelOptions::default());
+        cancelled.await.map_err(|error| lost(&error.to_string()))?;
+        self.stream = Some(begin(&self.channel, &self.queue, prefetch).await?);
+        tracing::debug!(queue = %self.queue, prefetch, "sending for another number of messages");
+        Ok(())
     }
 
     /// A socket that is up proves nothing: ask the broker whether the queue has a consumer and this channel is heard.
@@ -83,6 +115,9 @@ impl RabbitConsumer {
 #[async_trait]
 impl Consumer for RabbitConsumer {
     async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        if let Some(received) = self.next_of_earlier().await {
+            return self.take(received).await;
+        }
         loop {
             let Some(stream) = &mut self.stream else {
                 return Err(lost("it has ended"));
@@ -90,8 +125,7 @@ impl Consumer for RabbitConsumer {
             tokio::select! {
                 biased;
                 received = stream.next() => match received {
-                    Some(Ok(received)) => return Ok(self.delivery(received)),
-                    Some(Err(error)) => return Err(lost(&error.to_string())),
+                    Some(received) => return self.take(received).await,
                     None => return Err(lost("the broker cancelled it")),
                 },
                 _ = self.probe.tick() => self.probe().await?,
@@ -113,12 +147,28 @@ fn lost(why: &str) -> BrokerError {
     BrokerError::Unavailable(format!("the consumer was lost: {why}"))
 }
 
+/// Starts consuming.
+async fn begin(
+    channel: &Channel,
+    queue: &ShortString,
+    prefetch: u16,
+) -> Result<lapin::Consumer, BrokerError> {
+    let failed = |error: lapin::Error| match AmqpError::from_lapin(&error) {
+        AmqpError::NotFound(_) => BrokerError::NoSuchQueue(queue.to_string()),
+        error => convert::error(error),
+    };
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(failed)?;
+    let options = BasicConsumeOptions::default();
+    let stream = channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default());
+    stream.await.map_err(failed)
+}
+
 impl Drop for RabbitConsumer {
     fn drop(&mut self) {
-        let (Some(stream), Ok(runtime)) = (self.stream.take(), tokio::runtime::Handle::try_current()) else {
-            return;
-        };
-        runtime.spawn(stop(self.channel.clone(), stream));
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        for stream in self.earlier.drain(..).chain(self.stream.take()) {
+            runtime.spawn(stop(self.channel.clone(), stream));
+        }
     }
 }
 

@@ -24,12 +24,14 @@ mod binding;
 mod consumer;
 mod convert;
 mod greeting;
+mod prefetch;
 mod restore;
 mod rights;
 pub mod topology;
 
 pub use binding::Belongs;
 pub use greeting::Greeting;
+use prefetch::Prefetch;
 use restore::Declared;
 pub use rights::Rights;
 
@@ -53,6 +55,8 @@ pub struct RabbitMq {
     /// The namespace was found to belong to another one.
     is_elsewhere: AtomicBool,
     closed: AtomicBool,
+    /// Of tasks and of dead messages that are sent ahead.
+    max_bytes_ahead: usize,
 }
 
 impl RabbitMq {
@@ -82,7 +86,14 @@ impl RabbitMq {
             installation: OnceLock::new(),
             is_elsewhere: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            max_bytes_ahead: usize::MAX,
         })
+    }
+
+    /// Has at most about so many bytes of tasks sent ahead, and as many of dead messages.
+    #[must_use]
+    pub fn with_bytes_ahead(self, max_bytes_ahead: usize) -> Self {
+        Self { max_bytes_ahead, ..self }
     }
 
     /// Compares what exists with what is needed, and changes nothing.
@@ -262,6 +273,11 @@ impl Broker for RabbitMq {
         }
         let name = convert::short(&convert::queue_name(&self.topology, &queue))?;
         let channel = self.channel().await.map_err(convert::error)?;
+        let prefetch = match queue {
+            Queue::Tasks | Queue::Dead => Prefetch::new(prefetch, self.max_bytes_ahead),
+            // Our own messages, of a hundred bytes.
+            Queue::Edits { .. } => Prefetch::fixed(prefetch),
+        };
         let consumer = consumer::RabbitConsumer::start(channel, name, &queue, prefetch).await?;
         Ok(Box::new(consumer))
     }

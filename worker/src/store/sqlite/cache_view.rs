@@ -55,4 +55,6 @@ pub(super) static CACHE_VIEW: CacheViewStatements = CacheViewStatements {
         WHERE edit_key = ? OR image_hash = ? ORDER BY gone_at DESC LIMIT 1000",
     calls: "SELECT edit_key, image_hash, edit_type, model, lane, state, last_error, updated_at FROM image_edit_calls \
         WHERE edit_key = ? OR image_hash = ? ORDER BY updated_at DESC LIMIT 1000",
+    result_type: "SELECT content_type FROM image_edit_cache WHERE result_hash = ? \
+        UNION ALL SELECT result_type FROM image_edit_calls WHERE result_hash = ? LIMIT 1",
 };
