@@ -22,7 +22,8 @@ fn spec(edit_type: &str, params: &str, has_mask: bool) -> EditSpec {
         prompt: String::new(),
         model: MODEL.to_owned(),
         params: params.parse().unwrap(),
-        mask: has_mask.then(|| measure(Media { format: Format::Png, width: 1, height: 1 })),
+        mask: has_mask
+            .then(|| measure(Media { format: Format::Png, width: 1, height: 1, on_its_side: false })),
     }
 }
 
@@ -232,7 +233,7 @@ fn rejection(error: EditError) -> (String, String) {
 }
 
 fn checked(spec: &EditSpec, width: u32, height: u32) -> Result<(), (String, String)> {
-    let media = Media { format: Format::Png, width, height };
+    let media = Media { format: Format::Png, width, height, on_its_side: false };
     LocalEditor::new().check(spec, measure(media)).map_err(rejection)
 }
 
@@ -328,7 +329,7 @@ fn a_result_beyond_the_limits_is_refused_from_the_header_alone() {
         format!("the result has 8004 by 8000 pixels; the limit is {MAX_PIXELS} pixels in all")
     );
     let params = spec("resize", r#"{"width":20000,"height":10}"#, false);
-    let webp = Media { format: Format::WebP, width: 100, height: 100 };
+    let webp = Media { format: Format::WebP, width: 100, height: 100, on_its_side: false };
     let (code, message) = rejection(LocalEditor::new().check(&params, measure(webp)).unwrap_err());
     assert_eq!(code, "invalid_params");
     assert!(message.contains("a WebP can have at most 16383 on a side"), "{message}");
