@@ -64,6 +64,7 @@ mod flow_scale;
 mod flow_shutdown;
 mod harness;
 mod health;
+mod inputs;
 mod kills;
 mod load;
 mod model;

@@ -166,3 +166,6 @@ fn looks_like_text(bytes: &[u8]) -> &'static str {
         "unknown binary data"
     }
 }
+
+#[cfg(test)]
+mod tests;

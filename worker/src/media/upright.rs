@@ -56,3 +56,6 @@ fn ways(format: Format, pixels: &Pixels) -> Vec<(Format, u8)> {
     }
     ways
 }
+
+#[cfg(test)]
+mod tests;
