@@ -13,7 +13,7 @@ mod upright;
 use std::fmt;
 use std::io::Cursor;
 
-use image::{ImageFormat, ImageReader, Limits};
+use image::{ImageError, ImageFormat, ImageReader, Limits};
 use thiserror::Error;
 
 pub use pixels::{Pixels, decode};
@@ -223,11 +223,15 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
         return Err(error);
     }
     let bad = |message: String| MediaError::BadHeader { format, message };
+    let not_read = |error: ImageError| match error {
+        ImageError::Unsupported(_) => unsupported_by_decoder(format, &error),
+        _ => bad(error.to_string()),
+    };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.library());
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_HEADER_ALLOC);
     reader.limits(limits);
-    let (width, height) = reader.into_dimensions().map_err(|error| bad(error.to_string()))?;
+    let (width, height) = reader.into_dimensions().map_err(not_read)?;
     if width == 0 || height == 0 {
         return Err(bad(format!("it has {width} by {height} pixels")));
     }
@@ -245,6 +249,14 @@ fn unsupported(bytes: &[u8], format: Format) -> Option<MediaError> {
         Format::Png | Format::WebP | Format::Gif | Format::Bmp => return None,
     };
     Some(MediaError::Unsupported { what, fix })
+}
+
+/// As [`unsupported`], of what only the decoder knows.
+fn unsupported_by_decoder(format: Format, error: &ImageError) -> MediaError {
+    MediaError::Unsupported {
+        what: format!("a kind of {format} that is not read ({error})"),
+        fix: kinds::CONVERT,
+    }
 }
 
 /// Refuses dimensions beyond [`MAX_PIXELS`].

@@ -4,9 +4,9 @@
 //! upright picture, whatever the editor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Stop, Work};
-use crate::blobs::BlobError;
 use crate::editor::{EditError, EditRequest, EditSpec, Measure, Picture, local};
 use crate::media::{self, MediaError};
 
@@ -74,12 +74,7 @@ impl Work<'_> {
         let kept = self.app.blobs.put(picture.bytes.clone(), picture.media.format.content_type()).await;
         match kept {
             Ok(_) => Ok(()),
-            Err(BlobError::Unavailable(error)) => {
-                Err(self.again(false, &error, std::time::Duration::from_secs(5)).await)
-            }
-            Err(error @ (BlobError::Missing(_) | BlobError::Corrupt(_))) => {
-                Err(self.again(false, &error.to_string(), std::time::Duration::from_secs(5)).await)
-            }
+            Err(error) => Err(self.again(false, &error.to_string(), Duration::from_secs(5)).await),
         }
     }
 }

@@ -12,7 +12,7 @@ pub(super) struct Unread {
     pub(super) fix: &'static str,
 }
 
-const CONVERT: &str = "convert it first";
+pub(super) const CONVERT: &str = "convert it first";
 const CONVERT_HEIC: &str = "convert it first (`heif-convert a.heic a.jpg`)";
 const CONVERT_AVIF: &str = "convert it first (`avifdec a.avif a.png`)";
 const CONVERT_JXL: &str = "convert it first (`djxl a.jxl a.png`)";

@@ -15,7 +15,7 @@ use image::{
     DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageReader, ImageResult, Limits, Pixel, Rgba,
 };
 
-use super::{Format, Media, MediaError, jpeg, orientation, tiff};
+use super::{Format, Media, MediaError, jpeg, orientation, tiff, unsupported_by_decoder};
 
 /// Most bytes that decoding one picture may allocate, its pixels included.
 const MAX_DECODE_ALLOC: u64 = 512 * 1024 * 1024;
@@ -70,7 +70,10 @@ impl Pixels {
             Format::Tiff => tiff_profile(bytes),
             _ => decoder.icc_profile().ok().flatten(),
         };
-        let mut image = DynamicImage::from_decoder(decoder).map_err(|error| failed(error.to_string()))?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|error| match error {
+            ImageError::Unsupported(_) => unsupported_by_decoder(format, &error),
+            _ => failed(error.to_string()),
+        })?;
         image.apply_orientation(orientation::orientation(bytes, format));
         Ok(Self { image, profile })
     }

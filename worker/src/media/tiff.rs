@@ -13,6 +13,7 @@ const FILL_ORDER: u16 = 266;
 const MAKE: u16 = 271;
 const STRIP_OFFSETS: u16 = 273;
 const STRIP_LENGTHS: u16 = 279;
+const SAMPLES_PER_PIXEL: u16 = 277;
 const PLANAR: u16 = 284;
 const TILE_WIDTH: u16 = 322;
 const TILE_OFFSETS: u16 = 324;
@@ -225,6 +226,14 @@ pub(super) fn unsupported(bytes: &[u8]) -> Option<String> {
         Some(8..=10) => return Some("a Lab TIFF".to_owned()),
         Some(32844 | 32845) => return Some("a LogLuv TIFF".to_owned()),
         _ => {}
+    }
+    if matches!(photometric, Some(0 | 1)) {
+        match (number(SAMPLES_PER_PIXEL).unwrap_or(1), number(SAMPLE_FORMAT)) {
+            (1, Some(3)) => return Some("a TIFF of floating-point grey".to_owned()),
+            (1, _) => {}
+            (2, _) => return Some("a TIFF of grey with transparency".to_owned()),
+            (samples, _) => return Some(format!("a TIFF of grey with {samples} samples a pixel")),
+        }
     }
     match (number(SAMPLE_FORMAT).unwrap_or(1), bits) {
         (2, _) => return Some("a TIFF of signed numbers".to_owned()),

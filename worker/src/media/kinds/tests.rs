@@ -200,9 +200,16 @@ fn a_tiff_that_the_decoder_lacks_or_shows_wrongly_is_refused_by_its_kind() {
         let refused = refusal(bytes);
         assert_eq!(refused, format!("{kind}: convert it to an 8-bit RGB TIFF or a PNG first"));
     }
+    for (bytes, kind) in [
+        (&include_bytes!("../testdata/grey-alpha.tiff")[..], "a TIFF of grey with transparency"),
+        (include_bytes!("../testdata/grey-float.tiff"), "a TIFF of floating-point grey"),
+    ] {
+        assert!(refusal(bytes).starts_with(kind));
+    }
     for (entry, kind) in [
         ((258, Value::Short(12)), "12 bits"),
         ((339, Value::Short(2)), "signed numbers"),
+        ((262, Value::Short(8)), "a Lab TIFF"),
         ((266, Value::Short(2)), "FillOrder 2"),
         ((338, Value::Short(1)), "premultiplied alpha"),
         ((259, Value::Short(34925)), "LZMA"),

@@ -94,7 +94,7 @@ fn files(image: &DynamicImage, orientation: u8) -> Vec<(&'static str, Vec<u8>)> 
         ("JPEG", plain.clone()),
         ("JPEG, big-endian", jpeg(image, big.clone())),
         ("JPEG, after odd segments", [&plain[..2], other_segments, &plain[2..]].concat()),
-        ("PNG", png(image, little.clone())),
+        ("PNG", png(image, little)),
         ("PNG with JPEG's prefix", png(image, prefixed.clone())),
         ("WebP", webp(image, &big)),
         ("WebP with JPEG's prefix", webp(image, &prefixed)),
@@ -192,7 +192,7 @@ fn where_the_turned_file_is_too_large_smaller_ways_are_tried() {
         let value = (x * 7919 + y * 104_729 + x * y * 31) % 251;
         image::Rgb([u8::try_from(value).unwrap(); 3])
     });
-    let bytes = Bytes::from(png(&noise.clone().into(), exif(6, false)));
+    let bytes = Bytes::from(png(&noise.into(), exif(6, false)));
     let media = inspect(&bytes).unwrap();
     let (sent, sent_media) = upright(&bytes, media, |_, bytes| bytes < 4_500).unwrap();
     assert!(sent_media.format == Format::Jpeg && sent.len() < 4_500, "{sent_media:?}: {}", sent.len());
