@@ -280,7 +280,7 @@ async fn a_picture_that_a_provider_fetches_is_the_upright_one() {
 }
 
 #[tokio::test]
-async fn of_a_multi_picture_file_the_first_is_edited_and_white_space_in_data_is_taken() {
+async fn the_first_of_several_pictures_is_edited_and_white_space_taken() {
     let paid = paid().await;
     let _worker = paid.worker(OPENAI).await;
     publish(&paid, "mpo", ("paint", None), &[TWO_PICTURES.to_vec()], None).await;

@@ -224,7 +224,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
     }
     let bad = |message: String| MediaError::BadHeader { format, message };
     let not_read = |error: ImageError| match error {
-        ImageError::Unsupported(_) => unsupported_by_decoder(format, &error),
+        // The others call nonsense behind their first bytes unsupported, too.
+        ImageError::Unsupported(_) if format == Format::Tiff => unsupported_by_decoder(format, &error),
         _ => bad(error.to_string()),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.library());

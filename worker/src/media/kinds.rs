@@ -54,7 +54,7 @@ pub(super) fn unread(bytes: &[u8]) -> Option<Unread> {
         return Some(Unread { what: what.to_owned(), fix });
     }
     let named = |what: &str, fix| Some(Unread { what: what.to_owned(), fix });
-    // In TIFF's clothing, and not TIFF for everybody.
+    // TIFF's first bytes, and a maker's own behind them.
     match bytes.get(..16) {
         Some(head) if head.starts_with(b"II*\0") && &head[8..10] == b"CR" => {
             return named("camera raw (CR2)", CONVERT);

@@ -190,7 +190,7 @@ fn phone_formats_and_other_pictures_are_named_with_the_way_out() {
 }
 
 #[test]
-fn a_tiff_that_the_decoder_lacks_or_shows_wrongly_is_refused_by_its_kind() {
+fn a_tiff_that_is_not_read_right_is_refused_by_its_kind() {
     for (bytes, kind) in [
         (&include_bytes!("../testdata/palette.tiff")[..], "a TIFF with a palette"),
         (include_bytes!("../testdata/lab.tiff"), "a Lab TIFF"),
