@@ -15,9 +15,13 @@ use crate::params::Params;
 
 /// Enters every key first. A change of what is in the key, or how, needs a new tag: old rows then simply
 /// never hit, instead of being served wrongly.
-pub const KEY_VERSION: &str = "retouch-edit-v1";
+pub const KEY_VERSION: &str = "retouch-edit-v2";
 /// The same as a number: what the cache's rows say of the key that they have.
-pub const KEY_VERSION_NUMBER: u16 = 1;
+pub const KEY_VERSION_NUMBER: u16 = 2;
+/// What an editor gets of a picture, by the rules of this number: 1 is upright, with the EXIF orientation applied to
+/// picture and mask. A change of the rules changes every key, and raises the version of the key as well: what the rows
+/// say of their key is its number alone.
+pub const INPUT_RULES: u16 = 1;
 
 /// A SHA-256 digest; written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,7 +117,7 @@ impl<'de> Deserialize<'de> for Digest32 {
 /// Everything that can change the picture.
 #[derive(Debug, Clone, Copy)]
 pub struct EditIdentity<'a> {
-    /// The input's bytes.
+    /// The input's bytes as they came, whatever an editor gets of them.
     pub image_hash: ImageHash,
     /// The operation.
     pub edit_type: &'a str,
@@ -142,6 +146,7 @@ impl EditIdentity<'_> {
             hasher.update(bytes);
         };
         field(KEY_VERSION.as_bytes());
+        field(&INPUT_RULES.to_be_bytes());
         field(image_hash.as_bytes());
         field(edit_type.as_bytes());
         field(prompt.as_bytes());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use retouch_shared::key::Digest32;
+use retouch_shared::key::{Digest32, KEY_VERSION_NUMBER};
 use retouch_tests::pictures::picture;
 use retouch_tests::site::Site;
 use retouch_tests::tasks::{data, task};
@@ -52,7 +52,7 @@ async fn every_name_of_a_picture_leads_to_its_entries(site: Site) {
         ("params", json!({"seed": 7})),
         ("model", json!("double-1")),
         ("mask_hash", json!(null)),
-        ("key_version", json!(1)),
+        ("key_version", json!(KEY_VERSION_NUMBER)),
         ("price", json!("0.14")),
         ("hits", json!(2)),
         ("blob", json!("present")),
@@ -93,7 +93,7 @@ async fn what_is_gone_under_way_or_of_another_key_version_is_shown_as_such(site:
         "INSERT INTO image_edit_gone (edit_key, image_hash, reason, gone_at) VALUES (x'{gone}', '{hash}', 'evicted', '2026-11-25 10:00:00.000')"
     ))
     .await;
-    site.execute("UPDATE image_edit_cache SET key_version = 2").await;
+    site.execute("UPDATE image_edit_cache SET key_version = 9").await;
     let blob = site.env.folder().join("blobs").join(one.images[0]["result_url"].as_str().unwrap());
     std::fs::remove_file(blob).unwrap();
 
@@ -107,13 +107,13 @@ async fn what_is_gone_under_way_or_of_another_key_version_is_shown_as_such(site:
     assert_eq!((&call["state"], &call["edit_type"]), (&json!("submitting"), &json!("double")).clone());
     assert_eq!(
         (&shown["entries"][0]["key_version"], &shown["entries"][0]["blob"]),
-        (&json!(2), &json!("missing"))
+        (&json!(9), &json!("missing"))
     );
     assert_eq!(keys(&show(&site, gone).await.1, "gone").len(), 1);
 
     let text = site.program(&["cache", "show", &hash]).run().await.stdout;
     for line in [
-        "2: never hit, this program's is 1",
+        "9: never hit, this program's is 2",
         ", missing\n",
         "evicted since 2026-11-25 10:00:00",
         " by double-1: call ",

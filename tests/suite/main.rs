@@ -64,6 +64,7 @@ mod flow_scale;
 mod flow_shutdown;
 mod harness;
 mod health;
+mod inputs;
 mod installation;
 mod kills;
 mod load;

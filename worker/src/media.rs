@@ -3,15 +3,23 @@
 //! [`inspect`] reads a header and decodes no pixel, so that a picture beyond [`MAX_PIXELS`] costs nothing.
 //! [`decode`] and [`Pixels`] are for those who then want the pixels.
 
+mod jpeg;
+mod kinds;
+mod orientation;
 mod pixels;
+mod tiff;
+mod upright;
 
 use std::fmt;
 use std::io::Cursor;
 
-use image::{ImageFormat, ImageReader, Limits};
+use image::{ImageError, ImageFormat, ImageReader, Limits};
 use thiserror::Error;
 
 pub use pixels::{Pixels, decode};
+pub use upright::upright;
+
+use kinds::{Unread, looks_like};
 
 /// Most pixels in a picture, in or out.
 pub const MAX_PIXELS: u64 = 64_000_000;
@@ -118,10 +126,12 @@ impl fmt::Display for Format {
 pub struct Media {
     /// The format of the file.
     pub format: Format,
-    /// In pixels, as stored: a JPEG that EXIF asks to be shown turned by 90° has its sides swapped once decoded.
+    /// In pixels, upright: as the picture is shown, with its EXIF orientation applied.
     pub width: u32,
-    /// In pixels, as stored.
+    /// In pixels, upright.
     pub height: u32,
+    /// The file stores the picture on its side, with width and height swapped.
+    pub on_its_side: bool,
 }
 
 /// Why bytes are not a picture that can be worked on.
@@ -132,6 +142,14 @@ pub enum MediaError {
     NotAnImage {
         /// A guess, for people.
         looks_like: &'static str,
+    },
+    /// A picture of a kind that is not read, or that would be read wrongly.
+    #[error("{what}: {fix}")]
+    Unsupported {
+        /// The kind, e.g. `HEIC`.
+        what: String,
+        /// What to do, e.g. `convert it first`.
+        fix: &'static str,
     },
     /// The first bytes of a format, and no sense after them.
     #[error("begins like a {format}, but its header cannot be read: {message}")]
@@ -170,10 +188,16 @@ pub enum MediaError {
 }
 
 impl MediaError {
+    /// A decoder that panicked: a bug of its, met by this picture every time.
+    pub fn undecodable_for_a_bug(format: Format) -> Self {
+        Self::Undecodable { format, message: "the decoder failed unexpectedly".to_owned() }
+    }
+
     /// The code that a producer sees.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotAnImage { .. } | Self::BadHeader { .. } => "not_an_image",
+            Self::Unsupported { .. } => "unsupported",
             Self::TooManyPixels { .. } => "too_many_pixels",
             Self::Undecodable { .. } => "undecodable",
             Self::Unencodable { .. } => "unencodable",
@@ -181,27 +205,59 @@ impl MediaError {
     }
 }
 
-/// Recognises a picture and reads its dimensions from the header, as stored; decodes no pixel.
+/// Recognises a picture and reads its upright dimensions from the header; decodes no pixel.
 ///
 /// # Errors
-/// [`MediaError::NotAnImage`], [`MediaError::BadHeader`] or [`MediaError::TooManyPixels`].
+/// [`MediaError::NotAnImage`], [`MediaError::Unsupported`], [`MediaError::BadHeader`] or
+/// [`MediaError::TooManyPixels`].
 pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
+    if let Some(Unread { what, fix }) = kinds::unread(bytes) {
+        return Err(MediaError::Unsupported { what, fix });
+    }
     let format = recognise(bytes).ok_or_else(|| MediaError::NotAnImage { looks_like: looks_like(bytes) })?;
     // The PNG reader answers absurd dimensions with "limits exceeded" and does not say which they were.
     if let Some((width, height)) = png_dimensions(format, bytes) {
         check_pixels(width, height)?;
     }
+    if let Some(error) = unsupported(bytes, format) {
+        return Err(error);
+    }
     let bad = |message: String| MediaError::BadHeader { format, message };
+    let not_read = |error: ImageError| match error {
+        // The others call nonsense behind their first bytes unsupported, too.
+        ImageError::Unsupported(_) if format == Format::Tiff => unsupported_by_decoder(format, &error),
+        _ => bad(error.to_string()),
+    };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.library());
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_HEADER_ALLOC);
     reader.limits(limits);
-    let (width, height) = reader.into_dimensions().map_err(|error| bad(error.to_string()))?;
+    let (width, height) = reader.into_dimensions().map_err(not_read)?;
     if width == 0 || height == 0 {
         return Err(bad(format!("it has {width} by {height} pixels")));
     }
     check_pixels(width, height)?;
-    Ok(Media { format, width, height })
+    let on_its_side = orientation::swaps_sides(orientation::orientation(bytes, format));
+    let (width, height) = if on_its_side { (height, width) } else { (width, height) };
+    Ok(Media { format, width, height, on_its_side })
+}
+
+/// Kinds of a known format that its decoder does not have.
+fn unsupported(bytes: &[u8], format: Format) -> Option<MediaError> {
+    let (what, fix) = match format {
+        Format::Tiff => (tiff::unsupported(bytes)?, kinds::CONVERT_TIFF),
+        Format::Jpeg => (jpeg::unsupported(bytes)?.to_owned(), "convert it to an ordinary JPEG first"),
+        Format::Png | Format::WebP | Format::Gif | Format::Bmp => return None,
+    };
+    Some(MediaError::Unsupported { what, fix })
+}
+
+/// As [`unsupported`], of what only the decoder knows.
+fn unsupported_by_decoder(format: Format, error: &ImageError) -> MediaError {
+    MediaError::Unsupported {
+        what: format!("a kind of {format} that is not read ({error})"),
+        fix: kinds::CONVERT,
+    }
 }
 
 /// Refuses dimensions beyond [`MAX_PIXELS`].
@@ -228,60 +284,6 @@ fn png_dimensions(format: Format, bytes: &[u8]) -> Option<(u32, u32)> {
     let width = bytes.get(16..20)?.try_into().ok()?;
     let height = bytes.get(20..24)?.try_into().ok()?;
     Some((u32::from_be_bytes(width), u32::from_be_bytes(height)))
-}
-
-/// A guess at what somebody sent instead of a picture: mostly an error page, or a format that we cannot read.
-fn looks_like(bytes: &[u8]) -> &'static str {
-    const MAGIC: [(&[u8], &str); 12] = [
-        (b"%PDF", "a PDF"),
-        (b"PK\x03\x04", "a ZIP archive or an office document"),
-        (b"\x1f\x8b", "gzip-compressed data"),
-        (b"\x1aE\xdf\xa3", "a video"),
-        (b"\0\0\x01\0", "an icon (ICO)"),
-        (b"8BPS", "a Photoshop document"),
-        (b"\xff\x0a", "a JPEG XL"),
-        (b"\0\0\0\x0cJXL ", "a JPEG XL"),
-        (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-        (b"qoif", "a QOI"),
-        (b"v/1\x01", "an OpenEXR"),
-        (b"DDS ", "a DDS texture"),
-    ];
-    if bytes.is_empty() {
-        return "an empty file";
-    }
-    for (magic, name) in MAGIC {
-        if bytes.starts_with(magic) {
-            return name;
-        }
-    }
-    match bytes.get(4..12) {
-        Some(b"ftypavif" | b"ftypavis") => return "an AVIF",
-        Some(b"ftypheic" | b"ftypheix" | b"ftypmif1" | b"ftyphevc") => return "a HEIC",
-        Some(box_and_brand) if box_and_brand.starts_with(b"ftyp") => return "a video",
-        _ => {}
-    }
-    looks_like_text(bytes)
-}
-
-fn looks_like_text(bytes: &[u8]) -> &'static str {
-    let head = &bytes[..bytes.len().min(512)];
-    let text = String::from_utf8_lossy(head).to_ascii_lowercase();
-    let text = text.trim_start_matches('\u{feff}').trim_start();
-    // A character cut by the end of the window is lossy too, so only control characters tell.
-    let is_text = !head.iter().any(|&b| b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b));
-    if text.starts_with("<!doctype html") || text.starts_with("<html") {
-        "an HTML page"
-    } else if text.contains("<svg") {
-        "an SVG"
-    } else if text.starts_with("<?xml") {
-        "XML"
-    } else if is_text && text.starts_with(['{', '[']) {
-        "JSON"
-    } else if is_text {
-        "text"
-    } else {
-        "unknown binary data"
-    }
 }
 
 #[cfg(test)]

@@ -248,10 +248,7 @@ impl Pictures {
         for more in images {
             asked = asked.and_image(&more);
         }
-        if let Some(mask) = self.mask {
-            asked = asked.mask(&mask);
-        }
-        Edit::new(asked, input)
+        Edit::new(asked, input, self.mask)
     }
 }
 

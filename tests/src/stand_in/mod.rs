@@ -48,6 +48,7 @@ use axum::middleware::{self, Next, map_response_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::runtime::{Builder, Runtime};
 
@@ -135,6 +136,13 @@ impl StandIn {
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.shared.now().0.ledger.clone()
+    }
+
+    /// The pictures and masks that were sent, to the byte, of every create that was accepted, in order.
+    pub fn pictures(&self) -> Vec<(Bytes, Option<Bytes>)> {
+        let (state, _) = self.shared.now();
+        let tasks = state.tasks.ids.iter().filter_map(|id| state.tasks.get(id));
+        tasks.map(|task| (task.work.edit.input.clone(), task.work.edit.mask.clone())).collect()
     }
 
     /// Changes settings: `provider.set(|settings| settings.limits = Limits::Off)`.

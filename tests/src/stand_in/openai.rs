@@ -115,8 +115,7 @@ async fn read(arrived: &Arrived, form: Form, name: &str) -> Result<Submission, R
         let mut images = images.into_iter();
         let input = images.next().unwrap_or_default();
         let asked = images.fold(asked, |asked, more| asked.and_image(&more));
-        let asked = mask.iter().fold(asked, |asked, mask| asked.mask(mask));
-        Edit::new(asked, input)
+        Edit::new(asked, input, mask)
     });
     let edit = edit.await.unwrap();
     if edit.first.is_err() {

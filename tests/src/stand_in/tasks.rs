@@ -22,6 +22,7 @@ use super::settings::Settings;
 pub(super) struct Edit {
     pub(super) asked: Asked,
     pub(super) input: Bytes,
+    pub(super) mask: Option<Bytes>,
     pub(super) identity: Identity,
     /// The first picture that it makes, made at once: what cannot be decoded must fail as a task. Others are made when asked for.
     pub(super) first: Result<Bytes, MediaError>,
@@ -29,10 +30,11 @@ pub(super) struct Edit {
 
 impl Edit {
     /// Costs the decoding and encoding of a picture.
-    pub(super) fn new(asked: Asked, input: Bytes) -> Self {
+    pub(super) fn new(asked: Asked, input: Bytes, mask: Option<Bytes>) -> Self {
+        let asked = mask.iter().fold(asked, |asked, mask| asked.mask(mask));
         let identity = asked.identity(&input);
         let first = render(&input, &asked, 0).map(Bytes::from);
-        Self { asked, input, identity, first }
+        Self { asked, input, mask, identity, first }
     }
 
     /// Its pictures, counting from 0.

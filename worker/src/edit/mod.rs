@@ -26,6 +26,7 @@ use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError, suspect_
 use crate::suspects::{self, Refused};
 use crate::trace::phase_span;
 
+mod inputs;
 mod keep;
 mod poll;
 mod resolve;

@@ -34,7 +34,7 @@ enum Next {
 impl Work<'_> {
     /// claimed → submitting → submitted or stored.
     pub(super) async fn submit(&self) -> Result<Outcome, Stop> {
-        let request = self.request().await?;
+        let request = self.upright(self.request().await?).await?;
         loop {
             let pass = self.phase(Phase::LaneWait, self.admitted()).await?;
             let sent = Instant::now();

@@ -48,7 +48,7 @@ pub struct Measure {
 /// A picture as it goes to a provider.
 #[derive(Debug, Clone)]
 pub struct Picture {
-    /// The encoded file, exactly as it was received.
+    /// The encoded file: exactly as it was received, unless it had to be turned upright for a provider.
     pub bytes: Bytes,
     /// What the header says it is: format, width, height.
     pub media: Media,
@@ -59,6 +59,29 @@ impl Picture {
     pub fn measure(&self) -> Measure {
         Measure { media: self.media, bytes: self.bytes.len() }
     }
+}
+
+/// Refuses a mask that does not fit its picture. A mask is drawn on the upright picture, for every editor.
+///
+/// # Errors
+/// [`EditError::Rejected`] with the code `invalid_mask`.
+pub fn check_mask_size(mask: Media, image: Media) -> Result<(), EditError> {
+    let (mask_size, size) = ((mask.width, mask.height), (image.width, image.height));
+    if mask_size == size {
+        return Ok(());
+    }
+    let message = if image.on_its_side && mask_size == (size.1, size.0) {
+        format!(
+            "mask: {} × {} fits the stored picture, not the upright one ({} × {}); turn the mask upright",
+            mask_size.0, mask_size.1, size.0, size.1
+        )
+    } else {
+        format!(
+            "mask: has {} by {} pixels and the picture {} by {}; they must be the same",
+            mask_size.0, mask_size.1, size.0, size.1
+        )
+    };
+    Err(EditError::rejected("invalid_mask", message))
 }
 
 /// One edit, ready to be performed.
@@ -220,6 +243,11 @@ pub trait Editor: Send + Sync {
     /// The hosts that its result URLs may be on; none for an editor that answers with bytes.
     fn result_hosts(&self) -> AllowHosts {
         AllowHosts::default()
+    }
+
+    /// Whether the provider gets pictures by fetching them from our blobs.
+    fn fetches_inputs(&self) -> bool {
+        false
     }
 
     /// Refuses, before anything is paid, what the provider is known to refuse.

@@ -3,6 +3,7 @@
 //! What must stay true: the pixels are upright (EXIF orientation applied), the colour profile travels with
 //! them, and the same pixels are always written as the same bytes.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::codecs::bmp::BmpEncoder;
@@ -10,12 +11,11 @@ use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::codecs::tiff::{TiffDecoder, TiffEncoder};
 use image::codecs::webp::WebPEncoder;
-use image::metadata::Orientation;
 use image::{
     DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageReader, ImageResult, Limits, Pixel, Rgba,
 };
 
-use super::{Format, Media, MediaError};
+use super::{Format, Media, MediaError, jpeg, orientation, tiff, unsupported_by_decoder};
 
 /// Most bytes that decoding one picture may allocate, its pixels included.
 const MAX_DECODE_ALLOC: u64 = 512 * 1024 * 1024;
@@ -49,10 +49,14 @@ impl Pixels {
         let format = media.format;
         let failed = |message: String| MediaError::Undecodable { format, message };
         // The JPEG decoder fills in what is missing with grey; no other format is so lenient.
-        if format == Format::Jpeg && !jpeg_is_whole(bytes) {
-            return Err(failed("the file is cut short".to_owned()));
+        let whole = match format {
+            Format::Jpeg => Cow::Owned(jpeg::canonical(bytes).map_err(failed)?),
+            _ => Cow::Borrowed(bytes),
+        };
+        if format == Format::Tiff {
+            tiff::check_jpeg_strips(bytes).map_err(failed)?;
         }
-        let mut reader = ImageReader::with_format(Cursor::new(bytes), format.library());
+        let mut reader = ImageReader::with_format(Cursor::new(&*whole), format.library());
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(MAX_DECODE_ALLOC);
         reader.limits(limits);
@@ -66,9 +70,11 @@ impl Pixels {
             Format::Tiff => tiff_profile(bytes),
             _ => decoder.icc_profile().ok().flatten(),
         };
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let mut image = DynamicImage::from_decoder(decoder).map_err(|error| failed(error.to_string()))?;
-        image.apply_orientation(orientation);
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|error| match error {
+            ImageError::Unsupported(_) => unsupported_by_decoder(format, &error),
+            _ => failed(error.to_string()),
+        })?;
+        image.apply_orientation(orientation::orientation(bytes, format));
         Ok(Self { image, profile })
     }
 
@@ -78,6 +84,11 @@ impl Pixels {
     /// # Errors
     /// [`MediaError::Unencodable`].
     pub fn encode(self, format: Format) -> Result<(Vec<u8>, Format), MediaError> {
+        self.encode_at(format, JPEG_QUALITY)
+    }
+
+    /// As [`Pixels::encode`], with another quality for JPEG.
+    pub(super) fn encode_at(self, format: Format, quality: u8) -> Result<(Vec<u8>, Format), MediaError> {
         let format = Self::output_format(format);
         let Self { image, profile } = self;
         let profile = profile.filter(|profile| describes(profile, &image));
@@ -86,7 +97,7 @@ impl Pixels {
             Format::Png | Format::Gif => write(&image, profile, PngEncoder::new(&mut out)),
             Format::Jpeg => {
                 let image = on_white(image);
-                let encoder = JpegEncoder::new_with_quality(&mut out, JPEG_QUALITY);
+                let encoder = JpegEncoder::new_with_quality(&mut out, quality);
                 write(&image, profile, encoder)
             }
             Format::WebP => write(&image, profile, WebPEncoder::new_lossless(&mut out)),
@@ -151,25 +162,4 @@ fn describes(profile: &[u8], image: &DynamicImage) -> bool {
         Some(b"GRAY") => !image.color().has_color(),
         _ => false,
     }
-}
-
-/// Whether the end-of-image marker comes after the first scan. In entropy-coded data 0xFF is always
-/// followed by a zero or a restart marker, so the two bytes cannot be there by chance.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    const SOS: u8 = 0xda;
-    let mut at = 2;
-    // The marker segments, up to the first scan: a thumbnail in EXIF has an end-of-image of its own.
-    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
-        if marker == 0xff {
-            at += 1; // a fill byte
-            continue;
-        }
-        at += 2 + usize::from(u16::from_be_bytes([high, low]));
-        if marker == SOS {
-            let scan = bytes.get(at..).unwrap_or_default();
-            return scan.windows(2).any(|pair| pair == [0xff, 0xd9]);
-        }
-    }
-    // Something odd between the segments: let the decoder say what it makes of it.
-    true
 }

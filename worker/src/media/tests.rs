@@ -81,20 +81,16 @@ fn every_format_is_recognised_by_its_content_with_its_dimensions() {
 
 #[test]
 fn what_is_no_picture_is_refused_and_told_what_it_looks_like() {
-    let table: [(&[u8], &str); 14] = [
+    let table: [(&[u8], &str); 10] = [
         (b"", "an empty file"),
         (b"hello, this is text in a file named cat.png", "text"),
         ("ein höflicher Gruß".as_bytes(), "text"),
-        (b"\r\n<!DOCTYPE html><title>404</title>", "an HTML page"),
+        (b"\r\n<!DOCTYPE html><title>404</title><svg>", "an HTML page"),
         (b"<html><body>Access denied", "an HTML page"),
         (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "XML"),
-        (b"<?xml version='1.0'?><svg xmlns='x'/>", "an SVG"),
         (b"{\"code\":\"InvalidApiKey\"}", "JSON"),
-        (b"%PDF-1.7\n", "a PDF"),
         (b"PK\x03\x04\x14\0", "a ZIP archive or an office document"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC"),
-        (b"\0\0\0\x20ftypisom\0\0\x02\0", "a video"),
+        (b"\0\0\0\x20ftypisom\0\0\x02\0mp41mp42", "a video"),
         (b"\x01\x02\x03\x04\x05\x06", "unknown binary data"),
     ];
     for (bytes, looks_like) in table {
@@ -208,7 +204,7 @@ fn exif(orientation: u8) -> Vec<u8> {
 }
 
 #[test]
-fn exif_orientation_is_reported_as_stored_and_applied_when_decoded() {
+fn exif_orientation_is_applied_to_dimensions_and_pixels_alike() {
     let stored = red_and_blue(16, 8);
     // 6: the camera was held upright, what is stored on the left belongs at the top. 3: upside down.
     for (orientation, size, red_at, blue_at) in
@@ -224,7 +220,8 @@ fn exif_orientation_is_reported_as_stored_and_applied_when_decoded() {
         DynamicImage::from(stored.clone()).write_with_encoder(encoder).unwrap();
         for bytes in [png, jpeg] {
             let media = inspect(&bytes).unwrap();
-            assert_eq!((media.width, media.height), (16, 8), "as stored");
+            assert_eq!((media.width, media.height), size, "upright");
+            assert_eq!(media.on_its_side, orientation == 6);
             let image = decode(&bytes, &media).unwrap().to_rgb8();
             assert_eq!(image.dimensions(), size);
             let [r, _, b] = image.get_pixel(red_at.0, red_at.1).0;

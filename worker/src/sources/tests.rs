@@ -60,7 +60,7 @@ async fn a_picture_is_the_same_from_wherever_it_comes() {
         let loaded = sources.load(&source).await.expect("loaded");
         assert_eq!(loaded.bytes, pixel());
         assert_eq!(loaded.hash, Digest32::of(&pixel()));
-        assert_eq!(loaded.media, Media { format: Format::Png, width: 1, height: 1 });
+        assert_eq!(loaded.media, Media { format: Format::Png, width: 1, height: 1, on_its_side: false });
     }
 }
 

@@ -9,7 +9,7 @@ use super::functions::{COMMON, FUNCTIONS, Function, PROMPT_EXTEND, Param, functi
 use super::inputs::{Input, data_uri_len, raw_bytes_within};
 use super::models::{Style, prompt_limit};
 use super::wire::{FUNCTION, NEGATIVE_PROMPT};
-use crate::editor::{EditError, EditSpec, Measure};
+use crate::editor::{EditError, EditSpec, Measure, check_mask_size};
 use crate::media::Format;
 
 /// The largest picture in any way.
@@ -244,17 +244,7 @@ fn mask(
         }
         Some(mask) => {
             picture("mask", style, input, mask)?;
-            let [a, b] = [mask.media, image.media].map(|media| (media.width, media.height));
-            if a == b {
-                return Ok(());
-            }
-            Err(EditError::rejected(
-                "invalid_mask",
-                format!(
-                    "mask: has {} by {} pixels and the picture {} by {}, as stored; make them the same",
-                    a.0, a.1, b.0, b.1
-                ),
-            ))
+            check_mask_size(mask.media, image.media)
         }
     }
 }

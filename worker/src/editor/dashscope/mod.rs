@@ -274,6 +274,10 @@ impl Editor for DashScope {
         self.hosts.clone()
     }
 
+    fn fetches_inputs(&self) -> bool {
+        self.input == Input::Url
+    }
+
     fn check(&self, spec: &EditSpec, image: Measure) -> Result<(), EditError> {
         check::check(self.style(&spec.model)?, self.input, spec, image).map(drop)
     }

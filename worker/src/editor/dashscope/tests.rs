@@ -109,7 +109,7 @@ fn styles() -> BTreeMap<String, Style> {
 }
 
 fn picture(bytes: &'static [u8]) -> Picture {
-    let media = Media { format: Format::Jpeg, width: 1024, height: 768 };
+    let media = Media { format: Format::Jpeg, width: 1024, height: 768, on_its_side: false };
     Picture { bytes: Bytes::from_static(bytes), media }
 }
 

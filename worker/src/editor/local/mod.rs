@@ -21,8 +21,8 @@ use tokio::task::spawn_blocking;
 pub use operations::{Operation, operation, operations};
 pub use params::{Absent, Kind, Param};
 
-use super::{EditError, EditRequest, EditSpec, Editor, Measure, Picture, Polled, Submitted};
-use crate::media::{Format, MediaError, Pixels, check_pixels};
+use super::{EditError, EditRequest, EditSpec, Editor, Measure, Picture, Polled, Submitted, check_mask_size};
+use crate::media::{Format, Media, MediaError, Pixels, check_pixels};
 use geometry::Size;
 use operations::Shape;
 use params::{Args, invalid};
@@ -52,12 +52,11 @@ impl Editor for LocalEditor {
 
     fn check(&self, spec: &EditSpec, image: Measure) -> Result<(), EditError> {
         let (operation, args) = prepare(spec)?;
-        let image = image.media;
-        let stored = (image.width, image.height);
-        let upright = result_size(operation, &args, stored, image.format);
-        // Whether EXIF turns the picture is not in `image`: refuse only what fits neither way.
-        let turned = || result_size(operation, &args, (stored.1, stored.0), image.format);
-        upright.map(drop).or_else(|error| turned().map(drop).map_err(|_| error))
+        if let Some(mask) = spec.mask {
+            check_mask_size(mask.media, image.media)?;
+        }
+        let Media { format, width, height, .. } = image.media;
+        result_size(operation, &args, (width, height), format).map(drop)
     }
 
     async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError> {
@@ -81,6 +80,9 @@ impl Editor for LocalEditor {
 fn edit(request: &EditRequest) -> Result<Bytes, EditError> {
     let EditRequest { spec, image, mask } = request;
     let (operation, args) = prepare(spec)?;
+    if let Some(mask) = mask {
+        check_mask_size(mask.media, image.media)?;
+    }
     let mut pixels = decode(image, "")?;
     let size = (pixels.image.width(), pixels.image.height());
     result_size(operation, &args, size, image.media.format)?;
@@ -88,9 +90,6 @@ fn edit(request: &EditRequest) -> Result<Bytes, EditError> {
         None => (operation.apply)(&args, pixels.image)?,
         Some(mask) => {
             let mask = decode(mask, "mask: ")?.image;
-            if (mask.width(), mask.height()) != size {
-                return Err(EditError::rejected("invalid_mask", mask_size(&mask, size)));
-            }
             let weights = alpha::weights(mask);
             let edited = (operation.apply)(&args, pixels.image.clone())?;
             alpha::masked(pixels.image, edited, &weights)
@@ -158,14 +157,6 @@ fn decode(picture: &Picture, whose: &str) -> Result<Pixels, EditError> {
 
 fn refused(error: &MediaError, whose: &str) -> EditError {
     EditError::rejected(error.code(), format!("{whose}{error}"))
-}
-
-fn mask_size(mask: &image::DynamicImage, (width, height): Size) -> String {
-    let (mask_width, mask_height) = (mask.width(), mask.height());
-    format!(
-        "the mask has {mask_width} by {mask_height} pixels and the picture {width} by {height}; they must be \
-         the same"
-    )
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ fn spec(edit_type: &str, params: &str, has_mask: bool) -> EditSpec {
         prompt: String::new(),
         model: MODEL.to_owned(),
         params: params.parse().unwrap(),
-        mask: has_mask.then(|| measure(Media { format: Format::Png, width: 1, height: 1 })),
+        mask: has_mask
+            .then(|| measure(Media { format: Format::Png, width: 1, height: 1, on_its_side: false })),
     }
 }
 
@@ -232,7 +233,7 @@ fn rejection(error: EditError) -> (String, String) {
 }
 
 fn checked(spec: &EditSpec, width: u32, height: u32) -> Result<(), (String, String)> {
-    let media = Media { format: Format::Png, width, height };
+    let media = Media { format: Format::Png, width, height, on_its_side: false };
     LocalEditor::new().check(spec, measure(media)).map_err(rejection)
 }
 
@@ -245,7 +246,7 @@ fn a_mask_is_refused_where_it_makes_no_sense() {
     let mask = scene(3, 4, ColorType::L8);
     let (code, message) = rejection(edit(&request("invert", "{}", &image, Some(&mask))).unwrap_err());
     assert_eq!(code, "invalid_mask");
-    assert_eq!(message, "the mask has 3 by 4 pixels and the picture 4 by 3; they must be the same");
+    assert_eq!(message, "mask: has 3 by 4 pixels and the picture 4 by 3; they must be the same");
     let mut cut = request("invert", "{}", &image, Some(&image));
     let mask = cut.mask.as_mut().unwrap();
     mask.bytes.truncate(mask.bytes.len() - 20);
@@ -328,7 +329,7 @@ fn a_result_beyond_the_limits_is_refused_from_the_header_alone() {
         format!("the result has 8004 by 8000 pixels; the limit is {MAX_PIXELS} pixels in all")
     );
     let params = spec("resize", r#"{"width":20000,"height":10}"#, false);
-    let webp = Media { format: Format::WebP, width: 100, height: 100 };
+    let webp = Media { format: Format::WebP, width: 100, height: 100, on_its_side: false };
     let (code, message) = rejection(LocalEditor::new().check(&params, measure(webp)).unwrap_err());
     assert_eq!(code, "invalid_params");
     assert!(message.contains("a WebP can have at most 16383 on a side"), "{message}");
@@ -337,7 +338,8 @@ fn a_result_beyond_the_limits_is_refused_from_the_header_alone() {
 #[test]
 fn a_crop_is_measured_on_the_upright_picture_whichever_way_it_is_stored() {
     let params = spec("crop", r#"{"width":10,"height":100}"#, false);
-    assert_eq!(checked(&params, 100, 50), Ok(()), "it fits if EXIF turns the picture");
+    assert_eq!(checked(&params, 50, 100), Ok(()));
+    assert!(checked(&params, 100, 50).is_err(), "sizes are those of the upright picture");
     assert!(checked(&params, 90, 90).is_err());
     let image = scene(100, 50, ColorType::Rgb8);
     let request = request("crop", r#"{"width":10,"height":100}"#, &image, None);

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::editor::{EditError, EditSpec, Measure};
+use crate::editor::{EditError, EditSpec, Measure, check_mask_size};
 use crate::media::Format;
 
 /// A picture or a mask must have fewer: "less than 50MB", in the smaller reading.
@@ -109,19 +109,7 @@ fn check_mask(mask: Measure, image: Measure) -> Result<(), EditError> {
             mask.bytes
         )));
     }
-    mask_size((mask.media.width, mask.media.height), (image.media.width, image.media.height))
-}
-
-/// The mask's size against the picture's.
-pub(super) fn mask_size(mask: (u32, u32), image: (u32, u32)) -> Result<(), EditError> {
-    if mask == image {
-        return Ok(());
-    }
-    let ((mask_width, mask_height), (width, height)) = (mask, image);
-    Err(invalid_mask(format!(
-        "the mask has {mask_width} by {mask_height} pixels and the picture {width} by {height}; they must be \
-         the same"
-    )))
+    check_mask_size(mask.media, image.media)
 }
 
 fn check_prompt(prompt: &str, model: &str) -> Result<(), EditError> {
@@ -215,7 +203,7 @@ mod tests {
     use crate::media::Media;
 
     fn measure(format: Format, width: u32, height: u32, bytes: usize) -> Measure {
-        Measure { media: Media { format, width, height }, bytes }
+        Measure { media: Media { format, width, height, on_its_side: false }, bytes }
     }
 
     fn spec(params: &Value) -> EditSpec {

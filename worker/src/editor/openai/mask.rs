@@ -6,18 +6,16 @@ use bytes::Bytes;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, LumaA};
 
-use super::check::{MAX_FILE_BYTES, invalid_mask, mask_size};
+use super::check::{MAX_FILE_BYTES, invalid_mask};
 use crate::editor::{EditError, Picture};
 use crate::media;
 
-/// An RGBA PNG of `size` that is transparent where the mask is white and opaque where it is black or itself transparent;
+/// An RGBA PNG that is transparent where the mask is white and opaque where it is black or itself transparent;
 /// grey is between. Takes as long as decoding does: not for an async thread.
-pub(super) fn transparent(mask: &Picture, size: (u32, u32)) -> Result<Bytes, EditError> {
+pub(super) fn transparent(mask: &Picture) -> Result<Bytes, EditError> {
     let pixels = media::decode(&mask.bytes, &mask.media)
         .map_err(|error| EditError::rejected(error.code(), format!("mask: {error}")))?
         .into_luma_alpha8();
-    // Once more: EXIF may have turned it.
-    mask_size((pixels.width(), pixels.height()), size)?;
     let (width, height) = pixels.dimensions();
     let rgba: Vec<u8> = pixels.pixels().flat_map(|pixel| [0, 0, 0, u8::MAX - weight(*pixel)]).collect();
     let mut out = Vec::new();
@@ -56,8 +54,7 @@ mod tests {
     }
 
     fn alphas(mask: &DynamicImage) -> Vec<u8> {
-        let size = (mask.width(), mask.height());
-        let png = transparent(&picture(mask), size).unwrap();
+        let png = transparent(&picture(mask)).unwrap();
         let rgba = image::load_from_memory_with_format(&png, ImageFormat::Png).unwrap();
         assert_eq!(rgba.color(), image::ColorType::Rgba8);
         rgba.into_rgba8().pixels().map(|pixel| pixel[3]).collect()
@@ -97,18 +94,16 @@ mod tests {
     }
 
     #[test]
-    fn the_same_mask_gives_the_same_bytes_and_another_size_is_refused() {
+    fn the_same_mask_gives_the_same_bytes() {
         let mask = picture(&GrayImage::from_fn(9, 5, |x, y| Luma([u8::try_from(x * y * 7).unwrap()])).into());
-        assert_eq!(transparent(&mask, (9, 5)), transparent(&mask, (9, 5)));
-        let refused = transparent(&mask, (5, 9)).unwrap_err().to_string();
-        assert!(refused.contains("invalid_mask") && refused.contains("9 by 5"), "{refused}");
+        assert_eq!(transparent(&mask), transparent(&mask));
     }
 
     #[test]
     fn a_mask_that_is_cut_short_is_refused_before_anything_is_sent() {
         let mut mask = picture(&GrayImage::new(64, 64).into());
         mask.bytes = mask.bytes.slice(..mask.bytes.len() - 20);
-        let refused = transparent(&mask, (64, 64)).unwrap_err().to_string();
+        let refused = transparent(&mask).unwrap_err().to_string();
         assert!(refused.starts_with("undecodable: mask:"), "{refused}");
     }
 }

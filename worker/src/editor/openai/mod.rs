@@ -120,7 +120,7 @@ impl Editor for OpenAi {
         let key = self.key.read().map_err(no_key)?;
         let mut form = fields.into_iter().fold(Form::new(), |form, (name, value)| form.text(name, value));
         let mask = match mask {
-            Some(mask) => Some(transparent(mask, &image).await?),
+            Some(mask) => Some(transparent(mask).await?),
             None => None,
         };
         form = form.part("image", file(image.bytes, "image", image.media.format)?);
@@ -206,9 +206,8 @@ fn file(bytes: Bytes, name: &'static str, format: Format) -> Result<Part, EditEr
         .map_err(|error| EditError::NotSent(format!("the request cannot be made: {error}")))
 }
 
-async fn transparent(mask: Picture, image: &Picture) -> Result<Bytes, EditError> {
-    let size = (image.media.width, image.media.height);
-    spawn_blocking(move || mask::transparent(&mask, size)).await.unwrap_or_else(|error| Err(unmade(&error)))
+async fn transparent(mask: Picture) -> Result<Bytes, EditError> {
+    spawn_blocking(move || mask::transparent(&mask)).await.unwrap_or_else(|error| Err(unmade(&error)))
 }
 
 /// Nothing was sent yet.

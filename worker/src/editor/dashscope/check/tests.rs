@@ -16,7 +16,7 @@ fn spec(edit_type: &str, params: &str) -> EditSpec {
 }
 
 fn measure(format: Format, width: u32, height: u32, bytes: usize) -> Measure {
-    Measure { media: Media { format, width, height }, bytes }
+    Measure { media: Media { format, width, height, on_its_side: false }, bytes }
 }
 
 fn photo() -> Measure {
