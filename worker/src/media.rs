@@ -3,7 +3,14 @@
 //! [`inspect`] reads a header and decodes no pixel, so that a picture beyond [`MAX_PIXELS`] costs nothing.
 //! [`decode`] and [`Pixels`] are for those who then want the pixels.
 
+mod colour_profile;
+mod density;
+pub mod memory;
 mod pixels;
+mod png_chunks;
+mod tags;
+mod tiff_kinds;
+mod write;
 
 use std::fmt;
 use std::io::Cursor;
@@ -11,6 +18,7 @@ use std::io::Cursor;
 use image::{ImageFormat, ImageReader, Limits};
 use thiserror::Error;
 
+pub use density::Density;
 pub use pixels::{Pixels, decode};
 
 /// Most pixels in a picture, in or out.
@@ -159,6 +167,16 @@ pub enum MediaError {
         /// The decoder's words.
         message: String,
     },
+    /// A sound picture of a kind that is not understood.
+    #[error("a {format} with {kind} is not supported; save it as {instead}")]
+    Unsupported {
+        /// Its format.
+        format: Format,
+        /// What is not understood.
+        kind: String,
+        /// What is.
+        instead: &'static str,
+    },
     /// A picture that its format cannot hold.
     #[error("cannot be written as {format}: {message}")]
     Unencodable {
@@ -176,6 +194,7 @@ impl MediaError {
             Self::NotAnImage { .. } | Self::BadHeader { .. } => "not_an_image",
             Self::TooManyPixels { .. } => "too_many_pixels",
             Self::Undecodable { .. } => "undecodable",
+            Self::Unsupported { .. } => "unsupported",
             Self::Unencodable { .. } => "unencodable",
         }
     }
@@ -192,10 +211,9 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
         check_pixels(width, height)?;
     }
     let bad = |message: String| MediaError::BadHeader { format, message };
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.library());
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_HEADER_ALLOC);
-    reader.limits(limits);
+    let readable = tiff_kinds::readable(bytes, format)?;
+    let mut reader = ImageReader::with_format(Cursor::new(readable.bytes()), format.library());
+    reader.limits(header_limits(bytes, format));
     let (width, height) = reader.into_dimensions().map_err(|error| bad(error.to_string()))?;
     if width == 0 || height == 0 {
         return Err(bad(format!("it has {width} by {height} pixels")));
@@ -215,7 +233,23 @@ pub fn check_pixels(width: u32, height: u32) -> Result<(), MediaError> {
     Err(MediaError::TooManyPixels { width, height, limit: MAX_PIXELS })
 }
 
+/// What reading a header may allocate. Of a PNG that is its metadata and three rows: a profile or a text of a few bytes can
+/// be hundreds of megabytes once it is decompressed.
+fn header_limits(bytes: &[u8], format: Format) -> Limits {
+    let mut limits = Limits::no_limits();
+    let rows = png_dimensions(format, bytes).map(|(width, _)| u64::from(width) * 8 * 3);
+    let most = rows.map_or(MAX_HEADER_ALLOC, |rows| {
+        bytes.len() as u64 + colour_profile::MAX_PROFILE_BYTES as u64 + 64 * 1024 + rows
+    });
+    limits.max_alloc = Some(most.min(MAX_HEADER_ALLOC));
+    limits
+}
+
 fn recognise(bytes: &[u8]) -> Option<Format> {
+    // BigTIFF, which the library decodes and does not recognise.
+    if bytes.starts_with(b"II+\0\x08\0\0\0") || bytes.starts_with(b"MM\0+\0\x08\0\0") {
+        return Some(Format::Tiff);
+    }
     let guessed = image::guess_format(bytes).ok()?;
     Format::ALL.into_iter().find(|format| format.library() == guessed)
 }
@@ -284,5 +318,7 @@ fn looks_like_text(bytes: &[u8]) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod colour_tests;
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,10 @@ pub const ADVICE: &[Advice] = &[
     fix("too_many_pixels", "scale the picture down below 64 megapixels, under the same URL, then retry"),
     fix("not_an_image", "see what the URL really answers (often a page of HTML), mend it, then retry"),
     fix("undecodable", "the picture is damaged: upload it anew under the same URL, then retry"),
+    fix(
+        "unsupported",
+        "the message says as what to save the picture: upload that under the same URL, then retry",
+    ),
     fix("unencodable", "a result or mask could not be encoded: send the picture in another format"),
     fix("bad_data_uri", "mend the producer: data:image/png;base64,… without spaces; publish a new task"),
     fix("blob_missing", "put the picture into the blob store again, then retry"),
