@@ -101,9 +101,9 @@ async fn people_read_models_days_and_what_was_served_most() {
     for line in [
         "1 entry, ",
         ", served 2 times",
-        " 1             local local-1 ",
+        " 1             local local-2 ",
         "50 %",
-        "       2 times  sketch local-1, 0 CNY",
+        "       2 times  sketch local-2, 0 CNY",
     ] {
         assert!(stats.contains(line), "{line:?} is not in\n{stats}");
     }

@@ -242,7 +242,7 @@ async fn each_thing_that_changes_the_picture_makes_another_edit_and_its_name_doe
         (&["--prompt", "cat"], [0, 0, 1, 0]),
         (&["--prompt", " cat\n"], [1, 0, 0, 0]),
         (&["--variant", "b"], [0, 0, 1, 0]),
-        (&["--model", "local-1"], [1, 0, 0, 0]),
+        (&["--model", "local-2"], [1, 0, 0, 0]),
     ] {
         assert_eq!(counts(&laptop.report(&edit(more)).await), expected, "{more:?}");
     }

@@ -40,7 +40,7 @@ async fn what_cannot_work_is_refused_before_anything_is_stored() {
             "--param sigma: given twice; give it once",
         ),
         (&["cat.png", "-t", "crop", "--param", "width=9"], "params.height: is required"),
-        (&["cat.png", "-t", "blur", "--model", "wanx"], "model: blur knows only local-1, not \"wanx\""),
+        (&["cat.png", "-t", "blur", "--model", "wanx"], "model: blur knows only local-2, not \"wanx\""),
         (&["cat.png", "-t", "blur", "--variant", ""], "variant: must be 1 to 64 characters, not 0"),
         (&["cat.png", "-t", "blur", "--prompt", &long], "prompt: must be 0 to 32000 characters, not 32001"),
         (&["cat.png", "-t", "blur", "--mask", "none.png"], "--mask none.png: No such file"),

@@ -39,6 +39,7 @@ mod dead_advice;
 mod dead_retry;
 mod dead_show;
 mod doctor;
+mod edit_memory;
 mod edit_pictures;
 mod edit_report;
 mod edit_terminal;

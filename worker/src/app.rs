@@ -15,6 +15,7 @@ use crate::config::{BrokerChoice, LaneLimits, Settings};
 use crate::delay::{Backoff, Pace};
 use crate::editor::Editor;
 use crate::lanes::Gates;
+use crate::media::memory;
 use crate::sources::Sources;
 use crate::sources::fetch::{FetchLimits, Fetcher};
 use crate::store::{DatabaseLocation, LanePolicy, SchemaState, Store, StoreError};
@@ -126,6 +127,7 @@ impl App {
         let blobs = Blobs::open(&settings.blobs).context("RETOUCH_BLOBS")?;
         let fetcher = Fetcher::new(settings.allow_hosts.clone(), FetchLimits::default())?;
         let editors = editors(&settings)?;
+        memory::set_limit(settings.rhythm.decode_memory);
         Ok(Arc::new(Self {
             sources: Sources::new(fetcher, blobs.clone(), settings.rhythm.intake_memory),
             results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,

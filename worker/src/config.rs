@@ -70,6 +70,8 @@ pub struct Rhythm {
     pub intake: u16,
     /// Bytes of their pictures in memory at once.
     pub intake_memory: usize,
+    /// Bytes of decoded pictures in memory at once.
+    pub decode_memory: usize,
     /// How long a claim holds without being renewed.
     pub lease: Duration,
     /// Between two sweeps.

@@ -3,12 +3,19 @@
 //! [`inspect`] reads a header and decodes no pixel, so that a picture beyond [`MAX_PIXELS`] costs nothing.
 //! [`decode`] and [`Pixels`] are for those who then want the pixels.
 
+mod colour_profile;
+mod density;
 mod jpeg;
 mod kinds;
+pub mod memory;
 mod orientation;
 mod pixels;
+mod png_chunks;
+mod tags;
 mod tiff;
+mod tiff_kinds;
 mod upright;
+mod write;
 
 use std::fmt;
 use std::io::Cursor;
@@ -16,6 +23,7 @@ use std::io::Cursor;
 use image::{ImageError, ImageFormat, ImageReader, Limits};
 use thiserror::Error;
 
+pub use density::Density;
 pub use pixels::{Pixels, decode};
 pub use upright::upright;
 
@@ -149,7 +157,7 @@ pub enum MediaError {
         /// The kind, e.g. `HEIC`.
         what: String,
         /// What to do, e.g. `convert it first`.
-        fix: &'static str,
+        fix: String,
     },
     /// The first bytes of a format, and no sense after them.
     #[error("begins like a {format}, but its header cannot be read: {message}")]
@@ -212,7 +220,7 @@ impl MediaError {
 /// [`MediaError::TooManyPixels`].
 pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
     if let Some(Unread { what, fix }) = kinds::unread(bytes) {
-        return Err(MediaError::Unsupported { what, fix });
+        return Err(MediaError::Unsupported { what, fix: fix.to_owned() });
     }
     let format = recognise(bytes).ok_or_else(|| MediaError::NotAnImage { looks_like: looks_like(bytes) })?;
     // The PNG reader answers absurd dimensions with "limits exceeded" and does not say which they were.
@@ -228,10 +236,9 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
         ImageError::Unsupported(_) if format == Format::Tiff => unsupported_by_decoder(format, &error),
         _ => bad(error.to_string()),
     };
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.library());
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_HEADER_ALLOC);
-    reader.limits(limits);
+    let readable = tiff_kinds::readable(bytes, format)?;
+    let mut reader = ImageReader::with_format(Cursor::new(readable.bytes()), format.library());
+    reader.limits(header_limits(bytes, format));
     let (width, height) = reader.into_dimensions().map_err(not_read)?;
     if width == 0 || height == 0 {
         return Err(bad(format!("it has {width} by {height} pixels")));
@@ -242,21 +249,17 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
     Ok(Media { format, width, height, on_its_side })
 }
 
-/// Kinds of a known format that its decoder does not have.
+/// Kinds of JPEG that the decoder does not have; those of TIFF are told by `tiff_kinds`.
 fn unsupported(bytes: &[u8], format: Format) -> Option<MediaError> {
-    let (what, fix) = match format {
-        Format::Tiff => (tiff::unsupported(bytes)?, kinds::CONVERT_TIFF),
-        Format::Jpeg => (jpeg::unsupported(bytes)?.to_owned(), "convert it to an ordinary JPEG first"),
-        Format::Png | Format::WebP | Format::Gif | Format::Bmp => return None,
-    };
-    Some(MediaError::Unsupported { what, fix })
+    let what = Some(bytes).filter(|_| format == Format::Jpeg).and_then(jpeg::unsupported)?.to_owned();
+    Some(MediaError::Unsupported { what, fix: "convert it to an ordinary JPEG first".to_owned() })
 }
 
 /// As [`unsupported`], of what only the decoder knows.
 fn unsupported_by_decoder(format: Format, error: &ImageError) -> MediaError {
     MediaError::Unsupported {
         what: format!("a kind of {format} that is not read ({error})"),
-        fix: kinds::CONVERT,
+        fix: kinds::CONVERT.to_owned(),
     }
 }
 
@@ -271,7 +274,23 @@ pub fn check_pixels(width: u32, height: u32) -> Result<(), MediaError> {
     Err(MediaError::TooManyPixels { width, height, limit: MAX_PIXELS })
 }
 
+/// What reading a header may allocate. Of a PNG that is its metadata and three rows: a profile or a text of a few bytes can
+/// be hundreds of megabytes once it is decompressed.
+fn header_limits(bytes: &[u8], format: Format) -> Limits {
+    let mut limits = Limits::no_limits();
+    let rows = png_dimensions(format, bytes).map(|(width, _)| u64::from(width) * 8 * 3);
+    let most = rows.map_or(MAX_HEADER_ALLOC, |rows| {
+        bytes.len() as u64 + colour_profile::MAX_PROFILE_BYTES as u64 + 64 * 1024 + rows
+    });
+    limits.max_alloc = Some(most.min(MAX_HEADER_ALLOC));
+    limits
+}
+
 fn recognise(bytes: &[u8]) -> Option<Format> {
+    // BigTIFF, which the library decodes and does not recognise.
+    if bytes.starts_with(b"II+\0\x08\0\0\0") || bytes.starts_with(b"MM\0+\0\x08\0\0") {
+        return Some(Format::Tiff);
+    }
     let guessed = image::guess_format(bytes).ok()?;
     Format::ALL.into_iter().find(|format| format.library() == guessed)
 }
@@ -286,5 +305,7 @@ fn png_dimensions(format: Format, bytes: &[u8]) -> Option<(u32, u32)> {
     Some((u32::from_be_bytes(width), u32::from_be_bytes(height)))
 }
 
+#[cfg(test)]
+mod colour_tests;
 #[cfg(test)]
 mod tests;

@@ -128,7 +128,7 @@ pub fn expected_nth(input: &[u8], asked: &Asked, nth: usize) -> Vec<u8> {
 }
 
 pub(super) fn render(input: &[u8], asked: &Asked, nth: usize) -> Result<Vec<u8>, MediaError> {
-    let Pixels { image, profile } = Pixels::decode(input, &inspect(input)?)?;
+    let Pixels { image, profile, density } = Pixels::decode(input, &inspect(input)?)?;
     // Eight bits: a stamp in greys of a palette or of 16 bits would not survive every comparison.
     let mut image = match image.color().has_alpha() {
         true => DynamicImage::from(image.into_rgba8()),
@@ -143,5 +143,5 @@ pub(super) fn render(input: &[u8], asked: &Asked, nth: usize) -> Result<Vec<u8>,
             image.put_pixel(x, y, Rgba([*grey, *grey, *grey, u8::MAX]));
         }
     }
-    Pixels { image, profile }.encode(asked.format()).map(|(bytes, _)| bytes)
+    Pixels { image, profile, density }.encode(asked.format()).map(|(bytes, _)| bytes)
 }

@@ -82,7 +82,7 @@ async fn blobs_that_cannot_be_kept_are_named() {
     let row = format!(
         "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, result_url, result_hash, \
          content_type, width, height, bytes, price_micros, currency, hit_count, last_hit_at, created_at, updated_at) VALUES \
-         (UNHEX(REPEAT('ab', 32)), '{hash}', 'blur', '', 'local', 'local-1', '{{}}', 'x', '{hash}', 'image/png', 1, 1, 1, 0, 'CNY', 1, \
+         (UNHEX(REPEAT('ab', 32)), '{hash}', 'blur', '', 'local', 'local-2', '{{}}', 'x', '{hash}', 'image/png', 1, 1, 1, 0, 'CNY', 1, \
          UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3))"
     );
     sqlx::query(sqlx::AssertSqlSafe(row)).execute(&env.pool().await).await.unwrap();

@@ -12,6 +12,7 @@ use super::read::{Raw, variable};
 use super::{BrokerChoice, CacheLimits, Offer, OnAmbiguous, Rhythm, Settings};
 use super::{blobs, broker, database, http, public_url, seconds};
 use crate::blobs::BlobsLocation;
+use crate::media::memory::DEFAULT_MIB;
 use crate::sources::guard::AllowHosts;
 use crate::store::{DatabaseLocation, PATIENCE};
 
@@ -201,9 +202,15 @@ fn rhythm(raw: &Raw) -> Result<Rhythm> {
         (32..=1_048_576).contains(&memory),
         "RETOUCH_INTAKE_MEMORY_MIB must be 32 to 1048576: one picture may have 20 MiB"
     );
+    let decoded = raw.decode_memory_mib.unwrap_or(DEFAULT_MIB);
+    ensure!(
+        (64..=1_048_576).contains(&decoded),
+        "RETOUCH_DECODE_MEMORY_MIB must be 64 to 1048576; a picture that needs more than all of it runs alone"
+    );
     Ok(Rhythm {
         intake: raw.intake_concurrency.unwrap_or(256),
         intake_memory: usize::try_from(memory)?.saturating_mul(1024 * 1024),
+        decode_memory: usize::try_from(decoded)?.saturating_mul(1024 * 1024),
         lease: seconds("LEASE", raw.lease_seconds, 30)?,
         sweep: seconds("SWEEP", raw.sweep_seconds, 5)?,
         patience: seconds("PATIENCE", raw.patience_seconds, PATIENCE.as_secs())?,

@@ -84,7 +84,8 @@ impl Work<'_> {
             return Ok(media);
         }
         let bytes = bytes.clone();
-        let decoded = tokio::task::spawn_blocking(move || Pixels::decode(&bytes, &media).map(drop));
+        let need = media::memory::decode_bytes(&bytes, &media);
+        let decoded = media::memory::run(need, move || Pixels::decode(&bytes, &media).map(drop));
         match decoded.await {
             Ok(decoded) => decoded.map(|()| media).map_err(|error| error.to_string()),
             Err(_) => Err("the decoder failed unexpectedly".to_owned()),

@@ -42,7 +42,8 @@ pub(super) async fn follow(app: &App, url: &str, links: Links) -> Result<Result<
 async fn verified(bytes: &Bytes) -> Result<Media, String> {
     let media = media::inspect(bytes).map_err(|error| error.to_string())?;
     let bytes = bytes.clone();
-    let decoded = tokio::task::spawn_blocking(move || Pixels::decode(&bytes, &media).map(drop)).await;
+    let need = media::memory::decode_bytes(&bytes, &media);
+    let decoded = media::memory::run(need, move || Pixels::decode(&bytes, &media).map(drop)).await;
     match decoded {
         Ok(decoded) => decoded.map(|()| media).map_err(|error| error.to_string()),
         Err(_) => Err("something that the decoder fails over".to_owned()),

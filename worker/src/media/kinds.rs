@@ -18,10 +18,9 @@ const CONVERT_AVIF: &str = "convert it first (`avifdec a.avif a.png`)";
 const CONVERT_JXL: &str = "convert it first (`djxl a.jxl a.png`)";
 const CONVERT_PDF: &str = "convert a page of it first (`pdftoppm -png -r 150 a.pdf page`)";
 const CONVERT_SVG: &str = "convert it first (`rsvg-convert -o a.png a.svg`)";
-pub(super) const CONVERT_TIFF: &str = "convert it to an 8-bit RGB TIFF or a PNG first";
 
 /// By their first bytes.
-const UNREAD: [(&[u8], &str, &str); 24] = [
+const UNREAD: [(&[u8], &str, &str); 22] = [
     (b"%PDF", "PDF", CONVERT_PDF),
     (b"8BPS", "Photoshop document (PSD)", CONVERT),
     (b"\xff\x0a", "JPEG XL", CONVERT_JXL),
@@ -43,8 +42,6 @@ const UNREAD: [(&[u8], &str, &str); 24] = [
     (b"\0MRM", "camera raw (MRW)", CONVERT),
     (b"FOVb", "camera raw (X3F)", CONVERT),
     (b"ARRI", "camera raw (ARI)", CONVERT),
-    (b"II+\0", "BigTIFF", CONVERT_TIFF),
-    (b"MM\0+", "BigTIFF", CONVERT_TIFF),
     (b"\x97JB2", "JBIG2", CONVERT),
 ];
 

@@ -50,7 +50,7 @@ fn fill<S>(samples: &mut [S], value: impl Fn(usize) -> S) {
     }
 }
 
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     let step =
         |crc: u32, byte: &u8| {
             (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -250,7 +250,7 @@ fn writing_keeps_every_pixel_in_the_formats_without_loss() {
     for (format, kinds) in table {
         for &kind in kinds {
             let image = gradient(13, 7, kind);
-            let pixels = Pixels { image: image.clone(), profile: None };
+            let pixels = Pixels { image: image.clone(), profile: None, density: None };
             let (bytes, written) = pixels.clone().encode(format).unwrap();
             assert_eq!(written, if format == Format::Gif { Format::Png } else { format });
             let media = inspect(&bytes).unwrap();
@@ -270,7 +270,7 @@ fn a_jpeg_comes_close_and_shows_white_where_it_was_transparent() {
             image.put_pixel(x, y, Rgba([0, 0, 0, 0]));
         }
     }
-    let pixels = Pixels { image: image.into(), profile: None };
+    let pixels = Pixels { image: image.into(), profile: None, density: None };
     let (bytes, _) = pixels.encode(Format::Jpeg).unwrap();
     let image = decode(&bytes, &inspect(&bytes).unwrap()).unwrap().to_rgb8();
     for (x, expected) in [(2, [255, 255, 255]), (13, [200, 100, 50])] {
@@ -286,7 +286,7 @@ fn a_colour_profile_travels_with_the_pixels_it_describes_and_no_others() {
     profile[16..20].copy_from_slice(b"RGB ");
     for format in [Format::Png, Format::Jpeg, Format::WebP, Format::Tiff] {
         let of = |image: DynamicImage| {
-            let pixels = Pixels { image, profile: Some(profile.clone()) };
+            let pixels = Pixels { image, profile: Some(profile.clone()), density: None };
             let (bytes, _) = pixels.encode(format).unwrap();
             Pixels::decode(&bytes, &inspect(&bytes).unwrap()).unwrap().profile
         };

@@ -1,26 +1,19 @@
-//! Directories of a TIFF file, as far as they say what the file is: an ordinary picture, a camera raw in TIFF's
-//! clothing, or a kind of TIFF that the decoder does not have or would show wrongly.
+//! Directories of a TIFF file, as far as they say what the file is: an ordinary picture or a camera raw in TIFF's
+//! clothing, and whether its JPEG strips are whole. Kinds of pixels are told by `tiff_kinds`.
 //! <https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf>, the DNG specification 1.7, and TIFF/EP.
 
 use super::jpeg;
 
 const NEW_SUBFILE_TYPE: u16 = 254;
 const WIDTH: u16 = 256;
-const BITS_PER_SAMPLE: u16 = 258;
 const COMPRESSION: u16 = 259;
 const PHOTOMETRIC: u16 = 262;
-const FILL_ORDER: u16 = 266;
 const MAKE: u16 = 271;
 const STRIP_OFFSETS: u16 = 273;
 const STRIP_LENGTHS: u16 = 279;
-const SAMPLES_PER_PIXEL: u16 = 277;
-const PLANAR: u16 = 284;
-const TILE_WIDTH: u16 = 322;
 const TILE_OFFSETS: u16 = 324;
 const TILE_LENGTHS: u16 = 325;
 const SUB_DIRECTORIES: u16 = 330;
-const EXTRA_SAMPLES: u16 = 338;
-const SAMPLE_FORMAT: u16 = 339;
 const JPEG_TABLES: u16 = 347;
 const DNG_VERSION: u16 = 50706;
 
@@ -204,72 +197,6 @@ pub(super) fn camera_raw(bytes: &[u8]) -> Option<String> {
         Some((_, name)) => format!("camera raw ({name})"),
         None => "a TIFF whose first page is a preview of another".to_owned(),
     })
-}
-
-/// What the decoder does not have, or would show with wrong pixels; a name for people.
-pub(super) fn unsupported(bytes: &[u8]) -> Option<String> {
-    let (tiff, first) = Tiff::open(bytes)?;
-    let page = tiff.directory(first)?;
-    let number = |tag: u16| tiff.number(&page, tag);
-    let bits = number(BITS_PER_SAMPLE).unwrap_or(1);
-    let photometric = number(PHOTOMETRIC);
-    if let Some(compression) = number(COMPRESSION)
-        && let Some(name) = unsupported_compression(compression)
-    {
-        return Some(format!("a TIFF with {name} compression"));
-    }
-    match photometric {
-        Some(3) => return Some("a TIFF with a palette".to_owned()),
-        Some(4) => return Some("a TIFF that is a transparency mask".to_owned()),
-        // Where JPEG holds the pixels the decoder converts them.
-        Some(6) if number(COMPRESSION) != Some(7) => return Some("a YCbCr TIFF".to_owned()),
-        Some(8..=10) => return Some("a Lab TIFF".to_owned()),
-        Some(32844 | 32845) => return Some("a LogLuv TIFF".to_owned()),
-        _ => {}
-    }
-    if matches!(photometric, Some(0 | 1)) {
-        match (number(SAMPLES_PER_PIXEL).unwrap_or(1), number(SAMPLE_FORMAT)) {
-            (1, Some(3)) => return Some("a TIFF of floating-point grey".to_owned()),
-            (1, _) => {}
-            (2, _) => return Some("a TIFF of grey with transparency".to_owned()),
-            (samples, _) => return Some(format!("a TIFF of grey with {samples} samples a pixel")),
-        }
-    }
-    match (number(SAMPLE_FORMAT).unwrap_or(1), bits) {
-        (2, _) => return Some("a TIFF of signed numbers".to_owned()),
-        (5 | 6, _) => return Some("a TIFF of complex numbers".to_owned()),
-        (1 | 4, 8 | 16) | (3, 32) => {}
-        (1 | 4, 1) if matches!(photometric, None | Some(0 | 1)) => {}
-        (3, _) => return Some(format!("a TIFF of {bits}-bit floating-point numbers")),
-        (_, _) => return Some(format!("a TIFF with {bits} bits a sample")),
-    }
-    if number(FILL_ORDER) == Some(2) {
-        return Some("a TIFF with reversed bits (FillOrder 2)".to_owned());
-    }
-    if number(EXTRA_SAMPLES) == Some(1) {
-        return Some("a TIFF with premultiplied alpha".to_owned());
-    }
-    if number(PLANAR) == Some(2) && page.entry(TILE_WIDTH).is_some() {
-        return Some("a TIFF with planes in tiles".to_owned());
-    }
-    None
-}
-
-const fn unsupported_compression(compression: u64) -> Option<&'static str> {
-    match compression {
-        2 => Some("CCITT modified Huffman"),
-        3 => Some("CCITT group 3"),
-        6 => Some("old-style JPEG"),
-        9 | 10 | 34661 => Some("JBIG"),
-        34676 | 34677 => Some("SGI LogLuv"),
-        33003 | 33005 | 34712 => Some("JPEG 2000"),
-        34887 => Some("LERC"),
-        34925 => Some("LZMA"),
-        50000 => Some("zstd"),
-        50001 => Some("WebP"),
-        50002 | 52546 => Some("JPEG XL"),
-        _ => None,
-    }
 }
 
 /// Whether the strips or tiles of the first page that are JPEG are whole; see [`jpeg`].

@@ -48,7 +48,7 @@ fn what_a_model_may_not_be_is_refused_in_one_sentence_that_names_the_field_and_t
             "x = { editor = 'dashcope' }",
             "[models.\"x\"]: there is no editor \"dashcope\"; there are dashscope, local, openai",
         ),
-        ("x = { editor = 'local' }", "[models.\"x\"]: the local editor has only the model local-1"),
+        ("x = { editor = 'local' }", "[models.\"x\"]: the local editor has only the model local-2"),
         (
             "x = { editor = 'dashscope', price = '1' }",
             "[models.\"x\"]: style is missing; give one of image-edit, i2i, messages",
@@ -79,8 +79,8 @@ fn what_a_model_may_not_be_is_refused_in_one_sentence_that_names_the_field_and_t
             "[models.\"qwen-image-2.0\"]: price must stand beside currency",
         ),
         (
-            "'local-1' = { lane = 'slow' }",
-            "[models.\"local-1\"]: lane cannot be set: the local editor's lane is always local",
+            "'local-2' = { lane = 'slow' }",
+            "[models.\"local-2\"]: lane cannot be set: the local editor's lane is always local",
         ),
         ("'' = { editor = 'openai', price = '1' }", "[models.\"\"]: a model's id is 1 to 128 characters"),
     ] {

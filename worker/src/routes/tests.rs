@@ -126,7 +126,7 @@ fn a_task_may_choose_any_model_of_the_editor_with_its_price_and_its_lane() {
     assert_eq!(pro.params.canonical(), r#"{"prompt_extend":false}"#);
     // What the parameters mean is the model's to say.
     assert!(find("enhance", "qwen-image-2.0").unwrap().params.is_empty());
-    let error = find("edit", "local-1").unwrap_err();
+    let error = find("edit", "local-2").unwrap_err();
     assert_eq!(error.code, "unknown_model");
     assert!(
         error.message.starts_with("model: edit knows only qwen-image-2.0, qwen-image-2.0-pro, "),
@@ -134,7 +134,7 @@ fn a_task_may_choose_any_model_of_the_editor_with_its_price_and_its_lane() {
         error.message
     );
     let error = find("blur", "wanx2.1-imageedit").unwrap_err();
-    assert_eq!(error.message, "model: blur knows only local-1, not \"wanx2.1-imageedit\"");
+    assert_eq!(error.message, "model: blur knows only local-2, not \"wanx2.1-imageedit\"");
 }
 
 #[test]

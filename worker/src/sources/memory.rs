@@ -10,7 +10,7 @@ const KIB: usize = 1024;
 
 /// So many bytes of pictures at once. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// A permit a KiB.
     free: Arc<Semaphore>,
     all: u32,
@@ -24,13 +24,13 @@ pub(crate) struct Share {
 
 impl Memory {
     /// Room for so many bytes. A picture that is larger than all of it waits until it is alone.
-    pub(super) fn of(bytes: usize) -> Self {
+    pub(crate) fn of(bytes: usize) -> Self {
         let all = permits(bytes).max(1);
         Self { free: Arc::new(Semaphore::new(all as usize)), all }
     }
 
     /// Waits its turn for room for so many bytes.
-    pub(super) async fn share(&self, bytes: usize) -> Share {
+    pub(crate) async fn share(&self, bytes: usize) -> Share {
         let wanted = permits(bytes).min(self.all);
         // The semaphore is never closed.
         Share { permit: Arc::clone(&self.free).acquire_many_owned(wanted).await.ok() }

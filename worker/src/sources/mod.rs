@@ -9,7 +9,7 @@ mod addresses;
 mod data_uri;
 pub mod fetch;
 pub mod guard;
-mod memory;
+pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 

@@ -260,8 +260,9 @@ impl Asked {
 
 /// Upright; none of what does not decode.
 async fn pixels(bytes: Bytes) -> Option<DynamicImage> {
-    let decode = move || media::decode(&bytes, &media::inspect(&bytes).ok()?).ok();
-    tokio::task::spawn_blocking(decode).await.ok()?
+    let media = media::inspect(&bytes).ok()?;
+    let need = media::memory::decode_bytes(&bytes, &media);
+    media::memory::run(need, move || media::decode(&bytes, &media).ok()).await.ok()?
 }
 
 fn same(one: &DynamicImage, other: &DynamicImage) -> bool {

@@ -5,6 +5,7 @@ use imageproc::filter::median_filter;
 use serde::Deserialize;
 
 use super::alpha::filtered;
+use super::blur::gaussian;
 use super::samples::{Layout, Sample, Work, colour_type, convert, in_grey, luma, map_pixels, run, settle};
 
 #[derive(Debug, Deserialize)]
@@ -14,14 +15,12 @@ pub(super) struct Sigma {
 }
 
 pub(super) fn blur(image: DynamicImage, params: &Sigma) -> DynamicImage {
-    filtered(image, |image| gaussian(&image, params.sigma))
+    filtered(image, |image| blurred(image, params.sigma))
 }
 
-fn gaussian(image: &DynamicImage, sigma: f32) -> DynamicImage {
-    // The exact one takes time in proportion to sigma; the three boxes do not, and nobody can tell them apart
-    // where they are this wide.
-    const WIDE: f32 = 10.0;
-    if sigma <= WIDE { image.blur(sigma) } else { image.fast_blur(sigma) }
+fn blurred(mut image: DynamicImage, sigma: f32) -> DynamicImage {
+    gaussian(&mut image, sigma);
+    image
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,7 +36,7 @@ pub(super) fn sharpen(image: DynamicImage, params: &Sharpen) -> DynamicImage {
     let Sharpen { sigma, amount, threshold } = *params;
     combine(
         image,
-        |image| filtered(image, |image| gaussian(&image, sigma)),
+        |image| filtered(image, |image| blurred(image, sigma)),
         |value, blurred| {
             let detail = value - blurred;
             if detail.abs() * 255.0 > threshold { value + detail * amount } else { value }
@@ -163,16 +162,15 @@ pub(super) fn edges(image: DynamicImage, params: &Edges) -> DynamicImage {
 
 /// A pencil drawing: grey divided by its own blurred surroundings, so that only edges stay dark.
 pub(super) fn sketch(image: DynamicImage, params: &Sigma) -> DynamicImage {
-    let blurred = |image| filtered(image, |image| gaussian(&image, params.sigma));
-    combine(in_grey(image), blurred, |value, around| if around > 0.0 { value / around } else { 1.0 })
+    let around = |image| filtered(image, |image| blurred(image, params.sigma));
+    combine(in_grey(image), around, |value, around| if around > 0.0 { value / around } else { 1.0 })
 }
 
 /// Light from the top left, on a picture that keeps its colours.
 pub(super) fn emboss(mut image: DynamicImage) -> DynamicImage {
     const KERNEL: [f32; 9] = [-2.0, -1.0, 0.0, -1.0, 0.0, 1.0, 0.0, 1.0, 2.0];
     // The relief is that of the brightness: per channel it would grow coloured fringes.
-    let mut grey = in_grey(image.clone());
-    let plane = Plane::of(&mut grey);
+    let plane = Plane::of(&mut image);
     map_pixels(&mut image, |x, y, colour| {
         let relief = plane.weigh(x, y, KERNEL);
         colour.map(|value| value + relief)

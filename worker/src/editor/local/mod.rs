@@ -5,9 +5,11 @@
 //! before a pixel is decoded.
 
 mod alpha;
+mod blur;
 mod colour;
 mod filters;
 mod geometry;
+mod memory;
 mod operations;
 mod params;
 mod samples;
@@ -16,20 +18,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
 
 pub use operations::{Operation, operation, operations};
 pub use params::{Absent, Kind, Param};
 
 use super::{EditError, EditRequest, EditSpec, Editor, Measure, Picture, Polled, Submitted, check_mask_size};
-use crate::media::{Format, Media, MediaError, Pixels, check_pixels};
+use crate::media::{self, Format, Media, MediaError, Pixels, check_pixels};
 use geometry::Size;
-use operations::Shape;
+use operations::{Colours, Shape};
 use params::{Args, invalid};
 
 /// The model name in the edit key. Must change whenever an operation gives other pixels for the same
 /// parameters, a default's value included: the cache would go on to serve the old ones.
-pub const MODEL: &str = "local-1";
+pub const MODEL: &str = "local-2";
 /// The provider kind in the edit key.
 pub const KIND: &str = "local";
 
@@ -60,7 +61,8 @@ impl Editor for LocalEditor {
     }
 
     async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError> {
-        match spawn_blocking(move || edit(&request)).await {
+        let need = memory::needed(&request);
+        match media::memory::run(need, move || edit(&request)).await {
             Ok(result) => result.map(Submitted::Done),
             // A decoder's bug, met by this picture every time.
             Err(error) if error.is_panic() => Err(EditError::rejected(
@@ -83,19 +85,26 @@ fn edit(request: &EditRequest) -> Result<Bytes, EditError> {
     if let Some(mask) = mask {
         check_mask_size(mask.media, image.media)?;
     }
-    let mut pixels = decode(image, "")?;
+    let format = output_format(image);
+    let mut pixels =
+        Pixels::decode_managed(&image.bytes, &image.media).map_err(|error| refused(&error, ""))?;
+    // A BMP has no place for a profile, and grey may be given a coloured `fill`.
+    let grey = !pixels.image.color().has_color();
+    if operation.colours == Colours::Srgb || format == Format::Bmp || grey {
+        pixels = pixels.into_srgb();
+    }
     let size = (pixels.image.width(), pixels.image.height());
-    result_size(operation, &args, size, image.media.format)?;
+    result_size(operation, &args, size, format)?;
     pixels.image = match mask {
         None => (operation.apply)(&args, pixels.image)?,
         Some(mask) => {
-            let mask = decode(mask, "mask: ")?.image;
+            let mask = media::decode(&mask.bytes, &mask.media).map_err(|error| refused(&error, "mask: "))?;
             let weights = alpha::weights(mask);
             let edited = (operation.apply)(&args, pixels.image.clone())?;
             alpha::masked(pixels.image, edited, &weights)
         }
     };
-    let (bytes, _) = pixels.encode(image.media.format).map_err(|error| refused(&error, ""))?;
+    let (bytes, _) = pixels.encode(format).map_err(|error| refused(&error, ""))?;
     Ok(bytes.into())
 }
 
@@ -151,8 +160,14 @@ fn result_size(operation: &Operation, args: &Args, size: Size, format: Format) -
     Ok((width, height))
 }
 
-fn decode(picture: &Picture, whose: &str) -> Result<Pixels, EditError> {
-    Pixels::decode(&picture.bytes, &picture.media).map_err(|error| refused(&error, whose))
+/// What an edit of the picture is written as. A compressed BMP becomes a PNG: a BMP is written without compression, and a
+/// kilobyte of one colour would be hundreds of megabytes.
+fn output_format(picture: &Picture) -> Format {
+    match picture.media.format {
+        // biCompression
+        Format::Bmp if picture.bytes.get(30).is_some_and(|method| matches!(method, 1 | 2)) => Format::Png,
+        other => Pixels::output_format(other),
+    }
 }
 
 fn refused(error: &MediaError, whose: &str) -> EditError {

@@ -19,7 +19,37 @@ pub struct Operation {
     /// What it can be told.
     pub params: &'static [Param],
     pub(super) shape: Shape,
+    pub(super) colours: Colours,
+    pub(super) scratch: Scratch,
     pub(super) apply: fn(&Args, DynamicImage) -> Result<DynamicImage, EditError>,
+}
+
+/// In which colours an operation works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Colours {
+    /// The picture's own: its profile stays with the result.
+    Own,
+    /// sRGB: the operation names colours, or makes grey of colour or colour of grey, which a profile does not outlive.
+    Srgb,
+}
+
+/// What an operation has in memory beside the picture, at most.
+#[derive(Clone, Copy)]
+pub(super) enum Scratch {
+    /// Nothing worth counting.
+    InPlace,
+    /// The picture in another kind of pixel.
+    Converted,
+    /// Where it has alpha: alpha apart, and the picture in 16 bits.
+    Filtered,
+    /// As `Filtered`, and a copy or a plane of the picture.
+    Copied,
+    /// The result.
+    Moved,
+    /// Picture and result in 16 bits with alpha.
+    Turned,
+    /// The result, and floating point pixels between the two passes.
+    Resampled,
 }
 
 /// What becomes of the size.
@@ -60,6 +90,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Shades of grey",
         params: &[],
         shape: Shape::Same,
+        colours: Colours::Srgb,
+        scratch: Scratch::Converted,
         apply: |_, image| Ok(colour::grayscale(image)),
     },
     Operation {
@@ -67,6 +99,8 @@ static OPERATIONS: &[Operation] = &[
         description: "A negative",
         params: &[],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |_, image| Ok(colour::invert(image)),
     },
     Operation {
@@ -74,6 +108,8 @@ static OPERATIONS: &[Operation] = &[
         description: "The brown of an old photograph",
         params: &[],
         shape: Shape::Same,
+        colours: Colours::Srgb,
+        scratch: Scratch::Converted,
         apply: |_, image| Ok(colour::sepia(image)),
     },
     Operation {
@@ -84,6 +120,8 @@ static OPERATIONS: &[Operation] = &[
             Param::colour("highlights", "#f7d046", "what white becomes"),
         ],
         shape: Shape::Same,
+        colours: Colours::Srgb,
+        scratch: Scratch::Converted,
         apply: |args, image| Ok(colour::duotone(image, &args.read()?)),
     },
     Operation {
@@ -91,6 +129,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Few shades, as on a poster",
         params: &[Param::integer("levels", 2, 256, 4, "shades of each colour")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::posterize(image, &args.read()?)),
     },
     Operation {
@@ -98,6 +138,8 @@ static OPERATIONS: &[Operation] = &[
         description: "A negative of the bright parts only",
         params: &[Param::integer("level", 0, 255, 128, "what counts as bright")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::solarize(image, &args.read()?)),
     },
     Operation {
@@ -105,6 +147,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Black and white, nothing between",
         params: &[Param::integer("level", 0, 255, 128, "what counts as white")],
         shape: Shape::Same,
+        colours: Colours::Srgb,
+        scratch: Scratch::Converted,
         apply: |args, image| Ok(colour::threshold(image, &args.read()?)),
     },
     Operation {
@@ -112,6 +156,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Lighter, or darker",
         params: &[Param::number("amount", -100.0, 100.0, 20.0, "per cent of white to add")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::brighten(image, &args.read()?)),
     },
     Operation {
@@ -119,6 +165,8 @@ static OPERATIONS: &[Operation] = &[
         description: "More contrast, or less",
         params: &[Param::number("amount", -100.0, 100.0, 20.0, "-100 is flat grey, 0 as it was")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::contrast(image, &args.read()?)),
     },
     Operation {
@@ -126,6 +174,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Stronger colours, or paler",
         params: &[Param::number("factor", 0.0, 10.0, 1.5, "0 is grey, 1 as it was")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::saturate(image, &args.read()?)),
     },
     Operation {
@@ -133,6 +183,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Every hue moved around the colour circle",
         params: &[Param::number("degrees", -360.0, 360.0, 90.0, "how far")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::hue_rotate(image, &args.read()?)),
     },
     Operation {
@@ -140,6 +192,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Midtones lighter, or darker; black and white stay",
         params: &[Param::number("gamma", 0.1, 10.0, 1.4, "above 1 is lighter")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::gamma(image, &args.read()?)),
     },
     Operation {
@@ -147,6 +201,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Stretched until the darkest is black and the brightest white",
         params: &[Param::number("cutoff", 0.0, 40.0, 0.5, "per cent to ignore at either end")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::autocontrast(image, &args.read()?)),
     },
     Operation {
@@ -154,6 +210,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Darker towards the corners",
         params: &[Param::number("strength", 0.0, 1.0, 0.5, "1 makes the corners black")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::vignette(image, &args.read()?)),
     },
     Operation {
@@ -164,6 +222,8 @@ static OPERATIONS: &[Operation] = &[
             Param::integer("seed", 0, u32::MAX as i64, 0, "another one, another grain"),
         ],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::InPlace,
         apply: |args, image| Ok(colour::noise(image, &args.read()?)),
     },
     Operation {
@@ -171,6 +231,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Gaussian blur",
         params: &[Param::number("sigma", 0.1, 100.0, 3.0, "how far it spreads, in pixels")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::Filtered,
         apply: |args, image| Ok(filters::blur(image, &args.read()?)),
     },
     Operation {
@@ -182,6 +244,8 @@ static OPERATIONS: &[Operation] = &[
             Param::number("threshold", 0.0, 255.0, 2.0, "fainter ones are left alone"),
         ],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::Copied,
         apply: |args, image| Ok(filters::sharpen(image, &args.read()?)),
     },
     Operation {
@@ -189,6 +253,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Median filter: specks go, edges stay; the result has 8 bits a colour",
         params: &[Param::integer("radius", 1, 20, 1, "of the specks, in pixels")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::Copied,
         apply: |args, image| Ok(filters::denoise(image, &args.read()?)),
     },
     Operation {
@@ -196,6 +262,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Coarse blocks",
         params: &[Param::integer("size", 2, 1024, 16, "the side of a block, in pixels")],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::Filtered,
         apply: |args, image| Ok(filters::pixelate(image, &args.read()?)),
     },
     Operation {
@@ -203,6 +271,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Edges, bright on black",
         params: &[Param::number("strength", 0.1, 10.0, 2.0, "how bright")],
         shape: Shape::Same,
+        colours: Colours::Srgb,
+        scratch: Scratch::Copied,
         apply: |args, image| Ok(filters::edges(image, &args.read()?)),
     },
     Operation {
@@ -210,6 +280,8 @@ static OPERATIONS: &[Operation] = &[
         description: "A pencil drawing",
         params: &[Param::number("sigma", 0.5, 50.0, 6.0, "the width of the strokes, in pixels")],
         shape: Shape::Same,
+        colours: Colours::Srgb,
+        scratch: Scratch::Copied,
         apply: |args, image| Ok(filters::sketch(image, &args.read()?)),
     },
     Operation {
@@ -217,6 +289,8 @@ static OPERATIONS: &[Operation] = &[
         description: "A relief, lit from one side",
         params: &[],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::Copied,
         apply: |_, image| Ok(filters::emboss(image)),
     },
     Operation {
@@ -229,6 +303,8 @@ static OPERATIONS: &[Operation] = &[
             "horizontal swaps left and right",
         )],
         shape: Shape::Same,
+        colours: Colours::Own,
+        scratch: Scratch::Moved,
         apply: |args, image| Ok(geometry::flip(&image, &args.read()?)),
     },
     Operation {
@@ -240,6 +316,8 @@ static OPERATIONS: &[Operation] = &[
             Param::flag("expand", true, "whether the picture grows to hold its corners"),
         ],
         shape: Shape::Becomes(|args, size| Ok(geometry::rotate_size(&args.read()?, size))),
+        colours: Colours::Own,
+        scratch: Scratch::Turned,
         apply: |args, image| Ok(geometry::rotate(image, &args.read()?)),
     },
     Operation {
@@ -252,6 +330,8 @@ static OPERATIONS: &[Operation] = &[
             Param::side("height", Absent::Refused, "its height"),
         ],
         shape: Shape::Becomes(|args, size| geometry::crop_size(&args.read()?, size)),
+        colours: Colours::Own,
+        scratch: Scratch::Moved,
         apply: |args, image| Ok(geometry::crop(&image, &args.read()?)),
     },
     Operation {
@@ -262,6 +342,8 @@ static OPERATIONS: &[Operation] = &[
             Param::colour("colour", "#ffffff", "its colour"),
         ],
         shape: Shape::Becomes(|args, size| Ok(geometry::border_size(&args.read()?, size))),
+        colours: Colours::Srgb,
+        scratch: Scratch::Turned,
         apply: |args, image| Ok(geometry::border(image, &args.read()?)),
     },
     Operation {
@@ -284,6 +366,8 @@ static OPERATIONS: &[Operation] = &[
             ),
         ],
         shape: Shape::Becomes(|args, size| geometry::resize_size(&args.read()?, size)),
+        colours: Colours::Own,
+        scratch: Scratch::Resampled,
         apply: |args, image| geometry::resize(image, &args.read()?),
     },
     Operation {
@@ -291,6 +375,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Small, in proportion; never enlarged",
         params: &[Param::integer("size", 1, 4096, 256, "the longer side, in pixels")],
         shape: Shape::Becomes(|args, size| Ok(geometry::thumbnail_size(&args.read()?, size))),
+        colours: Colours::Own,
+        scratch: Scratch::Moved,
         apply: |args, image| Ok(geometry::thumbnail(image, &args.read()?)),
     },
     Operation {
@@ -298,6 +384,8 @@ static OPERATIONS: &[Operation] = &[
         description: "Enlarged (Lanczos)",
         params: &[Param::number("factor", 1.0, 4.0, 2.0, "how many times as wide and as high")],
         shape: Shape::Becomes(|args, size| Ok(geometry::upscale_size(&args.read()?, size))),
+        colours: Colours::Own,
+        scratch: Scratch::Resampled,
         apply: |args, image| Ok(geometry::upscale(image, &args.read()?)),
     },
 ];

@@ -199,6 +199,90 @@ fn a_floating_point_tiff_is_worked_on_in_16_bits() {
 }
 
 #[test]
+fn what_makes_grey_of_colour_or_colour_of_grey_works_in_srgb() {
+    for operation in operations() {
+        let before = scene(12, 9, ColorType::Rgb8);
+        let after = edited(operation.name, needed(operation), &before);
+        assert!(
+            after.color().has_color() || operation.colours == operations::Colours::Srgb,
+            "{} drops the profile",
+            operation.name
+        );
+    }
+}
+
+/// One green pixel in Display P3, as a PNG.
+fn green_in_p3() -> (DynamicImage, Vec<u8>) {
+    let mut image = image::RgbImage::new(4, 3);
+    image.pixels_mut().for_each(|pixel| pixel.0 = [0, 200, 0]);
+    let profile = moxcms::ColorProfile::new_display_p3().encode().unwrap();
+    let pixels = Pixels { image: image.clone().into(), profile: Some(profile), density: None };
+    (image.into(), pixels.encode(Format::Png).unwrap().0)
+}
+
+#[test]
+fn a_profile_stays_with_moved_pixels_and_is_applied_where_colours_are_named() {
+    let (image, file) = green_in_p3();
+    let result = |name: &str, params: &str| {
+        let mut request = request(name, params, &image, None);
+        request.image.bytes = file.clone().into();
+        let bytes = edit(&request).unwrap();
+        let pixels = Pixels::decode(&bytes, &inspect(&bytes).unwrap()).unwrap();
+        (pixels.image.get_pixel(2, 2).0, pixels.profile.is_some())
+    };
+    assert_eq!(result("flip", "{}"), ([0, 200, 0, 255], true));
+    let (inner, has_profile) = result("border", r#"{"size":1}"#);
+    assert!(inner[0] == 0 && inner[1] > 200 && !has_profile, "{inner:?}");
+}
+
+#[test]
+fn dots_per_inch_outlive_an_edit() {
+    let mut request = request("invert", "{}", &scene(6, 4, ColorType::Rgb8), None);
+    let mut pixels = Pixels::decode(&request.image.bytes, &request.image.media).unwrap();
+    pixels.density = Some(crate::media::Density { x: 11_811.0, y: 11_811.0 });
+    request.image.bytes = pixels.encode(Format::Png).unwrap().0.into();
+    let bytes = edit(&request).unwrap();
+    let density = Pixels::decode(&bytes, &inspect(&bytes).unwrap()).unwrap().density;
+    assert_eq!(density, Some(crate::media::Density { x: 11_811.0, y: 11_811.0 }));
+}
+
+#[test]
+fn a_compressed_bmp_of_one_colour_stays_small() {
+    // Eight bits with a palette of one colour, RLE8: a picture that ends at once.
+    let mut bmp = b"BM".to_vec();
+    bmp.extend(58_u32.to_le_bytes().into_iter().chain([0; 4]).chain(58_u32.to_le_bytes()));
+    bmp.extend(
+        40_u32.to_le_bytes().into_iter().chain(2_000_u32.to_le_bytes()).chain(2_000_u32.to_le_bytes()),
+    );
+    bmp.extend(b"\x01\0\x08\0\x01\0\0\0".iter().copied().chain([0; 12]).chain(1_u32.to_le_bytes()));
+    bmp.extend([0; 4].into_iter().chain([9, 9, 9, 0, 0, 1]));
+    let mut request = request("flip", "{}", &scene(6, 4, ColorType::Rgb8), None);
+    request.image.media = inspect(&bmp).unwrap();
+    request.image.bytes = bmp.into();
+    let bytes = edit(&request).unwrap();
+    assert_eq!(inspect(&bytes).unwrap().format, Format::Png);
+    assert!(bytes.len() < 200_000, "{} bytes", bytes.len());
+}
+
+#[test]
+fn the_memory_of_an_edit_is_told_from_its_headers() {
+    let need = |name: &str, params: &str, kind| {
+        let before = scene(100, 100, kind);
+        super::memory::needed(&request(name, params, &before, None))
+    };
+    let pixels = 10_000;
+    assert_eq!(need("invert", "{}", ColorType::Rgb16), 2 * 6 * pixels, "and its result");
+    assert_eq!(need("blur", "{}", ColorType::Rgb16), 2 * 6 * pixels);
+    assert_eq!(need("sharpen", "{}", ColorType::Rgb16), 2 * 6 * pixels);
+    assert_eq!(need("sharpen", "{}", ColorType::Rgba16), (8 + 10 + 8) * pixels);
+    assert_eq!(need("upscale", r#"{"factor":2}"#, ColorType::Rgb8), (3 + 4 * 3 + 2 * 16) * pixels);
+    let before = scene(100, 100, ColorType::Rgb8);
+    let mask = scene(100, 100, ColorType::L8);
+    let masked = super::memory::needed(&request("invert", "{}", &before, Some(&mask)));
+    assert_eq!(masked, (3 + 3 + 8 + 3) * pixels);
+}
+
+#[test]
 fn a_mask_lets_the_edit_in_where_it_is_white_and_by_degrees_where_it_is_grey() {
     let image = DynamicImage::from(GrayImage::from_raw(4, 1, vec![0, 0, 200, 10]).unwrap());
     let mask = DynamicImage::from(GrayImage::from_raw(4, 1, vec![255, 0, 255, 51]).unwrap());
@@ -315,7 +399,7 @@ fn another_model_is_refused_because_its_name_is_in_the_key() {
     spec.model = "local-0".to_owned();
     let (code, message) = checked(&spec, 9, 9).unwrap_err();
     assert_eq!(code, "unknown_model");
-    assert_eq!(message, "the local editor has the model \"local-1\", not \"local-0\"");
+    assert_eq!(message, "the local editor has the model \"local-2\", not \"local-0\"");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use super::{
     EditError, EditRequest, EditSpec, Editor, KnownModel, Measure, Output, Picture, Polled, ResultUrl,
     Submitted,
 };
-use crate::media::Format;
+use crate::media::{Format, memory};
 use crate::sources::guard::AllowHosts;
 use crate::trace;
 use answer::Found;
@@ -207,7 +207,10 @@ fn file(bytes: Bytes, name: &'static str, format: Format) -> Result<Part, EditEr
 }
 
 async fn transparent(mask: Picture) -> Result<Bytes, EditError> {
-    spawn_blocking(move || mask::transparent(&mask)).await.unwrap_or_else(|error| Err(unmade(&error)))
+    // The mask, and the picture with alpha that is made of it.
+    let pixels = u64::from(mask.media.width) * u64::from(mask.media.height);
+    let need = memory::decode_bytes(&mask.bytes, &mask.media) + pixels * 8;
+    memory::run(need, move || mask::transparent(&mask)).await.unwrap_or_else(|error| Err(unmade(&error)))
 }
 
 /// Nothing was sent yet.

@@ -181,8 +181,6 @@ fn phone_formats_and_other_pictures_are_named_with_the_way_out() {
         (b"%PDF-1.7\n", "PDF"),
         (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "SVG"),
         (b"\xef\xbb\xbf  <svg width='1'/>", "SVG"),
-        (b"II+\0\x08\0\0\0", "BigTIFF"),
-        (b"MM\0+\0\x08\0\0", "BigTIFF"),
     ] {
         let refused = refusal(bytes);
         assert!(refused.starts_with(&format!("{name}: convert ")), "{refused}");
@@ -192,35 +190,14 @@ fn phone_formats_and_other_pictures_are_named_with_the_way_out() {
 #[test]
 fn a_tiff_that_is_not_read_right_is_refused_by_its_kind() {
     for (bytes, kind) in [
-        (&include_bytes!("../testdata/palette.tiff")[..], "a TIFF with a palette"),
-        (include_bytes!("../testdata/lab.tiff"), "a Lab TIFF"),
-        (include_bytes!("../testdata/zstd.tiff"), "a TIFF with zstd compression"),
-        (include_bytes!("../testdata/g3.tiff"), "a TIFF with CCITT group 3 compression"),
+        (&include_bytes!("../testdata/lab.tiff")[..], "Lab"),
+        (include_bytes!("../testdata/zstd.tiff"), "Zstandard"),
+        (include_bytes!("../testdata/g3.tiff"), "CCITT Group 3"),
+        (include_bytes!("../testdata/grey-alpha.tiff"), "2 samples a pixel"),
+        (include_bytes!("../testdata/grey-float.tiff"), "floating point"),
     ] {
         let refused = refusal(bytes);
-        assert_eq!(refused, format!("{kind}: convert it to an 8-bit RGB TIFF or a PNG first"));
-    }
-    for (bytes, kind) in [
-        (&include_bytes!("../testdata/grey-alpha.tiff")[..], "a TIFF of grey with transparency"),
-        (include_bytes!("../testdata/grey-float.tiff"), "a TIFF of floating-point grey"),
-    ] {
-        assert!(refusal(bytes).starts_with(kind));
-    }
-    for (entry, kind) in [
-        ((258, Value::Short(12)), "12 bits"),
-        ((339, Value::Short(2)), "signed numbers"),
-        ((262, Value::Short(8)), "a Lab TIFF"),
-        ((266, Value::Short(2)), "FillOrder 2"),
-        ((338, Value::Short(1)), "premultiplied alpha"),
-        ((259, Value::Short(34925)), "LZMA"),
-    ] {
-        let mut made = Made::new();
-        let mut entries: Vec<_> =
-            preview(&[]).into_iter().skip(1).filter(|(tag, _)| *tag != entry.0).collect();
-        entries.push(entry);
-        let first = made.directory(&entries, 0);
-        let refused = refusal(&made.beginning_at(first));
-        assert!(refused.contains(kind), "{refused}");
+        assert!(refused.contains(kind) && refused.contains("is not supported: save it as"), "{refused}");
     }
 }
 
