@@ -5,6 +5,7 @@
 
 mod colour_profile;
 mod density;
+mod inks;
 pub mod memory;
 mod pixels;
 mod png_chunks;

@@ -95,8 +95,8 @@ fn header(bytes: &[u8], media: &Media) -> Option<(ColorType, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Barrier};
 
     use image::{DynamicImage, ImageFormat};
 
@@ -127,11 +127,13 @@ mod tests {
     async fn work_that_would_exceed_the_bound_waits_for_room() {
         let half = DEFAULT_MIB as u64 * MIB as u64 / 2;
         let (running, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let pair = Arc::new(Barrier::new(2));
         let all = (0..8).map(|_| {
-            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            let (running, most, pair) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&pair));
             run(half, move || {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                // Two at once, or this never ends.
+                pair.wait();
                 running.fetch_sub(1, Ordering::SeqCst);
             })
         });
