@@ -16,7 +16,7 @@ use crate::sources::memory::Memory;
 
 const MIB: usize = 1024 * 1024;
 
-/// [`set_limit`] where it was not called. The largest picture is beyond it and still fits into 2 GiB.
+/// [`set_limit`] where it was not called: about one picture of 64 megapixels and 16 bits.
 pub const DEFAULT_MIB: u32 = 768;
 
 static DECODED: OnceLock<Memory> = OnceLock::new();
