@@ -5,6 +5,7 @@
 
 mod colour_profile;
 mod density;
+mod inks;
 mod jpeg;
 mod kinds;
 pub mod memory;

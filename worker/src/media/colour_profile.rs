@@ -4,6 +4,7 @@
 //! pixels, and is never dropped in silence. A profile that cannot be read counts as none, as in a browser.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
@@ -16,6 +17,7 @@ use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
+use super::inks::Press;
 use super::png_chunks::Chunks;
 use super::{Format, Media, MediaError, Pixels};
 
@@ -140,17 +142,24 @@ fn from_inks(bytes: &[u8], media: &Media, profile: &ColorProfile) -> Option<Dyna
         Format::Tiff => tiff_inks(bytes)?,
         Format::Png | Format::WebP | Format::Gif | Format::Bmp => return None,
     };
-    let srgb = ColorProfile::new_srgb();
-    let row = media.width as usize;
     let mut image = match inks {
         Inks::Shallow(inks) => {
-            let by = profile.create_transform_8bit(Layout::Rgba, &srgb, Layout::Rgb, options()).ok()?;
-            let colours = colours(&inks, row, &*by)?;
+            let by = || {
+                profile.create_transform_8bit(Layout::Rgba, &ColorProfile::new_srgb(), Layout::Rgb, options())
+            };
+            let colours = colours(&inks, profile, u8::MAX, to_byte, || by().ok())?;
             DynamicImage::from(RgbImage::from_raw(media.width, media.height, colours)?)
         }
         Inks::Deep(inks) => {
-            let by = profile.create_transform_16bit(Layout::Rgba, &srgb, Layout::Rgb, options()).ok()?;
-            let colours = colours(&inks, row, &*by)?;
+            let by = || {
+                profile.create_transform_16bit(
+                    Layout::Rgba,
+                    &ColorProfile::new_srgb(),
+                    Layout::Rgb,
+                    options(),
+                )
+            };
+            let colours = colours(&inks, profile, u16::MAX, to_word, || by().ok())?;
             image::ImageBuffer::<image::Rgb<u16>, _>::from_raw(media.width, media.height, colours)?.into()
         }
     };
@@ -160,10 +169,23 @@ fn from_inks(bytes: &[u8], media: &Media, profile: &ColorProfile) -> Option<Dyna
     Some(image)
 }
 
-fn colours<S: Copy + Default>(inks: &[S], width: usize, by: &dyn TransformExecutor<S>) -> Option<Vec<S>> {
+/// Through the table of the press; where the profile has another kind of table, `by` converts.
+fn colours<S: Copy + Default + Into<f32>>(
+    inks: &[S],
+    profile: &ColorProfile,
+    full: S,
+    nearest: impl Fn(f32) -> S,
+    by: impl Fn() -> Option<Arc<dyn TransformExecutor<S> + Send + Sync>>,
+) -> Option<Vec<S>> {
     let mut colours = vec![S::default(); inks.len() / 4 * 3];
-    for (line, inks) in colours.chunks_exact_mut(width * 3).zip(inks.chunks_exact(width * 4)) {
-        by.transform(inks, line).ok()?;
+    let Some(press) = Press::new(profile) else {
+        by()?.transform(inks, &mut colours).ok()?;
+        return Some(colours);
+    };
+    let full = full.into();
+    for (colour, inks) in colours.as_chunks_mut::<3>().0.iter_mut().zip(inks.as_chunks::<4>().0) {
+        let found = press.srgb(inks.map(|ink| ink.into() / full));
+        *colour = found.map(|value| nearest(value * full));
     }
     Some(colours)
 }
@@ -210,4 +232,9 @@ fn tiff_inks(bytes: &[u8]) -> Option<Inks> {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded; the cast saturates")]
 fn to_byte(value: f32) -> u8 {
     value.round() as u8
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded; the cast saturates")]
+fn to_word(value: f32) -> u16 {
+    value.round() as u16
 }

@@ -16,7 +16,7 @@ use crate::sources::memory::Memory;
 
 const MIB: usize = 1024 * 1024;
 
-/// [`set_limit`] where it was not called. The largest picture is beyond it and still fits into 2 GiB.
+/// [`set_limit`] where it was not called: about one picture of 64 megapixels and 16 bits.
 pub const DEFAULT_MIB: u32 = 768;
 
 static DECODED: OnceLock<Memory> = OnceLock::new();
@@ -95,8 +95,8 @@ fn header(bytes: &[u8], media: &Media) -> Option<(ColorType, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Barrier};
 
     use image::{DynamicImage, ImageFormat};
 
@@ -127,11 +127,13 @@ mod tests {
     async fn work_that_would_exceed_the_bound_waits_for_room() {
         let half = DEFAULT_MIB as u64 * MIB as u64 / 2;
         let (running, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let pair = Arc::new(Barrier::new(2));
         let all = (0..8).map(|_| {
-            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            let (running, most, pair) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&pair));
             run(half, move || {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                // Two at once, or this never ends.
+                pair.wait();
                 running.fetch_sub(1, Ordering::SeqCst);
             })
         });

@@ -8,12 +8,12 @@ use std::io::Cursor;
 
 use image::codecs::bmp::BmpEncoder;
 use image::codecs::jpeg::JpegEncoder;
-use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPEncoder;
 use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageReader, ImageResult, Pixel, Rgba};
 
 use super::colour_profile::MAX_PROFILE_BYTES;
 use super::density::Density;
+use super::tags::Tags;
 use super::{Format, Media, MediaError, jpeg, orientation, tiff, tiff_kinds, unsupported_by_decoder, write};
 
 /// Most bytes that decoding one picture may allocate, its pixels included.
@@ -167,11 +167,11 @@ fn write_with(
     image.write_with_encoder(encoder)
 }
 
-/// With limits set, the TIFF decoder refuses a tag that has more values than the picture has bytes to spare, and
-/// so loses the profile of a small one. Without, its own limit on a tag holds: 1 MiB.
+/// The decoder refuses a tag of more than a mebibyte, and with limits set one that has more values than a small picture
+/// has bytes to spare.
 fn tiff_profile(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut decoder = TiffDecoder::new(Cursor::new(bytes)).ok()?;
-    decoder.icc_profile().ok().flatten()
+    const ICC_PROFILE: u16 = 34_675;
+    Tags::first(bytes)?.bytes(ICC_PROFILE).map(<[u8]>::to_vec)
 }
 
 /// A JPEG has no alpha; left to itself the encoder would show the colours that lie under it.

@@ -83,6 +83,13 @@ impl<'a> Tags<'a> {
         (0..count.min(MAX_VALUES)).map_while(|index| self.number(at(index)?, size)).collect()
     }
 
+    /// The bytes of a tag whose values are bytes.
+    pub(super) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
+        let Entry { kind, count, place, .. } = self.find(tag)?;
+        let count = usize::try_from(count).ok()?;
+        self.bytes.get(place..place.checked_add(count)?).filter(|_| value_size(kind) == 1)
+    }
+
     /// The first whole number of a tag.
     pub(super) fn first_number(&self, tag: u16) -> Option<u64> {
         let Entry { kind, place, .. } = self.find(tag)?;
@@ -91,8 +98,7 @@ impl<'a> Tags<'a> {
 
     /// The first fraction of a tag.
     pub(super) fn fraction(&self, tag: u16) -> Option<f64> {
-        let Entry { kind, place, .. } = self.find(tag).filter(|entry| entry.kind == RATIONAL)?;
-        debug_assert_eq!(kind, RATIONAL);
+        let Entry { place, .. } = self.find(tag).filter(|entry| entry.kind == RATIONAL)?;
         let (above, below) = (self.number(place, 4)?, self.number(place + 4, 4)?);
         (below > 0).then(|| above as f64 / below as f64)
     }
