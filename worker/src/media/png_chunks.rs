@@ -8,7 +8,7 @@ use moxcms::{
     ToneReprCurve, TransferCharacteristics,
 };
 
-use super::{Format, MediaError};
+use super::MediaError;
 
 /// What stands before the pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
