@@ -3,6 +3,7 @@
 //! [`inspect`] reads a header and decodes no pixel, so that a picture beyond [`MAX_PIXELS`] costs nothing.
 //! [`decode`] and [`Pixels`] are for those who then want the pixels.
 
+mod kinds;
 mod pixels;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::io::Cursor;
 use image::{ImageFormat, ImageReader, Limits};
 use thiserror::Error;
 
+pub use kinds::{Kind, describe, identify, is_attachment};
 pub use pixels::{Pixels, decode};
 
 /// Most pixels in a picture, in or out.

@@ -24,6 +24,12 @@ pub(super) fn say(line: impl Display) {
     }
 }
 
+/// Writes a line to standard error, for people at a terminal: no part of what a command has to say.
+pub(super) fn note(line: &str) {
+    // Without a reader the line has no use.
+    drop(writeln!(io::stderr().lock(), "retouch: {}", harmless(line)));
+}
+
 /// The first thing that kept something from being said.
 pub(super) fn unsaid() -> Option<io::Error> {
     UNSAID.lock().ok()?.take()

@@ -201,7 +201,14 @@ fn rhythm(raw: &Raw) -> Result<Rhythm> {
         (32..=1_048_576).contains(&memory),
         "RETOUCH_INTAKE_MEMORY_MIB must be 32 to 1048576: one picture may have 20 MiB"
     );
+    let result = raw.result_max_mib.unwrap_or(256);
+    ensure!(
+        (1..=1_048_576).contains(&result),
+        "RETOUCH_RESULT_MAX_MIB must be 1 to 1048576: what is larger is paid for and not kept"
+    );
     Ok(Rhythm {
+        result_max: u64::from(result) * 1024 * 1024,
+        result_doubt: Duration::from_secs(HOUR),
         intake: raw.intake_concurrency.unwrap_or(256),
         intake_memory: usize::try_from(memory)?.saturating_mul(1024 * 1024),
         lease: seconds("LEASE", raw.lease_seconds, 30)?,

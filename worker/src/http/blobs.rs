@@ -24,18 +24,24 @@ pub(super) async fn blob(
         return StatusCode::NOT_MODIFIED.into_response();
     }
     match served.app.blobs.get(hash).await {
-        Ok(bytes) => match media::inspect(&bytes) {
-            Ok(media) => {
+        Ok(bytes) => match media::identify(&bytes) {
+            Some(kind) => {
                 let mut response = bytes.into_response();
                 let headers = response.headers_mut();
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media.format.content_type()));
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.content_type));
+                headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                if media::is_attachment(kind.content_type) {
+                    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+                    let nothing = HeaderValue::from_static("default-src 'none'; sandbox");
+                    headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
+                }
                 // The name is the digest: what is under it never changes.
                 let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
                 headers.insert(header::CACHE_CONTROL, forever);
                 headers.extend(HeaderValue::from_str(&tag).ok().map(|tag| (header::ETAG, tag)));
                 response
             }
-            Err(_) => StatusCode::NOT_FOUND.into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
         },
         Err(BlobError::Missing(_)) => StatusCode::NOT_FOUND.into_response(),
         Err(error @ (BlobError::Corrupt(_) | BlobError::Unavailable(_))) => {
