@@ -186,6 +186,11 @@ fn cache(raw: &Raw) -> Result<CacheLimits> {
     })
 }
 
+/// `RETOUCH_RESULT_MAX_MIB` in bytes.
+pub(super) fn result_max(raw: &Raw) -> u64 {
+    u64::from(raw.result_max_mib.unwrap_or(256)) * 1024 * 1024
+}
+
 fn rhythm(raw: &Raw) -> Result<Rhythm> {
     ensure!(
         raw.poison_kills.is_none_or(|kills| kills >= 2),
@@ -201,13 +206,12 @@ fn rhythm(raw: &Raw) -> Result<Rhythm> {
         (32..=1_048_576).contains(&memory),
         "RETOUCH_INTAKE_MEMORY_MIB must be 32 to 1048576: one picture may have 20 MiB"
     );
-    let result = raw.result_max_mib.unwrap_or(256);
     ensure!(
-        (1..=1_048_576).contains(&result),
+        raw.result_max_mib.is_none_or(|mib| (1..=1_048_576).contains(&mib)),
         "RETOUCH_RESULT_MAX_MIB must be 1 to 1048576: what is larger is paid for and not kept"
     );
     Ok(Rhythm {
-        result_max: u64::from(result) * 1024 * 1024,
+        result_max: result_max(raw),
         result_doubt: Duration::from_secs(HOUR),
         intake: raw.intake_concurrency.unwrap_or(256),
         intake_memory: usize::try_from(memory)?.saturating_mul(1024 * 1024),
