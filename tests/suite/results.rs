@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 const SAID: &str = "remove the text";
 const COMPLETED: &str = "SELECT COUNT(*) FROM image_edit_tasks WHERE status = 'completed'";
-const UNFETCHED: &str = "SELECT COUNT(*) FROM image_edit_calls WHERE fetch_host IS NOT NULL";
+const UNFETCHED: &str =
+    "SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted' AND fetch_host IS NOT NULL";
 const BLOCKED: &str = "SELECT COUNT(*) FROM lanes WHERE blocked_by = 'fetch'";
 /// The provider's answer is the picture itself.
 const PAINT: &str = "[models.\"gpt-image-1.5\"]\neditor = \"openai\"\nprice = \"0.04\"\n[routes.paint]\nmodel = \"gpt-image-1.5\"\n";
@@ -165,7 +166,7 @@ async fn no_picture_is_kept_for_a_person(paid: &Paid) {
             paid.site.counts(UNFETCHED, 1).await;
             // Two hours pass for the call, whose owner dies.
             let later = "UPDATE image_edit_calls SET submitted_at = submitted_at - INTERVAL 2 HOUR, lease_until = '2020-01-01', \
-                         fence = fence + 1, wake_at = '2020-01-01' WHERE fetch_host IS NOT NULL";
+                         fence = fence + 1, wake_at = '2020-01-01' WHERE state = 'submitted'";
             paid.site.execute(later).await;
         }
         let done = paid.site.ended(edit_type).await;
@@ -217,8 +218,7 @@ async fn two_cannot_be_fetched(trouble: Trouble) {
     let mut proxy = Proxy::start(&target).await;
     match trouble {
         Trouble::Refuses => proxy.refuse().await,
-        Trouble::Stalls => proxy.stall(),
-        Trouble::Resets => {}
+        Trouble::Stalls | Trouble::Resets => proxy.stall(),
     }
     results_through(&paid.provider, Some(&proxy));
     publish(&paid, 0..2).await;
@@ -227,7 +227,7 @@ async fn two_cannot_be_fetched(trouble: Trouble) {
         let Trouble::Resets = trouble else { return std::future::pending::<()>().await };
         loop {
             proxy.reset().await;
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     let meanwhile = async {
@@ -266,8 +266,7 @@ async fn two_cannot_be_fetched(trouble: Trouble) {
     }
     match trouble {
         Trouble::Refuses => proxy.accept().await,
-        Trouble::Stalls => proxy.resume(),
-        Trouble::Resets => {}
+        Trouble::Stalls | Trouble::Resets => proxy.resume(),
     }
     paid.site.counts(COMPLETED, 3).await;
     assert_eq!((paid.provider.ledger().creates(), paid.billed()), (3, 3));
@@ -298,9 +297,10 @@ async fn results_on_a_host_that_is_not_allowed_block_their_lane_at_the_first() {
     let allowed = [("RETOUCH_ALLOW_HOSTS", "127.0.0.1,localhost")];
     let listed = "result_hosts = [\"localhost\"]\n";
     // First it is none of the provider's hosts, then one that leads to this machine.
-    for (first, toml, variables, setting) in
-        [(0, "", &allowed[..], "result_hosts"), (5, listed, &[], "RETOUCH_ALLOW_HOSTS")]
-    {
+    for (first, toml, variables, setting) in [
+        (0, "", &allowed[..], "result_hosts"),
+        (5, listed, &[("RETOUCH_ALLOW_HOSTS", "elsewhere.example")], "RETOUCH_ALLOW_HOSTS"),
+    ] {
         let worker = paid.worker_with(toml, variables).await;
         publish(&paid, first..first + 5).await;
         paid.site.counts(BLOCKED, 1).await;
