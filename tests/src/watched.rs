@@ -28,6 +28,12 @@ impl Watched {
         Self { worker, root: format!("http://{address}"), _port: port }
     }
 
+    /// Where it serves, without a slash at the end.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
     /// Status and body of one path.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let answer = reqwest::get(format!("{}{path}", self.root)).await.unwrap();

@@ -80,6 +80,7 @@ mod paid_rolling;
 mod paid_scale;
 mod paid_shutdown;
 mod producers;
+mod results;
 mod routes;
 mod stand_in;
 mod store_conformance;

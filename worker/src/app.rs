@@ -13,6 +13,7 @@ use crate::blobs::{self, Blobs, BlobsLocation};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
 use crate::config::{BrokerChoice, LaneLimits, Settings};
 use crate::delay::{Backoff, Pace};
+use crate::edit::beside::Beside;
 use crate::editor::Editor;
 use crate::lanes::Gates;
 use crate::media::memory;
@@ -52,6 +53,8 @@ pub struct App {
     pub owner: String,
     /// Where calls wait for their lanes.
     pub(crate) gates: Gates,
+    /// Calls whose results are fetched beside the places of their lanes.
+    pub(crate) beside: Beside,
     /// What this process is doing.
     pub(crate) activity: Activity,
     /// Where suspects wait for their turn.
@@ -60,7 +63,8 @@ pub struct App {
     pub shutdown: CancellationToken,
 }
 
-/// A provider's result may be larger and slower than what producers may send: it is paid for.
+/// Of what an older system's link or a provider's result leads to: larger and slower than what producers may send. A result is not
+/// held to the size: it is paid for, and has a setting of its own.
 const RESULT_LIMITS: FetchLimits = FetchLimits {
     max_bytes: 64 * 1024 * 1024,
     deadline: Duration::from_secs(90),
@@ -132,6 +136,7 @@ impl App {
             sources: Sources::new(fetcher, blobs.clone(), settings.rhythm.intake_memory),
             results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,
             gates: Gates::default(),
+            beside: Beside::default(),
             activity: Activity::default(),
             suspects: Suspects::default(),
             store,
@@ -193,6 +198,15 @@ impl App {
             return cores.map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
         }
         limits.max_in_flight.map_or(16, |most| u16::try_from(most).unwrap_or(u16::MAX)).max(1)
+    }
+
+    /// Why paid results of these lanes cannot be fetched now: a sentence for each lane, with the host and the setting.
+    ///
+    /// # Errors
+    /// The store cannot be asked.
+    pub async fn unfetched(&self, lanes: &[String]) -> Result<Vec<String>> {
+        let shown = self.store.lanes().await?.into_iter().filter(|lane| lanes.contains(&lane.name));
+        Ok(shown.filter_map(|lane| lane.unfetched).map(|unfetched| unfetched.notice()).collect())
     }
 
     /// A result reference as a URL for people and producers.

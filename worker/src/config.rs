@@ -72,6 +72,10 @@ pub struct Rhythm {
     pub intake_memory: usize,
     /// Bytes of decoded pictures in memory at once.
     pub decode_memory: usize,
+    /// Bytes of the largest result that is kept.
+    pub result_max: u64,
+    /// How long what arrives in place of a result, and is no picture, is asked for again.
+    pub result_doubt: Duration,
     /// How long a claim holds without being renewed.
     pub lease: Duration,
     /// Between two sweeps.

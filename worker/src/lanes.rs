@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::delay::Pace;
 use crate::store::{Closure, Pass};
@@ -31,13 +31,29 @@ impl Gates {
     }
 }
 
+/// Results of one lane that are fetched at a time beside its places.
+const FETCHES: usize = 16;
+
 /// Where the calls of one lane wait in this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Gate {
     /// Held by the call that asks the store; the others stand in line.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Places for results that are fetched beside the lane's own.
+    pub(crate) fetches: Arc<Semaphore>,
     freed: Notify,
     closed: Mutex<Option<String>>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            turn: tokio::sync::Mutex::default(),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
+            freed: Notify::new(),
+            closed: Mutex::default(),
+        }
+    }
 }
 
 impl Gate {

@@ -5,6 +5,7 @@
 
 mod colour_profile;
 mod density;
+mod identify;
 mod inks;
 mod jpeg;
 mod kinds;
@@ -25,6 +26,7 @@ use image::{ImageError, ImageFormat, ImageReader, Limits};
 use thiserror::Error;
 
 pub use density::Density;
+pub use identify::{Kind, describe, identify, is_attachment};
 pub use pixels::{Pixels, decode};
 pub use upright::upright;
 

@@ -13,8 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
-use crate::broker::{BrokerError, Destination, Headers, Message, Queue};
-use crate::outcome::Outcome;
+use crate::broker::{BrokerError, Headers, Message, Queue};
 use crate::store::DueCall;
 use crate::{cache, edit, events, trace, wake};
 
@@ -63,17 +62,8 @@ impl Orphans {
 /// As if a message had come for it; one is sent where it must go on later.
 async fn carry_on(app: &Arc<App>, edit_key: EditKey, lane: String) {
     let message = Message::new(wake::payload(edit_key));
-    match edit::handle(app, &message).await {
-        Outcome::Done => {}
-        Outcome::Delay { after, error } => {
-            tracing::info!(?after, error, "delayed");
-            let to = Destination::Delayed(Queue::Edits { lane }, after);
-            if let Err(error) = app.broker.publish(to, message).await {
-                tracing::warn!(%error, "cannot wake a call later; the sweep will");
-            }
-        }
-        Outcome::HandBack | Outcome::Dead { .. } => wake::calls(app, vec![(edit_key, lane)]).await,
-    }
+    let outcome = edit::handle(app, &message).await;
+    edit::go_on_later(app, edit_key, lane, outcome).await;
 }
 
 /// Runs until shutdown, and then until no call is under way here.
@@ -104,6 +94,7 @@ pub(crate) async fn run(app: &Arc<App>) {
     }
     orphans.under_way.close();
     orphans.under_way.wait().await;
+    app.beside.wait().await;
 }
 
 /// A namespace that was given to another database is worked on by that one's workers alone: ours stop consuming until it

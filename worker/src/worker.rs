@@ -113,6 +113,7 @@ impl Worker {
             tracing::warn!(?grace, "the grace period is over; what is under way goes back");
         }
         self.consumers.shutdown().await;
+        self.app.beside.abort();
         self.others.shutdown().await;
         if let Some(reporter) = self.reporter.take()
             && tokio::time::timeout(CLOSE, reporter.end()).await.is_err()

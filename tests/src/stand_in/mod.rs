@@ -57,7 +57,7 @@ pub use self::asked::{Asked, Identity, expected, expected_nth};
 pub use self::faults::{Arm, Armed, Chaos, Fault, OnCreate, OnRequest, OnResult, OnTask};
 pub use self::ledger::{Bill, Create, Ledger, Told};
 pub use self::models::{FUNCTIONS, MODELS, Model, Style, find as find_model};
-pub use self::settings::{Limits, ModelLimits, Settings};
+pub use self::settings::{Limits, Makes, ModelLimits, Settings};
 use self::state::Shared;
 
 /// What a request said of its trace: its path, `traceparent` and `tracestate`.

@@ -195,7 +195,10 @@ pub(super) async fn done(shared: &Shared, id: &str) -> Response {
     };
     let asked = edit.asked.clone();
     let many = pictures.iter().filter(|picture| picture.is_ok()).count();
-    let data: Vec<Value> = if as_urls {
+    let makes = shared.now().0.settings.makes.clone();
+    let data: Vec<Value> = if let (Some(makes), false) = (makes, as_urls) {
+        vec![json!({ "b64_json": BASE64.encode(makes.whole()) })]
+    } else if as_urls {
         pictures
             .iter()
             .zip(urls)

@@ -19,11 +19,11 @@ use super::faults::{Fault, OnResult, Stage};
 use super::state::Shared;
 use super::tasks::{Edit, Status, Task};
 
-pub(super) fn url(shared: &Shared, task: &str, nth: usize, expires: DateTime<Utc>) -> String {
+pub(super) fn url(base: &str, task: &str, nth: usize, expires: DateTime<Utc>) -> String {
     let expires = expires.timestamp();
     let name = format!("{task}-{nth}.png");
     let signature = signature(&name, &expires.to_string());
-    shared.url(&format!("/results/{name}?Expires={expires}&OSSAccessKeyId=stand-in&Signature={signature}"))
+    format!("{base}/results/{name}?Expires={expires}&OSSAccessKeyId=stand-in&Signature={signature}")
 }
 
 fn signature(name: &str, expires: &str) -> String {
@@ -65,6 +65,10 @@ pub(super) async fn download(
         Some((Fault::Result(fault), _)) => Some(fault),
         _ => None,
     };
+    let makes = shared.now().0.settings.makes.clone();
+    if let (Some(makes), None) = (makes, &fault) {
+        return ([(header::CONTENT_TYPE, makes.content_type.clone())], makes.whole()).into_response();
+    }
     let rendered = spawn_blocking(move || found.edit.made(found.nth)).await;
     let Ok(Ok(bytes)) = rendered else { return oss(500, "InternalError", "The picture cannot be made.") };
     send(bytes, fault)

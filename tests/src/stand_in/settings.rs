@@ -31,6 +31,43 @@ pub struct Settings {
     pub fails_late: bool,
     /// OpenAI answers with URLs although `response_format` does not say so.
     pub openai_urls: bool,
+    /// Where results are said to be, e.g. `http://localhost:1234` through a proxy; none: where the stand-in listens.
+    pub result_base: Option<String>,
+    /// What every result is, in place of the picture that was made.
+    pub makes: Option<Makes>,
+}
+
+/// A result of any kind: its first bytes, and zeros behind them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Makes {
+    /// What its host says that it is.
+    pub content_type: String,
+    /// Its first bytes.
+    pub head: Vec<u8>,
+    /// How many bytes it has at least.
+    pub bytes: usize,
+}
+
+impl Makes {
+    /// These bytes.
+    #[must_use]
+    pub fn new(content_type: &str, head: impl Into<Vec<u8>>) -> Self {
+        Self { content_type: content_type.to_owned(), head: head.into(), bytes: 0 }
+    }
+
+    /// Filled up with zeros.
+    #[must_use]
+    pub fn filled(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn whole(&self) -> Vec<u8> {
+        let mut whole = self.head.clone();
+        whole.resize(self.bytes.max(whole.len()), 0);
+        whole
+    }
 }
 
 impl Default for Settings {
@@ -45,6 +82,8 @@ impl Default for Settings {
             retry_after: None,
             fails_late: false,
             openai_urls: false,
+            result_base: None,
+            makes: None,
         }
     }
 }

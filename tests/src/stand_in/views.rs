@@ -122,5 +122,6 @@ fn choices(shared: &Shared, state: &State, task: &Task, typed: bool) -> Value {
 /// The URLs of a task's pictures, also of those that failed.
 pub(super) fn urls(shared: &Shared, state: &State, task: &Task) -> Vec<String> {
     let expires = task.ended.unwrap_or(task.submitted) + delta(state.settings.result_ttl);
-    (0..task.pictures().len()).map(|nth| results::url(shared, &task.id, nth, expires)).collect()
+    let base = state.settings.result_base.clone().unwrap_or_else(|| shared.url(""));
+    (0..task.pictures().len()).map(|nth| results::url(&base, &task.id, nth, expires)).collect()
 }

@@ -285,6 +285,7 @@ pub(crate) fn result_of(call: &CallSpec) -> StoredResult {
         width: 640,
         height: 480,
         bytes: 12_345,
+        check: None,
     }
 }
 

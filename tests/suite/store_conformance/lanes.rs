@@ -29,6 +29,9 @@ promises!(
     a_blocked_lane_takes_no_calls_until_one_probe_works,
     a_probe_that_shows_nothing_is_followed_by_another_soon,
     a_lane_that_was_blocked_at_a_poll_is_opened_by_one_and_any_other_is_not,
+    a_call_whose_work_has_ended_takes_no_place_and_its_lane_says_why,
+    a_lane_that_is_blocked_for_its_results_opens_when_one_is_fetched_or_none_is_left,
+    results_that_could_not_be_fetched_are_due_when_a_worker_starts,
     a_paused_lane_takes_no_calls_until_it_is_resumed,
     the_price_of_the_moment_is_written_on_the_call,
     a_lane_shows_its_limits_its_work_and_why_it_is_closed,
@@ -389,6 +392,76 @@ async fn a_lane_that_was_blocked_at_a_poll_is_opened_by_one_and_any_other_is_not
     store.block_lane(LANE, &bad_key(ClosedBy::Submit, LONG)).await.unwrap();
     assert!(!store.reopen_lane(LANE, true).await.unwrap(), "an account in arrears may still be asked");
     assert!(the_lane(&store).await.closed.is_some());
+}
+
+/// Submitted, with a result that cannot be fetched.
+async fn unfetched(store: &Store, lease: Lease, provider_id: &str) {
+    assert!(begin(store, lease).await);
+    assert!(!store.note_unfetched(lease, "host", "early").await.unwrap(), "its work has not ended");
+    assert!(store.record_submitted(lease, provider_id).await.unwrap());
+    assert!(store.note_unfetched(lease, "host:81", "it refused; see RETOUCH_ALLOW_HOSTS").await.unwrap());
+}
+
+async fn a_call_whose_work_has_ended_takes_no_place_and_its_lane_says_why(db: Fixture) {
+    let store = db.store().await;
+    store.declare_lane(LANE, &holds(2)).await.unwrap();
+    let leases = claimed(&store, LANE, 4).await;
+    unfetched(&store, leases[0], "one").await;
+    unfetched(&store, leases[1], "two").await;
+    assert!(begin(&store, leases[2]).await && begin(&store, leases[3]).await, "both places are free");
+    let lane = the_lane(&store).await;
+    assert_eq!(lane.in_flight, 2);
+    let shown = lane.unfetched.unwrap();
+    assert_eq!(
+        (shown.calls, shown.host.as_str(), shown.setting()),
+        (2, "host:81", Some("RETOUCH_ALLOW_HOSTS"))
+    );
+    // The next owner knows; a call that is sent anew begins without it.
+    assert!(store.hand_over_call(leases[0], None, Duration::ZERO).await.unwrap());
+    let next = claim(&store, leases[0].edit_key).await;
+    assert!(next.ended && next.state == CallState::Submitted);
+    assert!(!store.note_unfetched(leases[0], "host", "late").await.unwrap(), "its old owner says nothing");
+    assert!(store.requeue_call(next.lease, false, "anew", Duration::ZERO).await.unwrap());
+    assert!(!claim(&store, leases[0].edit_key).await.ended);
+    assert_eq!(the_lane(&store).await.unfetched.unwrap().calls, 1);
+}
+
+async fn a_lane_that_is_blocked_for_its_results_opens_when_one_is_fetched_or_none_is_left(db: Fixture) {
+    let store = db.store().await;
+    store.declare_lane(LANE, &holds(9)).await.unwrap();
+    let leases = claimed(&store, LANE, 5).await;
+    let blocked = Closure { probe_in: None, ..bad_key(ClosedBy::Fetch, LONG) };
+    unfetched(&store, leases[0], "one").await;
+    store.block_lane(LANE, &blocked).await.unwrap();
+    assert_eq!(closed_by(&ask(&store, leases[1]).await), ClosedBy::Fetch);
+    // Neither a submit nor a poll that works shows that results can be fetched, and no probe is paid for.
+    assert!(!store.reopen_lane(LANE, false).await.unwrap() && !store.reopen_lane(LANE, true).await.unwrap());
+    assert_eq!(closed_by(&ask(&store, leases[1]).await), ClosedBy::Fetch);
+    assert!(store.reopen_fetched(LANE).await.unwrap());
+    assert!(begin(&store, leases[1]).await);
+    // A person may decide otherwise.
+    store.block_lane(LANE, &blocked).await.unwrap();
+    assert!(store.resume_lane(LANE).await.unwrap());
+    assert!(begin(&store, leases[2]).await);
+    // What it was blocked for has ended otherwise.
+    store.block_lane(LANE, &blocked).await.unwrap();
+    assert_eq!(closed_by(&ask(&store, leases[3]).await), ClosedBy::Fetch);
+    ended_or_not(store.fail_edit(leases[0], &error("result_lost", "no"), true).await.unwrap());
+    assert!(begin(&store, leases[3]).await);
+    assert!(the_lane(&store).await.closed.is_none());
+}
+
+async fn results_that_could_not_be_fetched_are_due_when_a_worker_starts(db: Fixture) {
+    let store = db.store().await;
+    store.declare_lane(LANE, &holds(9)).await.unwrap();
+    let leases = claimed(&store, LANE, 2).await;
+    unfetched(&store, leases[0], "one").await;
+    unfetched(&store, leases[1], "two").await;
+    assert!(store.hand_over_call(leases[0], None, LONG).await.unwrap());
+    assert!(store.take_due_calls(9).await.unwrap().is_empty());
+    store.declare_lane(LANE, &holds(9)).await.unwrap();
+    let due: Vec<_> = store.take_due_calls(9).await.unwrap().into_iter().map(|call| call.edit_key).collect();
+    assert_eq!(due, [leases[0].edit_key], "the other one is being fetched");
 }
 
 async fn a_paused_lane_takes_no_calls_until_it_is_resumed(db: Fixture) {

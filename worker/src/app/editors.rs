@@ -67,6 +67,7 @@ fn open_dashscope(
         result_hosts,
         ask_list,
         list_settles,
+        result_max,
     } = settings;
     let base_url = base_or(base_url.as_ref(), dashscope::DEFAULT_BASE_URL)?;
     let models = offer.models.of(dashscope::KIND);
@@ -82,6 +83,7 @@ fn open_dashscope(
         poll_spacing: poll_spacing.unwrap_or(dashscope::DEFAULT_POLL_SPACING),
         timeout: timeout.unwrap_or(dashscope::DEFAULT_TIMEOUT),
         public_url: public_url.cloned(),
+        result_max: *result_max,
         ask_list: ask_list.then(|| list_settles.unwrap_or(dashscope::DEFAULT_LIST_SETTLES)),
     };
     DashScope::new(settings, styles?)

@@ -30,6 +30,7 @@ use url::Url;
 use crate::metrics::count::blob_error;
 use crate::private;
 
+mod incoming;
 mod location;
 mod presence;
 mod seen;
@@ -38,9 +39,12 @@ mod tests;
 
 use presence::Presence;
 
+pub use incoming::{Arriving, Received};
 pub use location::{BadLocation, BlobsLocation};
 use seen::Seen;
 
+/// The content type of what is no picture.
+pub const UNKNOWN_TYPE: &str = "application/octet-stream";
 /// First part of every object key and of every reference.
 const ALGORITHM: &str = "sha256";
 /// Above this, hashing is handed to another thread: 20 MiB keep a core busy for tens of milliseconds.

@@ -323,3 +323,65 @@ async fn with_s3_environment() {
         assert!(!why.contains("AKIATEST"), "{why}");
     }
 }
+
+/// Ten MiB that are no zeros, in pieces as they come from a socket.
+fn large() -> Vec<Bytes> {
+    let piece = |n: u8| Bytes::from(vec![n; 64 * 1024]);
+    (0..160).map(piece).collect()
+}
+
+#[tokio::test]
+async fn a_large_file_is_written_as_it_comes_and_named_when_it_is_whole() {
+    let scratch = Scratch::new();
+    for blobs in [scratch.blobs(), memory()] {
+        let whole: Vec<u8> = large().concat();
+        let hash = Digest32::of(&whole);
+        let mut arriving = blobs.receive();
+        for piece in large() {
+            arriving.write(piece).await.unwrap();
+        }
+        assert!(!blobs.exists(hash, None).await.unwrap(), "under its name before it is whole");
+        let received = arriving.finish().await.unwrap();
+        assert!(matches!(received, Received::Incoming(_)));
+        assert_eq!(received.head(), &whole[..received.head().len()]);
+        let kept = blobs.put_received(&received, "image/bmp").await.unwrap();
+        assert_eq!((kept.hash, kept.bytes), (hash, whole.len() as u64));
+        assert_eq!(blobs.put_received(&received, "image/bmp").await.unwrap(), kept, "once more is as good");
+        assert_eq!(blobs.get(hash).await.unwrap(), whole);
+    }
+    let files = scratch.files();
+    assert_eq!(files, [reference(Digest32::of(&large().concat()))], "and nothing else is left");
+}
+
+#[tokio::test]
+async fn a_large_file_that_does_not_arrive_or_is_not_wanted_leaves_nothing() {
+    let scratch = Scratch::new();
+    let blobs = scratch.blobs();
+    let mut arriving = blobs.receive();
+    for piece in large() {
+        arriving.write(piece).await.unwrap();
+    }
+    blobs.discard_received(arriving.finish().await.unwrap()).await;
+    let mut cut = blobs.receive();
+    for piece in large() {
+        cut.write(piece).await.unwrap();
+    }
+    drop(cut);
+    // What a crash left long ago goes with the next one.
+    let left = scratch.0.join("incoming/left");
+    std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+    let old = std::fs::File::create(&left).unwrap();
+    old.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 60 * 60)).unwrap();
+    let mut next = blobs.receive();
+    for piece in large() {
+        next.write(piece).await.unwrap();
+    }
+    blobs.discard_received(next.finish().await.unwrap()).await;
+    for _ in 0..100 {
+        if scratch.files().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("left: {:?}", scratch.files());
+}

@@ -17,6 +17,7 @@ use retouch_shared::wire::{ImageRef, TaskMessage};
 use super::inputs::{EditArgs, Input, edit_types, edit_types_and_params, read_at_most};
 use super::output::OutputFolder;
 use super::report::Report;
+use super::say::note;
 use super::signals::Signals;
 use super::{Ending, Failure};
 use crate::app::App;
@@ -46,6 +47,8 @@ pub(super) struct Edit {
     out: PathBuf,
 }
 
+/// See [`Rhythm::result_doubt`](crate::config::Rhythm).
+const RESULT_DOUBT: Duration = Duration::from_secs(15);
 /// How often the store is asked how far the tasks are.
 const LOOK: Duration = Duration::from_millis(50);
 /// Every so many looks, also at the lanes.
@@ -58,6 +61,8 @@ impl Edit {
         let inputs = self.edit.inputs().map_err(Failure::Usage)?;
         let mask = self.edit.mask().map_err(Failure::Usage)?;
         settings.http = None;
+        // A person waits; what is no picture by then is kept for them.
+        settings.rhythm.result_doubt = RESULT_DOUBT;
         if !settings.public_url_given {
             // No server runs here to answer for /blobs/.
             settings.public_url = blobs_url(&settings.blobs).map_err(Failure::Usage)?;
@@ -200,7 +205,7 @@ async fn bytes_of(app: &App, reference: &str) -> Result<Result<Bytes, ImageError
 }
 
 fn write(out: &mut OutputFolder, name: &str, bytes: &[u8]) -> Result<String> {
-    let ending = media::inspect(bytes).map_or("bin", |media| media.format.extension());
+    let ending = media::identify(bytes).map_or("bin", |kind| kind.extension);
     Ok(out.write(name, ending, bytes)?.display().to_string())
 }
 
@@ -233,7 +238,7 @@ struct Carried {
 
 /// Publishes the tasks and waits for their end, or until their lane takes no calls.
 async fn carry_out(app: &Arc<App>, tasks: &[TaskMessage]) -> Result<Carried> {
-    let bars = Bars::new(tasks);
+    let mut bars = Bars::new(tasks);
     for task in tasks {
         let message = Message::new(serde_json::to_vec(task)?);
         app.broker.publish(crate::intake::destination(), message).await?;
@@ -247,6 +252,7 @@ async fn carry_out(app: &Arc<App>, tasks: &[TaskMessage]) -> Result<Carried> {
         looks += 1;
         if looks.is_multiple_of(LANE_LOOK) {
             stopped = closed_lane(app, &lanes).await?;
+            bars.tell(app.unfetched(&lanes).await?);
         }
         for (task, place) in tasks.iter().zip(&mut records).filter(|(_, place)| !ended(place)) {
             let Some(record) = app.store.find_task(&task.task_id).await? else { continue };
@@ -269,10 +275,11 @@ fn lanes_of(app: &App, tasks: &[TaskMessage]) -> Vec<String> {
 /// calls, where none is under way that could find it open again.
 async fn closed_lane(app: &App, lanes: &[String]) -> Result<Option<anyhow::Error>> {
     for lane in app.store.lanes().await? {
-        let waits = lane.queued > 0 && lane.in_flight == 0 && lanes.contains(&lane.name);
+        let work = lane.queued > 0 || lane.unfetched.is_some();
+        let waits = work && lane.in_flight == 0 && lanes.contains(&lane.name);
         let Some(closure) = lane.closed.filter(|_| waits) else { continue };
         // One that may be tried now is about to be.
-        if closure.by == ClosedBy::Pause || closure.probe_in.is_some() {
+        if matches!(closure.by, ClosedBy::Pause | ClosedBy::Fetch) || closure.probe_in.is_some() {
             let (name, code, message) = (&lane.name, &closure.code, &closure.message);
             let message = message.trim_end_matches('.');
             return Ok(Some(anyhow::anyhow!(
@@ -287,6 +294,7 @@ async fn closed_lane(app: &App, lanes: &[String]) -> Result<Option<anyhow::Error
 struct Bars {
     all: MultiProgress,
     by_task: HashMap<String, ProgressBar>,
+    told: BTreeSet<String>,
 }
 
 impl Bars {
@@ -301,7 +309,7 @@ impl Bars {
             bar.enable_steady_tick(Duration::from_millis(200));
             (task.task_id.clone(), bar)
         };
-        Self { by_task: tasks.iter().map(bar).collect(), all }
+        Self { by_task: tasks.iter().map(bar).collect(), all, told: BTreeSet::new() }
     }
 
     fn show(&self, task: &TaskRecord) {
@@ -311,6 +319,15 @@ impl Bars {
         bar.set_message(format!("{hit} hit, {joined} joined, {paid} paid, {failed} failed"));
         if task.status.has_ended() {
             bar.finish();
+        }
+    }
+
+    /// Says each notice once, above the bars.
+    fn tell(&mut self, notices: Vec<String>) {
+        for notice in notices {
+            if self.told.insert(notice.clone()) {
+                self.all.suspend(|| note(&notice));
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use super::say::say;
 use super::{Ending, Failure};
 use crate::app::open_store;
 use crate::config::Settings;
-use crate::store::{LaneView, Spending, Store};
+use crate::store::{LaneView, Spending, Store, Unfetched};
 
 /// Show the lanes, or stop and start one
 ///
@@ -60,6 +60,7 @@ struct Shown {
     throttled_for_ms: Option<u64>,
     queued: u64,
     in_flight: u64,
+    unfetched: Option<ShownUnfetched>,
     oldest_ms: Option<u64>,
     max_in_flight: Option<u32>,
     submit_interval_ms: Option<u64>,
@@ -68,6 +69,14 @@ struct Shown {
     /// Of what ended today, and bought nothing; with what was perhaps charged.
     lost_today: String,
     currency: Option<String>,
+}
+
+/// Paid results that cannot be fetched now.
+#[derive(Debug, Serialize)]
+struct ShownUnfetched {
+    #[serde(flatten)]
+    unfetched: Unfetched,
+    setting: Option<&'static str>,
 }
 
 impl Lanes {
@@ -134,6 +143,9 @@ fn print(lanes: &[LaneView], today: &[Spending], json: bool) {
         if let Some(message) = &lane.message {
             say(format!("{} is {}: {message}{}", lane.name, lane.state, lane.next_try()));
         }
+        if let Some(shown) = &lane.unfetched {
+            say(format!("{}: {}", lane.name, shown.unfetched.notice()));
+        }
     }
 }
 
@@ -150,6 +162,7 @@ impl Shown {
             queued,
             in_flight,
             oldest,
+            unfetched,
         } = lane.clone();
         let lost = today.iter().filter(|spent| spent.lane == name && !spent.bought());
         let lost = lost.map(|spent| spent.micros).sum();
@@ -162,6 +175,7 @@ impl Shown {
             throttled_for_ms: throttled_for.map(millis),
             queued,
             in_flight,
+            unfetched: unfetched.map(|unfetched| ShownUnfetched { setting: unfetched.setting(), unfetched }),
             oldest_ms: oldest.map(millis),
             max_in_flight: policy.max_in_flight,
             submit_interval_ms: policy.submit_interval.map(millis),

@@ -78,7 +78,8 @@ Settings come from the environment, then from retouch.toml:
   RETOUCH_CONFIG        another file than retouch.toml
   RETOUCH_DECODE_MEMORY_MIB
                         768: MiB of decoded pictures at once in this process; one that needs more runs alone
-  RETOUCH_INTAKE_CONCURRENCY, RETOUCH_INTAKE_MEMORY_MIB, RETOUCH_LEASE_SECONDS, RETOUCH_SWEEP_SECONDS, RETOUCH_PATIENCE_SECONDS,
+  RETOUCH_INTAKE_CONCURRENCY, RETOUCH_INTAKE_MEMORY_MIB, RETOUCH_RESULT_MAX_MIB, RETOUCH_LEASE_SECONDS, RETOUCH_SWEEP_SECONDS,
+  RETOUCH_PATIENCE_SECONDS,
   RETOUCH_GRACE_SECONDS, RETOUCH_PROBE_SECONDS, RETOUCH_POISON_KILLS
                         256 tasks at a time with at most 256 MiB of pictures, leases of 30 s, a sweep every 5 s, 30 s until it takes a
                         message for lost, 25 s to finish at shutdown, 30 s until a blocked lane is tried again,

@@ -76,6 +76,8 @@ pub struct DashscopeSettings {
     pub ask_list: bool,
     /// How long a task that was accepted may be missing there.
     pub list_settles: Option<Duration>,
+    /// Bytes of the largest result that is kept, [`Rhythm::result_max`](super::Rhythm).
+    pub result_max: Option<u64>,
 }
 
 /// `[editors.openai]`; what is `None` is the adapter's to choose.
@@ -138,6 +140,7 @@ impl EditorSettings {
             result_hosts: hosts(place, result_hosts)?,
             ask_list,
             list_settles: seconds(place, "list_settles_seconds", list_settles_seconds)?,
+            result_max: None,
         };
         let RawOpenai { base_url, timeout_seconds, result_hosts } = raw.openai;
         let place = "[editors.openai]";

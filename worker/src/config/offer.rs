@@ -5,6 +5,7 @@ use retouch_shared::event::ImageError;
 
 use super::editors::{EditorSettings, Keys};
 use super::lanes::Lanes;
+use super::parts::result_max;
 use super::read::Raw;
 use crate::models::{EDITORS, EditorKind, Models};
 use crate::routes::{Route, Routes};
@@ -26,12 +27,13 @@ impl Offer {
     /// # Errors
     /// One sentence that names the setting and the fix; never a secret.
     pub(super) fn decide(raw: &mut Raw, keys: Keys) -> Result<Self> {
-        let editors = EditorSettings::decide(
+        let mut editors = EditorSettings::decide(
             std::mem::take(&mut raw.editors),
             keys,
             #[cfg(feature = "double")]
             raw.double.take(),
         )?;
+        editors.dashscope.result_max = Some(result_max(raw));
         let models = Models::decide(&raw.models)?;
         let routes = Routes::decide(&raw.routes, &models)?;
         let lanes = Lanes::decide(&raw.lanes, &models, &routes, |model| editors.can_list(model))?;

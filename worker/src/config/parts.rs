@@ -187,6 +187,11 @@ fn cache(raw: &Raw) -> Result<CacheLimits> {
     })
 }
 
+/// `RETOUCH_RESULT_MAX_MIB` in bytes.
+pub(super) fn result_max(raw: &Raw) -> u64 {
+    u64::from(raw.result_max_mib.unwrap_or(256)) * 1024 * 1024
+}
+
 fn rhythm(raw: &Raw) -> Result<Rhythm> {
     ensure!(
         raw.poison_kills.is_none_or(|kills| kills >= 2),
@@ -207,7 +212,13 @@ fn rhythm(raw: &Raw) -> Result<Rhythm> {
         (64..=1_048_576).contains(&decoded),
         "RETOUCH_DECODE_MEMORY_MIB must be 64 to 1048576; a picture that needs more than all of it runs alone"
     );
+    ensure!(
+        raw.result_max_mib.is_none_or(|mib| (1..=1_048_576).contains(&mib)),
+        "RETOUCH_RESULT_MAX_MIB must be 1 to 1048576: what is larger is paid for and not kept"
+    );
     Ok(Rhythm {
+        result_max: result_max(raw),
+        result_doubt: Duration::from_secs(HOUR),
         intake: raw.intake_concurrency.unwrap_or(256),
         intake_memory: usize::try_from(memory)?.saturating_mul(1024 * 1024),
         decode_memory: usize::try_from(decoded)?.saturating_mul(1024 * 1024),

@@ -114,11 +114,11 @@ pub const ADVICE: &[Advice] = &[
     ),
     fix(
         "bad_result",
-        "what the provider sent was no picture: ask them with the request id; a retry pays again",
+        "what the provider sent was no picture: look at the blob that the letter names, and ask them; a retry pays again",
     ),
     fix(
         "result_lost",
-        "the paid result could not be fetched while the provider kept it: check network and host list; a retry pays again",
+        "the paid result could not be fetched while the provider kept it: mend what the message names; a retry pays again",
     ),
     fix("no_result", "the call's row lost its result: report it; a retry pays again"),
     fix("no_provider_task_id", "the call's row lost the provider's id: report it; a retry pays again"),

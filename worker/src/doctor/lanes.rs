@@ -27,6 +27,11 @@ pub(super) async fn check(parts: &Parts, store: Option<&Store>) -> Check {
         let fix = "mend the account, key or model; the lane tries again by itself, at once with `retouch lanes resume NAME`";
         return Check::failed(NAME, told.join("; "), fix);
     }
+    if let Some(fetch) =
+        closed.iter().filter_map(|lane| lane.closed.as_ref()).find(|closure| closure.by == ClosedBy::Fetch)
+    {
+        return Check::failed(NAME, told.join("; "), fetch.message.clone());
+    }
     let of = |by: ClosedBy| {
         let lanes = closed.iter().filter(|lane| lane.closed.as_ref().is_some_and(|closure| closure.by == by));
         lanes.map(|lane| lane.name.as_str()).collect::<Vec<_>>().join(" ")
@@ -48,7 +53,9 @@ pub(super) async fn check(parts: &Parts, store: Option<&Store>) -> Check {
 fn told(lane: &LaneView) -> Option<String> {
     let closure = lane.closed.as_ref()?;
     let how = match closure.by {
-        ClosedBy::Submit | ClosedBy::Poll => format!("blocked: {}: {}", closure.code, closure.message),
+        ClosedBy::Submit | ClosedBy::Poll | ClosedBy::Fetch => {
+            format!("blocked: {}: {}", closure.code, closure.message)
+        }
         ClosedBy::Budget => format!("out of budget: {}", closure.message),
         ClosedBy::Pause => format!("paused: {}", closure.message),
     };

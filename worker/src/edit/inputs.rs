@@ -53,7 +53,9 @@ impl Work<'_> {
         fits: impl Fn(Measure) -> bool + Send + 'static,
     ) -> Result<Picture, Stop> {
         let Picture { bytes, media } = picture.clone();
-        let turned = tokio::task::spawn_blocking(move || {
+        // A turned picture is held twice while it is written.
+        let need = 2 * media::memory::decode_bytes(&bytes, &media);
+        let turned = media::memory::run(need, move || {
             media::upright(&bytes, media, |media, bytes| fits(Measure { media, bytes }))
         });
         let turned = turned.await.unwrap_or_else(|_| Err(MediaError::undecodable_for_a_bug(media.format)));

@@ -1,28 +1,31 @@
-//! From a result to the end of the edit: fetched, verified, in our own blobs, stored, finished. What was paid for is tried
-//! again for as long as the provider keeps it.
+//! From a result to the end of the edit: in our own blobs as it came, stored, finished. What was paid for is kept, whatever
+//! it is: pixels that cannot be decoded are recorded and no reason, and what is no picture at all is kept for a person.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::{FutureExt, TryFutureExt};
 use retouch_shared::key::Digest32;
 
-use super::{Age, HOLD, Stop, Work, lost};
+use super::{Age, Stop, Work, lost};
 use crate::activity;
-use crate::blobs::{BlobError, reference};
+use crate::blobs::{BlobError, Received, UNKNOWN_TYPE, reference};
 use crate::editor::{Output, ResultUrl, local};
 use crate::failpoint::around;
-use crate::media::{self, Media, Pixels};
+use crate::media::{self, Kind, MediaError, Pixels};
 use crate::metrics::count::{self, Phase};
 use crate::outcome::Outcome;
-use crate::sources::fetch::Purpose;
-use crate::store::{ClaimedCall, Finished, StoredResult};
+use crate::sources::fetch::result::ResultFile;
+use crate::store::{ClaimedCall, Finished, KeptAnswer, StoredResult};
 
-/// What arrives and is no picture is asked for again for this long: a transfer can be cut, a page of errors can go away.
-const DOUBT: Duration = Duration::from_secs(60 * 60);
-
-/// How a try to fetch a result went: its bytes, whatever they are, or why not.
-type Fetched = Result<Bytes, String>;
+/// A result at hand, which is a picture.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) file: ResultFile,
+    kind: Kind,
+    /// Why it could not be decoded; none: it was, or was not looked at.
+    pub(super) check: Option<String>,
+}
 
 impl Work<'_> {
     /// What a poll answered.
@@ -30,12 +33,13 @@ impl Work<'_> {
         self.doing.at(activity::Phase::Keeping);
         match output {
             Output::Bytes(bytes) => {
-                let media = self.usable(&bytes).await?;
-                self.keep_and_finish(bytes, media).await
+                let result = self.usable(bytes).await?;
+                self.keep_and_finish(result).await
             }
             Output::Url(result) => {
-                let (bytes, media) = self.phase(Phase::Fetch, self.fetch(&result, age, None)).await?;
-                self.keep_and_finish(bytes, media).await
+                let fetched = self.fetch_off_the_lane(&result, self.fetch(&result, age, None));
+                let result = self.phase(Phase::Fetch, fetched).await?;
+                self.keep_and_finish(result).await
             }
         }
     }
@@ -54,100 +58,62 @@ impl Work<'_> {
             let ((), first) = tokio::try_join!(recorded, first)?;
             self.fetch(result, age, Some(first)).await
         };
-        let (bytes, media) = self.phase(Phase::Fetch, fetched).await?;
-        self.keep_and_finish(bytes, media).await
+        let fetched = self.fetch_off_the_lane(result, fetched);
+        let result = self.phase(Phase::Fetch, fetched).await?;
+        self.keep_and_finish(result).await
     }
 
     /// A picture that came with the answer, and cannot be asked for again.
     pub(super) async fn keep_bytes(&self, bytes: Bytes) -> Result<Outcome, Stop> {
         self.doing.at(activity::Phase::Keeping);
-        let media = self.usable(&bytes).await?;
-        self.store(bytes, media).await
+        let result = self.usable(bytes).await?;
+        self.store(result).await
     }
 
-    /// As [`Work::verified`], of bytes that nobody is asked for again: what is no picture ends the edit.
-    async fn usable(&self, bytes: &Bytes) -> Result<Media, Stop> {
-        match self.verified(bytes).await {
-            Ok(media) => Ok(media),
-            Err(error) => {
-                let message = format!("the provider's result is unusable: {error}");
-                Err(self.fail("bad_result", &message, true).await)
-            }
+    /// Bytes that the provider is not asked for again: what is no picture ends the edit.
+    async fn usable(&self, bytes: Bytes) -> Result<Taken, Stop> {
+        let kind = media::identify(&bytes);
+        let file = ResultFile { received: Received::Whole(bytes), said: String::new() };
+        match kind {
+            Some(kind) => Ok(self.taken(file, kind).await),
+            None => Err(self.keep_unusable(file).await),
         }
     }
 
-    /// A picture of a kind and size that we know, whose every pixel can be had.
-    async fn verified(&self, bytes: &Bytes) -> Result<Media, String> {
-        let media = media::inspect(bytes).map_err(|error| error.to_string())?;
-        if self.editor.kind() == local::KIND {
+    /// A picture is kept as it came; whether its pixels can be had is looked at, and recorded.
+    pub(super) async fn taken(&self, file: ResultFile, kind: Kind) -> Taken {
+        let check = match &file.received {
             // Encoded a moment ago, by us.
-            return Ok(media);
-        }
-        let bytes = bytes.clone();
-        let need = media::memory::decode_bytes(&bytes, &media);
-        let decoded = media::memory::run(need, move || Pixels::decode(&bytes, &media).map(drop));
-        match decoded.await {
-            Ok(decoded) => decoded.map(|()| media).map_err(|error| error.to_string()),
-            Err(_) => Err("the decoder failed unexpectedly".to_owned()),
-        }
+            Received::Whole(_) if self.editor.kind() == local::KIND => None,
+            // A process has died of this call already, perhaps of this picture.
+            Received::Whole(_) if self.call.starts.is_some_and(|starts| starts > 0) => None,
+            Received::Whole(bytes) if kind.format.is_some() => decode_error(bytes.clone()).await,
+            Received::Whole(_) | Received::Incoming(_) => None,
+        };
+        Taken { file, kind, check }
     }
 
-    /// From the provider's temporary URL, past the guard; `first` is how the first try went, where it was made already. Never submits
-    /// again: it is paid for.
-    async fn fetch(
-        &self,
-        from: &ResultUrl,
-        age: Age,
-        mut first: Option<Fetched>,
-    ) -> Result<(Bytes, Media), Stop> {
-        loop {
-            let fetched = match first.take() {
-                Some(fetched) => fetched,
-                None => self.fetch_once(from).await,
-            };
-            let (error, give_up) = match fetched {
-                Err(error) => (error, from.lives),
-                Ok(bytes) => match self.verified(&bytes).await {
-                    Ok(media) => return Ok((bytes, media)),
-                    Err(error) => (error, from.lives.min(DOUBT)),
-                },
-            };
-            let age = age.now();
-            if age >= give_up {
-                let message = format!("the provider's result cannot be had: {error}");
-                return Err(self.fail("result_lost", &message, true).await);
-            }
-            let pause = refetch(age);
-            tracing::warn!(
-                error,
-                ?pause,
-                "the result cannot be had yet; it is paid for, so it is asked for again"
-            );
-            if pause > Duration::from_secs(30) || self.began.elapsed() + pause > HOLD {
-                return Err(self.hand_over(Some(&error), pause).await);
-            }
-            tokio::select! {
-                () = self.app.shutdown.cancelled() => return Err(self.hand_over(Some(&error), Duration::ZERO).await),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
-    /// One try.
-    async fn fetch_once(&self, from: &ResultUrl) -> Fetched {
-        let hosts = self.editor.result_hosts();
-        let fetched = self.app.results.fetch(&from.url, Purpose::ProviderResult { hosts: &hosts });
-        around("fetch_result", fetched).await.map_err(|error| error.to_string())
+    /// What came in place of a result, and is no picture at all: paid for, so it is kept for a person.
+    pub(super) async fn keep_unusable(&self, file: ResultFile) -> Outcome {
+        let what = media::describe(file.received.head());
+        let content_type = if file.said.is_empty() { UNKNOWN_TYPE } else { file.said.as_str() };
+        let put = || self.app.blobs.put_received(&file.received, content_type);
+        let kept = self.insist(|| put().map_err(|error| error.to_string()).boxed()).await;
+        let kept = match kept {
+            Ok(kept) => KeptAnswer { hash: kept.hash, content_type: content_type.to_owned() },
+            Err(stop) => return stop,
+        };
+        let message = format!("the provider's result is no picture but {what}");
+        self.fail_kept("bad_result", &message, Some(kept)).await
     }
 
     /// The result of a call whose id is committed into our own blobs, and the edit's end, with nothing in between: where
     /// it ends early, whoever comes next has the result from the provider again.
-    async fn keep_and_finish(&self, bytes: Bytes, media: Media) -> Result<Outcome, Stop> {
+    async fn keep_and_finish(&self, result: Taken) -> Result<Outcome, Stop> {
         // Until it is finished the picture is recorded nowhere: nobody else should come for it.
         self.keeper.ending();
-        let kept = self.insist(|| {
-            self.keep_and_finish_once(bytes.clone(), media).map_err(|error| error.to_string()).boxed()
-        });
+        let kept =
+            self.insist(|| self.keep_and_finish_once(&result).map_err(|error| error.to_string()).boxed());
         let (hash, finished) = kept.await?;
         self.keeper.stop();
         if let Finished::LostLease = finished {
@@ -158,9 +124,9 @@ impl Work<'_> {
         self.ended(finished).await
     }
 
-    async fn keep_and_finish_once(&self, bytes: Bytes, media: Media) -> anyhow::Result<(Digest32, Finished)> {
+    async fn keep_and_finish_once(&self, taken: &Taken) -> anyhow::Result<(Digest32, Finished)> {
         let began = Instant::now();
-        let result = self.phase(Phase::Store, self.put(bytes, media)).await?;
+        let result = self.phase(Phase::Store, self.put(taken)).await?;
         let url = reference(result.hash);
         let (store, ClaimedCall { lease, spec, .. }) = (&self.app.store, &self.call);
         let finish = store.store_and_finish(*lease, spec, &result, began, &url);
@@ -168,18 +134,17 @@ impl Work<'_> {
     }
 
     /// The result of a call that can't be asked for again: into our own blobs, then stored, then finished.
-    async fn store(&self, bytes: Bytes, media: Media) -> Result<Outcome, Stop> {
-        match self.phase(Phase::Store, self.put_and_record(bytes, media)).await? {
+    async fn store(&self, taken: Taken) -> Result<Outcome, Stop> {
+        match self.phase(Phase::Store, self.put_and_record(taken)).await? {
             Some(result) => self.finish_as(&result).await,
             None => Ok(lost()),
         }
     }
 
     /// `None`: the lease was lost.
-    async fn put_and_record(&self, bytes: Bytes, media: Media) -> Result<Option<StoredResult>, Stop> {
+    async fn put_and_record(&self, taken: Taken) -> Result<Option<StoredResult>, Stop> {
         // Both together: where the blob was deleted in between, it is kept again.
-        let kept =
-            self.insist(|| self.put_once(bytes.clone(), media).map_err(|error| error.to_string()).boxed());
+        let kept = self.insist(|| self.put_once(&taken).map_err(|error| error.to_string()).boxed());
         let (result, stored) = kept.await?;
         if !stored {
             self.not_ours(result.hash).await;
@@ -191,22 +156,25 @@ impl Work<'_> {
     }
 
     /// The result, and whether it is recorded: `false` where the lease was lost.
-    async fn put_once(&self, bytes: Bytes, media: Media) -> anyhow::Result<(StoredResult, bool)> {
+    async fn put_once(&self, taken: &Taken) -> anyhow::Result<(StoredResult, bool)> {
         let began = Instant::now();
-        let result = self.put(bytes, media).await?;
+        let result = self.put(taken).await?;
         let stored = self.app.store.record_stored(self.call.lease, &result, began.elapsed()).await?;
         Ok((result, stored))
     }
 
-    async fn put(&self, bytes: Bytes, media: Media) -> Result<StoredResult, BlobError> {
-        let content_type = media.format.content_type();
-        let kept = around("put_result", self.app.blobs.put(bytes, content_type)).await?;
+    async fn put(&self, taken: &Taken) -> Result<StoredResult, BlobError> {
+        let content_type = taken.kind.content_type;
+        let put = self.app.blobs.put_received(&taken.file.received, content_type);
+        let kept = around("put_result", put).await?;
+        let (width, height) = taken.kind.size.unwrap_or_default();
         Ok(StoredResult {
             hash: kept.hash,
             content_type: content_type.to_owned(),
-            width: media.width,
-            height: media.height,
+            width,
+            height,
             bytes: kept.bytes,
+            check: taken.check.clone(),
         })
     }
 
@@ -249,19 +217,17 @@ impl Work<'_> {
     }
 }
 
-/// Soon at first, then less and less often: a tenth of its age, half a second at least and ten minutes at most.
-fn refetch(age: Duration) -> Duration {
-    (age / 10).clamp(Duration::from_millis(500), Duration::from_secs(600))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_result_is_asked_for_soon_and_then_less_and_less_often() {
-        for (age, pause) in [(0, 500), (10_000, 1_000), (600_000, 60_000), (86_000_000, 600_000)] {
-            assert_eq!(refetch(Duration::from_millis(age)), Duration::from_millis(pause), "{age}");
-        }
+/// Why the pixels cannot be had; none where they can, or are too many to try.
+async fn decode_error(bytes: Bytes) -> Option<String> {
+    let media = match media::inspect(&bytes) {
+        Ok(media) => media,
+        Err(MediaError::TooManyPixels { .. }) => return None,
+        Err(error) => return Some(error.to_string()),
+    };
+    let need = media::memory::decode_bytes(&bytes, &media);
+    let decoded = media::memory::run(need, move || Pixels::decode(&bytes, &media).map(drop)).await;
+    match decoded {
+        Ok(decoded) => decoded.err().map(|error| error.to_string()),
+        Err(_) => Some("the decoder failed unexpectedly".to_owned()),
     }
 }

@@ -22,10 +22,14 @@ use crate::lanes::Gate;
 use crate::lease::LeaseKeeper;
 use crate::metrics::count::{self, Phase};
 use crate::outcome::{Outcome, attempt};
-use crate::store::{CallState, Claim, ClaimedCall, Finished, StoreError, suspect_of_edit};
+use crate::store::{CallState, Claim, ClaimedCall, Finished, KeptAnswer, StoreError, suspect_of_edit};
 use crate::suspects::{self, Refused};
 use crate::trace::phase_span;
+use beside::Exit;
+pub(crate) use beside::go_on_later;
 
+pub(crate) mod beside;
+mod fetch;
 mod inputs;
 mod keep;
 mod poll;
@@ -66,11 +70,12 @@ pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
             tracing::debug!(?remaining, "somebody else is at it");
             Outcome::Done
         }
-        Ok(Claim::Won(call)) => work(app, *call).await,
+        Ok(Claim::Won(call)) => beside::carry(app, *call).await,
     }
 }
 
-async fn work(app: &Arc<App>, call: ClaimedCall) -> Outcome {
+async fn work(app: Arc<App>, call: ClaimedCall, exit: Exit) -> Outcome {
+    let app = &app;
     let Some(editor) = app.editors.get(call.spec.provider.as_str()) else {
         let text = format!("the editor {} is not configured on this worker", call.spec.provider);
         let keep = app.store.requeue_call(call.lease, false, &text, Duration::from_secs(30)).await;
@@ -91,6 +96,8 @@ async fn work(app: &Arc<App>, call: ClaimedCall) -> Outcome {
         call,
         began: Instant::now(),
         noted: AtomicBool::new(false),
+        exit,
+        unfetched: AtomicBool::new(false),
     };
     let span = tracing::Span::current();
     let outcome = tokio::select! {
@@ -113,6 +120,10 @@ struct Work<'a> {
     began: Instant,
     /// Whether it was counted as ambiguous.
     noted: AtomicBool,
+    /// How it leaves its delivery behind.
+    exit: Exit,
+    /// Whether it is noted that its result is not at hand.
+    unfetched: AtomicBool,
 }
 
 /// How long ago a call was submitted, by the database's clock and then by ours.
@@ -196,6 +207,17 @@ impl Work<'_> {
         match failed.await {
             Ok(finished) => self.told(finished).await.unwrap_or_else(|stop| stop),
             Err(stop) => stop,
+        }
+    }
+
+    /// As [`Work::fail`], of what was paid for; the letter names the blob of what came in place of a result.
+    async fn fail_kept(&self, code: &str, message: &str, kept: Option<KeptAnswer>) -> Outcome {
+        match kept {
+            None => self.fail(code, message, true).await,
+            Some(kept) => {
+                let message = format!("{message}; it is kept as blob {}", kept.hash);
+                self.fail(code, &message, true).await
+            }
         }
     }
 

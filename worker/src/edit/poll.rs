@@ -19,6 +19,11 @@ const REFUSED: Duration = Duration::from_secs(5);
 impl Work<'_> {
     /// A call that somebody else submitted.
     pub(super) async fn poll_on(&self) -> Result<Outcome, Stop> {
+        // Only its result is to be fetched, which takes no place of the lane.
+        if self.call.ended && !self.leave_delivery() {
+            let why = "as many results of the lane are being fetched as may be";
+            return Ok(self.hand_over(Some(why), REFUSED).await);
+        }
         match &self.call.provider_task_id {
             Some(id) => self.poll(id, Age::new(self.call.since_submit)).await,
             None => {

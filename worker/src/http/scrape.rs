@@ -198,17 +198,19 @@ fn spent_by_lane(spending: &[Spending]) -> BTreeMap<[&str; 3], i64> {
 }
 
 fn of_the_lanes(lanes: &[LaneView], text: &mut String) {
-    let [mut state, mut spent, mut budget] =
-        [metrics::LANE_STATE, metrics::LANE_SPENT, metrics::LANE_BUDGET].map(Family::new);
+    let [mut state, mut unfetched, mut spent, mut budget] =
+        [metrics::LANE_STATE, metrics::UNFETCHED_RESULTS, metrics::LANE_SPENT, metrics::LANE_BUDGET]
+            .map(Family::new);
     for lane in lanes {
         let is = match lane.closed.as_ref().map(|closure| closure.by) {
             None => "open",
             Some(ClosedBy::Pause) => "paused",
-            Some(ClosedBy::Submit | ClosedBy::Poll | ClosedBy::Budget) => "blocked",
+            Some(ClosedBy::Submit | ClosedBy::Poll | ClosedBy::Budget | ClosedBy::Fetch) => "blocked",
         };
         for word in ["open", "blocked", "paused"] {
             state.sample([&lane.name, word], u8::from(word == is));
         }
+        unfetched.sample([&lane.name], lane.unfetched.as_ref().map_or(0, |unfetched| unfetched.calls));
         if let Some(currency) = &lane.currency {
             spent.sample([&lane.name, currency], units(lane.spent_micros));
         }
@@ -216,7 +218,7 @@ fn of_the_lanes(lanes: &[LaneView], text: &mut String) {
             budget.sample([&lane.name, &most.currency], units(most.micros));
         }
     }
-    for family in [state, spent, budget] {
+    for family in [state, unfetched, spent, budget] {
         family.write_to(text);
     }
 }

@@ -35,6 +35,7 @@ pub(super) async fn follow(app: &App, url: &str, links: Links) -> Result<Result<
         width: media.width,
         height: media.height,
         bytes: kept.bytes,
+        check: None,
     })))
 }
 
@@ -56,7 +57,8 @@ fn unreached(error: &FetchError) -> Skip {
         FetchError::NotFound { .. } | FetchError::Refused { .. } | FetchError::TooManyRedirects { .. } => {
             ("dead_link", true)
         }
-        FetchError::BadUrl(_) => ("bad_url", false),
+        // Only results of a provider are held to its hosts.
+        FetchError::BadUrl(_) | FetchError::ForeignHost { .. } => ("bad_url", false),
         FetchError::PrivateAddress(_) => ("private_address", false),
         FetchError::TooLarge { .. } => ("too_large", false),
         FetchError::Unavailable { .. } => ("unreachable", false),

@@ -109,6 +109,8 @@ declare! {
         "Money of calls whose outcome was known on this UTC day: result, unwanted (a picture that no image waited for), ambiguous (perhaps charged), or why it bought nothing. The same on every worker.";
     LANE_STATE = Gauge "retouch_lane_state" ["lane", "state"]
         "1 for the state that the lane is in, 0 for the others: open, blocked (by its provider or its budget), paused (by a person).";
+    UNFETCHED_RESULTS = Gauge "retouch_unfetched_results" ["lane"]
+        "Paid results that cannot be fetched now; `retouch lanes` says from which host and why. The same on every worker: use max, not sum.";
     LANE_SPENT = Gauge "retouch_lane_spent_money" ["lane", "currency"]
         "Money spent on this UTC day, what is under way included, in whole units of the currency.";
     LANE_BUDGET = Gauge "retouch_lane_budget_money" ["lane", "currency"]

@@ -21,6 +21,7 @@ use crate::blobs;
 use crate::delay::{Backoff, Pace};
 
 mod probe;
+pub(crate) mod result;
 
 use super::guard::{AllowHosts, GuardedResolver, RefusedAddress};
 use super::memory::{Memory, Share};
@@ -73,6 +74,12 @@ pub enum FetchError {
     /// The guard refuses it.
     #[error(transparent)]
     PrivateAddress(#[from] RefusedAddress),
+    /// A provider's result on a host that is none of the provider's.
+    #[error("{host} is none of the hosts that the provider's results may be on")]
+    ForeignHost {
+        /// As it was asked for.
+        host: String,
+    },
     /// 404 or 410.
     #[error("{host} has no such picture: it answered {status}")]
     NotFound {
@@ -121,11 +128,26 @@ impl FetchError {
         match self {
             Self::BadUrl(_) => "bad_url",
             Self::PrivateAddress(_) => "private_address",
+            Self::ForeignHost { .. } => "foreign_host",
             Self::NotFound { .. } => "source_not_found",
             Self::Refused { .. } => "source_refused",
             Self::Unavailable { .. } => "source_unavailable",
             Self::TooLarge { .. } => "too_large",
             Self::TooManyRedirects { .. } => "too_many_redirects",
+        }
+    }
+
+    /// The host that it is about, where it is about one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::BadUrl(_) => None,
+            Self::PrivateAddress(RefusedAddress { host, .. })
+            | Self::ForeignHost { host }
+            | Self::NotFound { host, .. }
+            | Self::Refused { host, .. }
+            | Self::Unavailable { host, .. }
+            | Self::TooLarge { host, .. }
+            | Self::TooManyRedirects { host, .. } => Some(host),
         }
     }
 
@@ -135,6 +157,7 @@ impl FetchError {
             Self::Unavailable { .. } => true,
             Self::BadUrl(_)
             | Self::PrivateAddress(_)
+            | Self::ForeignHost { .. }
             | Self::NotFound { .. }
             | Self::Refused { .. }
             | Self::TooLarge { .. }
@@ -301,8 +324,7 @@ impl Fetcher {
         if let Purpose::ProviderResult { hosts } = purpose
             && !hosts.lists(&host)
         {
-            let why = format!("{host} is none of the provider's hosts");
-            return Err(FetchError::BadUrl(why));
+            return Err(FetchError::ForeignHost { host: host.to_string() });
         }
         Ok(self.allow.check_literal(&host)?)
     }

@@ -72,6 +72,8 @@ pub enum ClosedBy {
     Poll,
     /// The daily budget.
     Budget,
+    /// A result of the provider that is on a host which is not allowed: the next ones would be there too.
+    Fetch,
     /// A person.
     Pause,
 }
@@ -83,12 +85,13 @@ impl ClosedBy {
             Self::Submit => "submit",
             Self::Poll => "poll",
             Self::Budget => "budget",
+            Self::Fetch => "fetch",
             Self::Pause => "pause",
         }
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
-        let all = [Self::Submit, Self::Poll, Self::Budget, Self::Pause];
+        let all = [Self::Submit, Self::Poll, Self::Budget, Self::Fetch, Self::Pause];
         let found = all.into_iter().find(|by| by.as_str() == text);
         found.ok_or_else(|| StoreError::Corrupt(format!("unknown reason of a closed lane {text:?}")))
     }
@@ -115,6 +118,38 @@ pub struct LaneView {
     pub in_flight: u64,
     /// How long the longest of the queued ones has been waiting.
     pub oldest: Option<Duration>,
+    /// Paid results that cannot be fetched now.
+    pub unfetched: Option<Unfetched>,
+}
+
+/// Paid results of a lane that cannot be fetched now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unfetched {
+    /// How many.
+    pub calls: u64,
+    /// Where the last of them is; never its whole address, which may be signed.
+    pub host: String,
+    /// Why it cannot be fetched, and what to set where a setting is why.
+    pub error: String,
+}
+
+impl Unfetched {
+    /// Settings that an error of a fetch names.
+    const SETTINGS: [&str; 3] = ["RETOUCH_ALLOW_HOSTS", "RETOUCH_RESULT_MAX_MIB", "result_hosts"];
+
+    /// The setting that decides it, where one does.
+    #[must_use]
+    pub fn setting(&self) -> Option<&'static str> {
+        Self::SETTINGS.into_iter().find(|setting| self.error.contains(setting))
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn notice(&self) -> String {
+        let Self { calls, host, error } = self;
+        let results = if *calls == 1 { "paid result" } else { "paid results" };
+        format!("{calls} {results} on {host} cannot be fetched now: {error}")
+    }
 }
 
 impl LaneView {
@@ -124,7 +159,7 @@ impl LaneView {
         match self.closed.as_ref().map(|closure| closure.by) {
             None if self.throttled_for.is_some() => "slowed down",
             None => "open",
-            Some(ClosedBy::Submit | ClosedBy::Poll) => "blocked",
+            Some(ClosedBy::Submit | ClosedBy::Poll | ClosedBy::Fetch) => "blocked",
             Some(ClosedBy::Budget) => "budget spent",
             Some(ClosedBy::Pause) => "paused",
         }
@@ -134,7 +169,9 @@ impl LaneView {
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         self.closed.as_ref().map(|closure| match closure.by {
-            ClosedBy::Submit | ClosedBy::Poll => format!("{}: {}", closure.code, closure.message),
+            ClosedBy::Submit | ClosedBy::Poll | ClosedBy::Fetch => {
+                format!("{}: {}", closure.code, closure.message)
+            }
             ClosedBy::Budget | ClosedBy::Pause => closure.message.clone(),
         })
     }
@@ -173,6 +210,8 @@ pub(super) fn decide(lane: &LaneRow, in_flight: u64, unresolved: u64, price: &Mo
     // A budget that is there again needs no probe.
     let blocked = lane.blocked.as_ref().filter(|closure| closure.by != ClosedBy::Budget);
     let probe = match blocked {
+        // A paid call shows nothing: a result that can be fetched opens it.
+        Some(closure) if closure.by == ClosedBy::Fetch => return Decision::Closed(closure.clone()),
         Some(closure) if closure.probe_in.is_some() => return Decision::Closed(closure.clone()),
         Some(_) => true,
         None => false,
@@ -250,7 +289,7 @@ mod tests {
             Decision::Closed(closure) => match closure.by {
                 ClosedBy::Pause => "paused",
                 ClosedBy::Budget => "budget",
-                ClosedBy::Submit | ClosedBy::Poll => "blocked",
+                ClosedBy::Submit | ClosedBy::Poll | ClosedBy::Fetch => "blocked",
             },
         }
     }
@@ -279,6 +318,7 @@ mod tests {
             ),
             ("blocked", blocked(ClosedBy::Submit, Some(9)), 0, "blocked"),
             ("blocked, the probe is due", blocked(ClosedBy::Submit, None), 0, "probe"),
+            ("no probe where results cannot be fetched", blocked(ClosedBy::Fetch, None), 0, "blocked"),
             ("a probe although it is full", blocked(ClosedBy::Poll, None), 2, "probe"),
             ("too soon", LaneRow { next_submit_in: second, ..open.clone() }, 0, "not before"),
             ("room", LaneRow { policy: two.clone(), ..open.clone() }, 1, "admit"),

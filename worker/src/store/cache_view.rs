@@ -100,6 +100,8 @@ pub struct CacheEntry {
     pub created_at: DateTime<Utc>,
     /// When its blob was last compared with its digest.
     pub verified_at: Option<DateTime<Utc>>,
+    /// Why its result could not be decoded; none: it was, or was not looked at.
+    pub result_check: Option<String>,
 }
 
 impl CacheEntry {
@@ -146,6 +148,7 @@ impl CacheEntry {
             key_version: version(row, 20)?,
             imported_hits: row.opt_int(21)?.and_then(|hits| u64::try_from(hits).ok()),
             verified_at: row.opt_text(22)?.as_deref().map(time).transpose()?,
+            result_check: row.opt_text(23)?,
         })
     }
 }

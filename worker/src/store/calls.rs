@@ -186,6 +186,7 @@ impl Store {
             result.width,
             result.height,
             bytes,
+            result.check.as_deref().map(clip),
             lease.edit_key.as_bytes(),
             lease.fence
         ];
@@ -246,6 +247,17 @@ impl Store {
         let wake = millis(delay + self.patience / 6);
         let values = [error.map(clip).into(), wake.into()];
         around("hand_over_call", self.step(self.db.sql().hand_over_call, &values, lease)).await
+    }
+
+    /// The provider's work has ended, and its result is not at hand: the call takes no place on its lane from here on. `error`
+    /// says why, without an address beyond `host`. `false`: it is not submitted, or the lease was lost.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn note_unfetched(&self, lease: Lease, host: &str, error: &str) -> Result<bool, StoreError> {
+        let host = ascii(host, 255);
+        let values = [Val::from(&host), clip(error).into()];
+        self.step(self.db.sql().note_unfetched, &values, lease).await
     }
 
     /// submitting or submitted → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
@@ -646,6 +658,8 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
             width: pixels(17)?,
             height: pixels(18)?,
             bytes: u64::try_from(row.opt_int(19)?.unwrap_or_default()).unwrap_or_default(),
+            // On the row, where the cache's row takes it from; nothing else asks for it.
+            check: None,
         }),
         None => None,
     };

@@ -263,8 +263,14 @@ mod tests {
 
     fn entry(hits: u64, url: &str, kept: bool) -> ImportEntry {
         let hash = EditKey::of(b"x");
-        let result =
-            StoredResult { hash, content_type: "image/png".to_owned(), width: 1, height: 1, bytes: 9 };
+        let result = StoredResult {
+            hash,
+            content_type: "image/png".to_owned(),
+            width: 1,
+            height: 1,
+            bytes: 9,
+            check: None,
+        };
         ImportEntry {
             edit_key: hash,
             image_hash: hash,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use retouch_shared::key::EditKey;
 
 use super::admission::{
-    Admission, ClosedBy, Closure, Decision, LanePolicy, LaneRow, LaneView, Pass, decide, paused,
+    Admission, ClosedBy, Closure, Decision, LanePolicy, LaneRow, LaneView, Pass, Unfetched, decide, paused,
 };
 use super::calls::millis;
 use super::db::{Row, Tx, vals};
@@ -19,7 +19,7 @@ const PROBE_HOLD: Duration = Duration::from_secs(10 * 60);
 
 impl Store {
     /// Makes a lane known, with its limits over all replicas; the last word counts. A blocked one may be tried at once: whoever
-    /// starts a worker has perhaps mended the key.
+    /// starts a worker has perhaps mended the key. Results that could not be fetched are due at once for the same reason.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -36,6 +36,7 @@ impl Store {
                 i64::from(policy.one_unresolved),
             ];
             connection.run(self.db.sql().declare_lane, values).await?;
+            connection.run(self.db.sql().wake_unfetched, vals![name]).await?;
             Ok(())
         })
     }
@@ -68,9 +69,15 @@ impl Store {
             // Not declared: no limits.
             None => Pass { probe: false, throttles: 0, probes: 0 },
             Some(row) => {
-                let lane = lane_row(&row)?;
+                let mut lane = lane_row(&row)?;
+                let unfetched = lane.blocked.as_ref().is_some_and(|closure| closure.by == ClosedBy::Fetch);
+                // Nothing is left that it was blocked for.
+                if unfetched && self.count_in(&mut *tx, sql.lane_unfetched, name).await? == 0 {
+                    tx.run(sql.reopen_fetched, vals![name]).await?;
+                    lane.blocked = None;
+                }
                 let in_flight = match lane.policy.max_in_flight {
-                    Some(_) => self.in_flight(&mut *tx, name).await?,
+                    Some(_) => self.count_in(&mut *tx, sql.lane_in_flight, name).await?,
                     None => 0,
                 };
                 let unresolved = match lane.policy.one_unresolved {
@@ -102,8 +109,8 @@ impl Store {
         Ok(Admission::Admitted(pass))
     }
 
-    async fn in_flight(&self, tx: &mut dyn Tx, lane: &str) -> Result<u64, StepError> {
-        let rows = tx.rows(self.db.sql().lane_in_flight, vals![lane]).await?;
+    async fn count_in(&self, tx: &mut dyn Tx, sql: &'static str, lane: &str) -> Result<u64, StepError> {
+        let rows = tx.rows(sql, vals![lane]).await?;
         let count = rows.first().map_or(Ok(0), |row| row.int(0))?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
@@ -231,6 +238,14 @@ impl Store {
         })
     }
 
+    /// A result that could not be fetched was: a lane that was blocked for that is open.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn reopen_fetched(&self, name: &str) -> Result<bool, StoreError> {
+        self.switch_lane(self.db.sql().reopen_fetched, name).await
+    }
+
     /// Stops a lane until [`Store::resume_lane`]. `false`: there is no such lane.
     ///
     /// # Errors
@@ -239,11 +254,12 @@ impl Store {
         self.switch_lane(self.db.sql().pause_lane, name).await
     }
 
-    /// Ends a pause, and lets a blocked lane try again at once. `false`: there is no such lane.
+    /// Ends a pause, and lets a blocked lane try again at once, also to fetch results. `false`: there is no such lane.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn resume_lane(&self, name: &str) -> Result<bool, StoreError> {
+        self.switch_lane(self.db.sql().wake_unfetched, name).await?;
         self.switch_lane(self.db.sql().resume_lane, name).await
     }
 
@@ -309,6 +325,11 @@ fn lane_row(row: &Row) -> Result<LaneRow, StoreError> {
     })
 }
 
+fn unfetched(row: &Row) -> Result<Option<Unfetched>, StoreError> {
+    let Some(host) = row.opt_text(20)? else { return Ok(None) };
+    Ok(Some(Unfetched { calls: count(row, 19)?, host, error: row.opt_text(21)?.unwrap_or_default() }))
+}
+
 pub(super) fn lane_view(row: &Row) -> Result<LaneView, StoreError> {
     let lane = lane_row(row)?;
     let throttled = lane.throttles > 0;
@@ -327,5 +348,6 @@ pub(super) fn lane_view(row: &Row) -> Result<LaneView, StoreError> {
         oldest: row
             .opt_int(18)?
             .map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or_default())),
+        unfetched: unfetched(row)?,
     })
 }

@@ -48,7 +48,7 @@ mod types;
 mod unexplained;
 mod verify;
 
-pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass};
+pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass, Unfetched};
 use batch::Batches;
 pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
 pub use cancels::{CANCELLED, Cancelled};

@@ -127,6 +127,7 @@ pub(super) static SQL: Statements = Statements {
             c.fence = c.fence + 1, c.owner = NULL, c.lease_until = NULL, \
             c.wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, c.wakes = 0, \
             c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, \
+            c.ended_at = NULL, c.fetch_host = NULL, c.fetch_error = NULL, \
             c.letter_id = NULL, c.lost_micros = 0, c.updated_at = UTC_TIMESTAMP(3)"
     ),
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
@@ -169,7 +170,9 @@ pub(super) static SQL: Statements = Statements {
     lock_call: concat!("SELECT ", call_columns!(), " FROM image_edit_calls WHERE edit_key = ? FOR UPDATE"),
     lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ? FOR UPDATE"),
     // Whoever owns them, and if nobody does: they are under way at the provider.
-    lane_in_flight: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    lane_in_flight: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous') AND ended_at IS NULL",
+    // What cannot be fetched; what only takes its time has no host here.
+    lane_unfetched: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state = 'submitted' AND fetch_host IS NOT NULL",
     lane_unresolved: "SELECT COUNT(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'ambiguous') AND edit_key <> ?",
     declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, one_unresolved, updated_at) \
         VALUES (?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(3)) \
@@ -195,17 +198,27 @@ pub(super) static SQL: Statements = Statements {
     reopen_lane: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
             probe_at = NULL, throttles = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE name = ? AND IF(? = 1, blocked_by = 'poll', blocked_by IN ('submit', 'poll') OR throttles > 0)",
+    reopen_fetched: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
+            probe_at = NULL, updated_at = UTC_TIMESTAMP(3) WHERE name = ? AND blocked_by = 'fetch'",
+    note_unfetched: "UPDATE image_edit_calls SET ended_at = COALESCE(ended_at, UTC_TIMESTAMP(3)), fetch_host = ?, fetch_error = ?, \
+            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'submitted'",
+    // Without an owner: what is being fetched somewhere needs no waking.
+    wake_unfetched: "UPDATE image_edit_calls SET wake_at = UTC_TIMESTAMP(3), wakes = 0 \
+        WHERE lane = ? AND state = 'submitted' AND ended_at IS NOT NULL AND owner IS NULL",
     pause_lane: "UPDATE lanes SET paused_at = COALESCE(paused_at, UTC_TIMESTAMP(3)), updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
     resume_lane: "UPDATE lanes SET paused_at = NULL, probe_at = IF(blocked_by IN ('submit', 'poll'), UTC_TIMESTAMP(3), probe_at), \
-            updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
+            blocked_by = IF(blocked_by = 'fetch', NULL, blocked_by), updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
     lanes: concat!(
         "SELECT ",
         lane_columns!(),
         ", l.name, \
             (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
-            (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
+            (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous') AND c.ended_at IS NULL), \
             (SELECT CAST(TIMESTAMPDIFF(MICROSECOND, MIN(c.updated_at), UTC_TIMESTAMP(3)) DIV 1000 AS SIGNED) \
-                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')) \
+                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
+            (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL), \
+            (SELECT c.fetch_host FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
+            (SELECT c.fetch_error FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1) \
         FROM lanes l ORDER BY l.name"
     ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
@@ -215,17 +228,17 @@ pub(super) static SQL: Statements = Statements {
     renew_lease: "UPDATE image_edit_calls SET lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', price_micros = ?, currency = ?, submitted_at = UTC_TIMESTAMP(3), \
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, submitted_at = UTC_TIMESTAMP(3), \
             updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', submitted_at = NULL, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
-            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = UTC_TIMESTAMP(3) \
+            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'done', result_hash = ?, \
-            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
+            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = NULL, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     remember_tasks: concat!(
         "INSERT INTO provider_tasks (id_hash, seen_at) SELECT UNHEX(j.k), UTC_TIMESTAMP(3) FROM ",
@@ -239,7 +252,7 @@ pub(super) static SQL: Statements = Statements {
     ),
     forget_tasks: "DELETE FROM provider_tasks WHERE seen_at < UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND",
     requeue_call: "UPDATE image_edit_calls SET state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
-            result_hash = NULL, attempts = attempts + ?, last_error = ?, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
+            result_hash = NULL, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, attempts = attempts + ?, last_error = ?, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
     hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = COALESCE(?, last_error), \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
@@ -248,13 +261,13 @@ pub(super) static SQL: Statements = Statements {
             lost_micros = lost_micros + IF(submitted_at IS NULL OR ? = 0, 0, price_micros), \
             submitted_at = IF(? > 0, NULL, submitted_at), last_error = ?, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
-            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, key_version, last_hit_at, \
-            created_at, updated_at) \
+            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, result_check, hit_count, key_version, \
+            last_hit_at, created_at, updated_at) \
         SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
-            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, ?, ?, \
+            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, result_check, ?, ?, \
             UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3) FROM image_edit_calls c WHERE c.edit_key = ? \
         ON DUPLICATE KEY UPDATE result_url = VALUES(result_url), result_hash = VALUES(result_hash), content_type = VALUES(content_type), \
-            width = VALUES(width), height = VALUES(height), bytes = VALUES(bytes), price_micros = VALUES(price_micros), \
+            width = VALUES(width), height = VALUES(height), bytes = VALUES(bytes), result_check = VALUES(result_check), price_micros = VALUES(price_micros), \
             currency = VALUES(currency), hit_count = image_edit_cache.hit_count + VALUES(hit_count), last_hit_at = UTC_TIMESTAMP(3), \
             updated_at = UTC_TIMESTAMP(3)",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",

@@ -83,6 +83,7 @@ pub(super) static SQL: Statements = Statements {
     queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
             currency = j.value ->> 'currency', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
             wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, letter_id = NULL, lost_micros = 0, \
+            ended_at = NULL, fetch_host = NULL, fetch_error = NULL, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
@@ -119,7 +120,9 @@ pub(super) static SQL: Statements = Statements {
     lock_call: concat!("SELECT ", call_columns!(), " FROM image_edit_calls WHERE edit_key = ?"),
     lock_lane: concat!("SELECT ", lane_columns!(), " FROM lanes l WHERE l.name = ?"),
     // Whoever owns them, and if nobody does: they are under way at the provider.
-    lane_in_flight: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    lane_in_flight: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'submitted', 'ambiguous') AND ended_at IS NULL",
+    // What cannot be fetched; what only takes its time has no host here.
+    lane_unfetched: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state = 'submitted' AND fetch_host IS NOT NULL",
     lane_unresolved: "SELECT count(*) FROM image_edit_calls WHERE lane = ? AND state IN ('submitting', 'ambiguous') AND edit_key <> ?",
     declare_lane: "INSERT INTO lanes (name, max_in_flight, submit_interval_ms, budget_micros, currency, one_unresolved, updated_at) \
         VALUES (?, ?, ?, ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now')) \
@@ -144,19 +147,29 @@ pub(super) static SQL: Statements = Statements {
     reopen_lane: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
             probe_at = NULL, throttles = 0, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE name = ? AND iif(? = 1, blocked_by = 'poll', blocked_by IN ('submit', 'poll') OR throttles > 0)",
+    reopen_fetched: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
+            probe_at = NULL, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ? AND blocked_by = 'fetch'",
+    note_unfetched: "UPDATE image_edit_calls SET ended_at = coalesce(ended_at, strftime('%Y-%m-%d %H:%M:%f', 'now')), fetch_host = ?, fetch_error = ?, \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state = 'submitted'",
+    // Without an owner: what is being fetched somewhere needs no waking.
+    wake_unfetched: "UPDATE image_edit_calls SET wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), wakes = 0 \
+        WHERE lane = ? AND state = 'submitted' AND ended_at IS NOT NULL AND owner IS NULL",
     pause_lane: "UPDATE lanes SET paused_at = coalesce(paused_at, strftime('%Y-%m-%d %H:%M:%f', 'now')), \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
     resume_lane: "UPDATE lanes SET paused_at = NULL, \
             probe_at = iif(blocked_by IN ('submit', 'poll'), strftime('%Y-%m-%d %H:%M:%f', 'now'), probe_at), \
-            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+            blocked_by = iif(blocked_by = 'fetch', NULL, blocked_by), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
     lanes: concat!(
         "SELECT ",
         lane_columns!(),
         ", l.name, \
             (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
-            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous') AND c.ended_at IS NULL), \
             (SELECT CAST((unixepoch('now', 'subsec') - unixepoch(min(c.updated_at), 'subsec')) * 1000 AS INTEGER) \
-                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')) \
+                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL), \
+            (SELECT c.fetch_host FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
+            (SELECT c.fetch_error FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1) \
         FROM lanes l ORDER BY l.name"
     ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
@@ -167,7 +180,7 @@ pub(super) static SQL: Statements = Statements {
     renew_lease: "UPDATE image_edit_calls SET lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', price_micros = ?, currency = ?, \
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, \
             submitted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', submitted_at = NULL, \
@@ -175,10 +188,10 @@ pub(super) static SQL: Statements = Statements {
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
-            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'done', result_hash = ?, \
-            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
+            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = NULL, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     remember_tasks: "INSERT INTO provider_tasks (id_hash, seen_at) SELECT unhex(j.value), strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j \
@@ -186,7 +199,7 @@ pub(super) static SQL: Statements = Statements {
     known_tasks: "SELECT p.id_hash FROM json_each(?) j CROSS JOIN provider_tasks p ON p.id_hash = unhex(j.value)",
     forget_tasks: "DELETE FROM provider_tasks WHERE seen_at < strftime('%Y-%m-%d %H:%M:%f', 'now', (? / -1000.0) || ' seconds')",
     requeue_call: "UPDATE image_edit_calls SET state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, \
-            submitted_at = NULL, result_hash = NULL, attempts = attempts + ?, last_error = ?, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
+            submitted_at = NULL, result_hash = NULL, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, attempts = attempts + ?, last_error = ?, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
     hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = coalesce(?, last_error), \
@@ -196,15 +209,15 @@ pub(super) static SQL: Statements = Statements {
             lost_micros = lost_micros + iif(submitted_at IS NULL OR ? = 0, 0, price_micros), \
             submitted_at = iif(? > 0, NULL, submitted_at), last_error = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
-            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, key_version, last_hit_at, \
-            created_at, updated_at) \
+            result_url, result_hash, content_type, width, height, bytes, price_micros, currency, result_check, hit_count, key_version, \
+            last_hit_at, created_at, updated_at) \
         SELECT edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
-            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, ?, ?, \
+            ?, result_hash, result_type, result_width, result_height, result_bytes, price_micros, currency, result_check, ?, ?, \
             strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
             FROM image_edit_calls c WHERE c.edit_key = ? \
         ON CONFLICT (edit_key) DO UPDATE SET result_url = excluded.result_url, result_hash = excluded.result_hash, \
             content_type = excluded.content_type, width = excluded.width, height = excluded.height, bytes = excluded.bytes, \
-            price_micros = excluded.price_micros, currency = excluded.currency, hit_count = image_edit_cache.hit_count + excluded.hit_count, \
+            result_check = excluded.result_check, price_micros = excluded.price_micros, currency = excluded.currency, hit_count = image_edit_cache.hit_count + excluded.hit_count, \
             last_hit_at = excluded.last_hit_at, updated_at = excluded.updated_at",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
     price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros FROM image_edit_calls c \

@@ -49,12 +49,14 @@ pub struct StoredResult {
     pub hash: Digest32,
     /// E.g. `image/png`.
     pub content_type: String,
-    /// In pixels.
+    /// In pixels; 0 where it is not known.
     pub width: u32,
-    /// In pixels.
+    /// In pixels; 0 where it is not known.
     pub height: u32,
     /// Its size.
     pub bytes: u64,
+    /// Why it could not be decoded; none: it was, or was not looked at.
+    pub check: Option<String>,
 }
 
 /// What is needed to perform an edit: enough for any replica, at any time.

@@ -58,6 +58,15 @@ pub(crate) fn within<'a, T>(
     CURRENT.scope(context, work.instrument(span)).boxed()
 }
 
+/// Carries work on elsewhere, in the span and the trace that it began in.
+pub(crate) fn onward<T>(work: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
+    let work = work.instrument(Span::current());
+    match CURRENT.try_with(Clone::clone) {
+        Ok(context) => CURRENT.scope(context, work).boxed(),
+        Err(_) => work.boxed(),
+    }
+}
+
 /// The trace that this work is a part of, and its span.
 pub(crate) fn current() -> Option<TraceContext> {
     let own = || CURRENT.try_with(Clone::clone).ok();

@@ -82,6 +82,7 @@ pub(super) struct ShownEntry {
     width: u32,
     height: u32,
     bytes: u64,
+    result_check: Option<String>,
     blob: BlobState,
     #[serde(skip)]
     last_hit: String,
@@ -118,6 +119,7 @@ impl ShownEntry {
             width: result.width,
             height: result.height,
             bytes: result.bytes,
+            result_check: entry.result_check.clone(),
             blob,
             last_hit: time(entry.last_hit_at),
             created: time(entry.created_at),
@@ -148,10 +150,15 @@ impl ShownEntry {
         facts.extend(self.imported_hits.map(|hits| ("imported", format!("served {hits} times before"))));
         let size = HumanBytes(self.bytes);
         facts.push(("result", self.result_url.clone()));
-        facts.push((
-            "",
-            format!("{}, {}×{}, {size}, {}", self.content_type, self.width, self.height, self.blob.as_str()),
-        ));
+        let pixels = match (self.width, self.height) {
+            (0, 0) => "size in pixels not known".to_owned(),
+            (width, height) => format!("{width}×{height}"),
+        };
+        facts.push(("", format!("{}, {pixels}, {size}, {}", self.content_type, self.blob.as_str())));
+        let check = self.result_check.as_deref().map(|check| shortened(check, 400));
+        facts.extend(
+            check.map(|check| ("check", format!("kept as it came, but it could not be decoded: {check}"))),
+        );
         for (name, value) in facts {
             say(format!("  {name:<11} {value}"));
         }

@@ -11,6 +11,7 @@ mod functions;
 mod inputs;
 mod list;
 mod models;
+mod result_size;
 mod rhythm;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,8 @@ pub struct Settings {
     pub result_hosts: AllowHosts,
     /// Where the provider can fetch our blobs; needed for [`Input::Url`].
     pub public_url: Option<Url>,
+    /// Bytes of the largest result that is kept.
+    pub result_max: Option<u64>,
     /// Whether the list of tasks may be asked what became of a submit, and how long a task may be missing there (usually
     /// [`DEFAULT_LIST_SETTLES`]): only where nobody else submits with this account.
     pub ask_list: Option<Duration>,
@@ -101,6 +104,7 @@ pub struct DashScope {
     hosts: AllowHosts,
     styles: BTreeMap<String, Style>,
     ask_list: Option<Duration>,
+    result_max: Option<u64>,
 }
 
 impl DashScope {
@@ -120,6 +124,7 @@ impl DashScope {
             result_hosts,
             public_url,
             ask_list,
+            result_max,
         } = settings;
         ensure!(is_web(&base_url), "the base URL of dashscope must start with https:// or http://");
         let host = base_url.host_str().context("the base URL of dashscope has no host")?;
@@ -141,7 +146,7 @@ impl DashScope {
         let client = http::client(timeout)?;
         let api = Api { client, key, base_url, workspace, timeout };
         let rhythm = Arc::new(Rhythm::new(poll, poll_spacing));
-        Ok(Self { api, input, way_in, rhythm, hosts, styles, ask_list })
+        Ok(Self { api, input, way_in, rhythm, hosts, styles, ask_list, result_max })
     }
 
     fn style(&self, model: &str) -> Result<Style, EditError> {
@@ -279,7 +284,8 @@ impl Editor for DashScope {
     }
 
     fn check(&self, spec: &EditSpec, image: Measure) -> Result<(), EditError> {
-        check::check(self.style(&spec.model)?, self.input, spec, image).map(drop)
+        check::check(self.style(&spec.model)?, self.input, spec, image)?;
+        result_size::check(spec, image, self.result_max)
     }
 
     async fn submit(&self, mut request: EditRequest) -> Result<Submitted, EditError> {
@@ -287,6 +293,7 @@ impl Editor for DashScope {
         request.spec.mask = request.mask.as_ref().map(super::Picture::measure);
         let style = self.style(&request.spec.model)?;
         let function = check::check(style, self.input, &request.spec, request.image.measure())?;
+        result_size::check(&request.spec, request.image.measure(), self.result_max)?;
         let given = self.way_in.give(&self.api, &request).await?;
         let from_oss = matches!(self.way_in, WayIn::Oss { .. });
         let body = wire::body(style, function.map_or("", |function| function.name), &request.spec, given);

@@ -74,6 +74,7 @@ impl Server {
             timeout: DEFAULT_TIMEOUT,
             result_hosts: AllowHosts::default(),
             public_url: None,
+            result_max: None,
             ask_list: None,
         }
     }

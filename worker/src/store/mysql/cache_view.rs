@@ -7,7 +7,7 @@ macro_rules! entry_columns {
         "SELECT c.edit_key, c.image_hash, c.edit_type, c.prompt, c.provider, c.model, c.params, c.mask_hash, c.variant, c.result_url, \
         c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency, c.hit_count, \
         CAST(c.last_hit_at AS CHAR), CAST(c.created_at AS CHAR), CAST(c.key_version AS SIGNED), c.imported_hits, \
-        CAST(c.verified_at AS CHAR) FROM "
+        CAST(c.verified_at AS CHAR), c.result_check FROM "
     };
 }
 

@@ -6,7 +6,7 @@ macro_rules! entry_columns {
     () => {
         "SELECT c.edit_key, c.image_hash, c.edit_type, c.prompt, c.provider, c.model, c.params, c.mask_hash, c.variant, c.result_url, \
         c.result_hash, c.content_type, c.width, c.height, c.bytes, c.price_micros, c.currency, c.hit_count, \
-        c.last_hit_at, c.created_at, c.key_version, c.imported_hits, c.verified_at FROM "
+        c.last_hit_at, c.created_at, c.key_version, c.imported_hits, c.verified_at, c.result_check FROM "
     };
 }
 
