@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::activity::Activity;
+use crate::allowance::Allowance;
 use crate::blobs::{self, Blobs, BlobsLocation};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
 use crate::config::{BrokerChoice, LaneLimits, Settings};
@@ -53,6 +54,8 @@ pub struct App {
     pub(crate) gates: Gates,
     /// What this process is doing.
     pub(crate) activity: Activity,
+    /// What its calls may cost in all.
+    pub(crate) allowance: Allowance,
     /// Where suspects wait for their turn.
     pub(crate) suspects: Suspects,
     /// Cancelled when it is time to stop.
@@ -106,6 +109,7 @@ impl App {
             results: Fetcher::new(settings.allow_hosts.clone(), RESULT_LIMITS)?,
             gates: Gates::default(),
             activity: Activity::default(),
+            allowance: Allowance::default(),
             suspects: Suspects::default(),
             store,
             broker,

@@ -204,6 +204,14 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
     Ok(Media { format, width, height })
 }
 
+/// What the first bytes of a file begin like: a picture of this format, or something else, in words.
+///
+/// # Errors
+/// A guess at what it is instead.
+pub fn sniff(head: &[u8]) -> Result<Format, &'static str> {
+    recognise(head).ok_or_else(|| looks_like(head))
+}
+
 /// Refuses dimensions beyond [`MAX_PIXELS`].
 ///
 /// # Errors

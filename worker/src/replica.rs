@@ -76,18 +76,25 @@ async fn report(
         }
         failing = failed.is_some();
         // A consumer that has come or gone is news, and so is the end.
-        let changed =
-            futures::future::select_all(consumed.iter_mut().map(|(_, liveness)| Box::pin(changed(liveness))));
+        let changed = changed_any(&mut consumed);
         tokio::select! {
             () = end.cancelled() => break,
             () = app.shutdown.cancelled(), if !draining => draining = true,
-            _ = changed, if !draining && !failing => {}
+            () = changed, if !draining && !failing => {}
             () = tokio::time::sleep(EVERY) => {}
         }
     }
     if let Err(error) = app.store.remove_replica(&app.owner).await {
         tracing::warn!(%error, "cannot take this worker off the list of replicas; it will be taken for dead");
     }
+}
+
+async fn changed_any(consumed: &mut [(String, watch::Receiver<Liveness>)]) {
+    if consumed.is_empty() {
+        // A command consumes no queue.
+        std::future::pending::<()>().await;
+    }
+    futures::future::select_all(consumed.iter_mut().map(|(_, liveness)| Box::pin(changed(liveness)))).await;
 }
 
 async fn changed(liveness: &mut watch::Receiver<Liveness>) {

@@ -13,6 +13,7 @@ mod cache;
 mod dead;
 mod doctor;
 mod edit;
+mod folders;
 mod health;
 mod inputs;
 mod lanes;

@@ -24,6 +24,13 @@ pub(super) fn say(line: impl Display) {
     }
 }
 
+/// Writes a line to standard error, for people: what is worth knowing beside a command's output.
+pub(super) fn complain(line: impl Display) {
+    let line = line.to_string();
+    // There is nowhere else to say it.
+    let _said = writeln!(io::stderr().lock(), "{}", harmless(&line));
+}
+
 /// The first thing that kept something from being said.
 pub(super) fn unsaid() -> Option<io::Error> {
     UNSAID.lock().ok()?.take()
