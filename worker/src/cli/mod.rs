@@ -27,6 +27,7 @@ mod schema;
 mod signals;
 mod submit;
 mod task;
+mod task_list;
 mod top;
 mod topology;
 mod worker;

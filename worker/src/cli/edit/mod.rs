@@ -19,6 +19,7 @@ use super::say::complain;
 use super::signals::Signals;
 use super::{Ending, Failure};
 use crate::app::App;
+use crate::cache;
 use crate::config::{Settings, blobs_url};
 use crate::editor::{EditError, EditSpec, Measure};
 use crate::replica::Reporter;
@@ -106,6 +107,10 @@ impl Edit {
         let run = Run::start(&app, self.edit, pictures.into(), mask, out, json);
         let ended = run.finish(&mut signals, left_out, began).await;
         let close = async {
+            // Where no worker runs, its limits hold all the same.
+            if let Err(error) = cache::clean(&app).await {
+                tracing::warn!(error = %format!("{error:#}"), "the cache was not cleaned");
+            }
             reporter.end().await;
             app.broker.close().await;
             app.store.close().await;
