@@ -24,7 +24,8 @@ async fn leave_unfinished(laptop: &Laptop, signal: Signal) {
         laptop.picture(&format!("in/{seed}.png"), seed);
     }
     laptop.write("retouch.toml", "[lanes.double]\nconcurrency = 1");
-    let mut edit = laptop.retouch(&["edit", "in", "-t", "double", "--param", "gate=never"]).start();
+    let edit = laptop.retouch(&["edit", "in", "-t", "double", "--param", "gate=never"]);
+    let mut edit = edit.env("RETOUCH_LEASE_SECONDS", "2").env("RETOUCH_PATIENCE_SECONDS", "1").start();
     laptop.called(1).await;
     // All are taken in.
     let four = async || (tasks(laptop).await.first()?["images"] == 4).then_some(());
@@ -140,7 +141,21 @@ async fn half_way(laptop: &Laptop, provider: &StandIn) -> Running {
         (open == PLACES && written as u64 == ledger.billed()).then_some(())
     };
     wait::until("four under way and the others written", under_way).await;
+    // Committed as well: a kill before that is the one window in which a call may be paid twice.
+    let committed = async || (submitted(laptop).await == PLACES as i64).then_some(());
+    wait::until("the ids of the four", committed).await;
     edit
+}
+
+async fn submitted(laptop: &Laptop) -> i64 {
+    let file = laptop.path(".local/share/retouch/retouch.sqlite");
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(20));
+    let mut database = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let count = "SELECT count(*) FROM image_edit_calls WHERE state = 'submitted'";
+    let count = sqlx::query_scalar(count).fetch_one(&mut database).await.unwrap();
+    sqlx::Connection::close(database).await.unwrap();
+    count
 }
 
 /// The same command again: the finished are there, the rest is paid for, and nothing twice.

@@ -23,10 +23,17 @@ use crate::{trace, wake};
 /// Between two looks at the store; longer where a look takes long.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Calls that were sent already and are carried on at a time: each takes a place on its lane, for which those wait that are not sent,
+/// so that it must never wait behind them here.
+const SENT: usize = 16;
+
+/// Where a call is counted: its lane, and whether it had been sent when it was begun here.
+type Place = (String, bool);
+
 /// One call that was worked on here.
 struct Ended {
     edit_key: EditKey,
-    lane: String,
+    place: Place,
     outcome: Outcome,
 }
 
@@ -39,7 +46,7 @@ pub(crate) struct OwnCalls {
     running: JoinSet<Ended>,
     /// Worked on at the moment.
     at_work: HashSet<EditKey>,
-    by_lane: HashMap<String, usize>,
+    places: HashMap<Place, usize>,
     /// Worked on since the last look, which does not know it yet.
     over: HashSet<EditKey>,
     not_before: HashMap<EditKey, Instant>,
@@ -56,7 +63,7 @@ impl OwnCalls {
             waits: Vec::new(),
             running: JoinSet::new(),
             at_work: HashSet::new(),
-            by_lane: HashMap::new(),
+            places: HashMap::new(),
             over: HashSet::new(),
             not_before: HashMap::new(),
             resumed: HashMap::new(),
@@ -162,8 +169,10 @@ impl OwnCalls {
             if wait.leased || later || self.over.contains(&key) || self.at_work.contains(&key) {
                 continue;
             }
-            let at_work = self.by_lane.entry(wait.lane.clone()).or_default();
-            if *at_work >= usize::from(self.app.lane_concurrency(&wait.lane)) {
+            let place = (wait.lane.clone(), wait.is_sent());
+            let most = if place.1 { SENT } else { self.app.lane_concurrency(&wait.lane).into() };
+            let at_work = self.places.entry(place.clone()).or_default();
+            if *at_work >= most {
                 continue;
             }
             *at_work += 1;
@@ -173,14 +182,14 @@ impl OwnCalls {
             if wait.joined && !self.resumed.contains_key(&key) && !self.waits.iter().any(own) {
                 self.resumed.insert(key, wait.clone());
             }
-            self.running.spawn(perform(Arc::clone(&self.app), key, wait.lane.clone()));
+            self.running.spawn(perform(Arc::clone(&self.app), key, place));
         }
     }
 
     fn ended(&mut self, ended: Ended) {
-        let Ended { edit_key, lane, outcome } = ended;
+        let Ended { edit_key, place, outcome } = ended;
         self.at_work.remove(&edit_key);
-        if let Some(at_work) = self.by_lane.get_mut(&lane) {
+        if let Some(at_work) = self.places.get_mut(&place) {
             *at_work = at_work.saturating_sub(1);
         }
         match outcome {
@@ -196,9 +205,9 @@ impl OwnCalls {
 }
 
 /// As if a message had come for it.
-async fn perform(app: Arc<App>, edit_key: EditKey, lane: String) -> Ended {
+async fn perform(app: Arc<App>, edit_key: EditKey, place: Place) -> Ended {
     let message = Message::new(wake::payload(edit_key));
     let work = Box::pin(edit::handle(&app, &message));
     let outcome = trace::within(trace::edit_span(), &Headers::new(), work).await;
-    Ended { edit_key, lane, outcome }
+    Ended { edit_key, place, outcome }
 }

@@ -76,7 +76,7 @@ impl Progress {
         let counts = format!("{hit} hit, {joined} joined, {paid} paid, {failed} failed{costs}");
         self.bar.set_position(done as u64);
         self.bar.set_message(counts.clone());
-        if !std::io::stderr().is_terminal() && Instant::now() >= self.next_line {
+        if !self.json && !std::io::stderr().is_terminal() && Instant::now() >= self.next_line {
             self.next_line = Instant::now() + LINE;
             complain(format!("{done}/{} images: {counts}", self.total));
         }
