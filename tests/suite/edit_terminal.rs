@@ -27,8 +27,11 @@ async fn progress_is_drawn_on_a_terminal() {
     assert!(drawn.contains("double") && drawn.contains("0/3 images"), "{drawn:?}");
     assert!(drawn.contains('█') || drawn.contains('░'), "{drawn:?}");
     assert!(drawn.contains("\u{1b}["), "it is drawn over: {drawn:?}");
-    let (bar, summary) = (drawn.rfind("/3 images").unwrap(), drawn.find("✓ in/0.png").unwrap());
-    assert!(bar < summary, "the summary takes the place of the bar: {drawn:?}");
+    let (bar, summary) = (drawn.rfind("/3 images").unwrap(), drawn.find("saved").unwrap());
+    assert!(
+        drawn.contains("✓ in/0.png") && bar < summary,
+        "the summary takes the place of the bar: {drawn:?}"
+    );
 }
 
 #[tokio::test]
@@ -50,7 +53,7 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     let line = r#"exec 3>&1; { "$RETOUCH" edit in -t invert; echo "exit $?" >&3; } | head -n 1"#;
     let done = shell(&laptop, line).run().await;
     assert_eq!(done.stderr, "");
-    assert!(done.stdout.contains("✓ in/00.png") && done.stdout.contains("exit 0\n"), "{}", done.stdout);
+    assert!(done.stdout.contains("✓ in/") && done.stdout.contains("exit 0\n"), "{}", done.stdout);
     assert_eq!(laptop.list("retouched").len(), 20);
 }
 

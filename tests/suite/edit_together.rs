@@ -7,7 +7,7 @@ use retouch_tests::laptop::{Laptop, counts, images};
 use retouch_tests::pictures::{picture, same_pixels};
 use retouch_tests::wait;
 use retouch_worker::editor::double;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A folder `in` with so many pictures.
 fn pictures(count: u64) -> Laptop {
@@ -50,8 +50,11 @@ async fn an_interrupted_edit_goes_on_where_it_was_and_pays_for_nothing_twice() {
     .await;
     let status = interrupted.exit().await;
     assert_eq!(status.code(), Some(130), "{}", interrupted.stderr());
-    assert_eq!(interrupted.stdout(), "");
-    let said = "retouch: interrupted; nothing is lost: the same command goes on from here, and a worker would finish what is begun\n";
+    let report: Value = serde_json::from_str(&interrupted.stdout()).unwrap();
+    assert_eq!((&report["status"], counts(&report)), (&"processing".into(), [0, 0, 1, 0]));
+    assert_eq!(images(&report, "output")[0], "retouched/00-double.png", "what is finished is written");
+    let said =
+        "retouch: interrupted: 1 of 5 pictures done; 4 edits not sent. The same command goes on from here\n";
     assert_eq!(interrupted.stderr(), said);
     assert_eq!(asked_once(&laptop), 1);
 
@@ -65,6 +68,8 @@ async fn an_interrupted_edit_goes_on_where_it_was_and_pays_for_nothing_twice() {
     let report: Value = serde_json::from_str(&repeated.stdout()).unwrap();
     // The others wait on calls that the interrupted task had begun.
     assert_eq!(counts(&report), [1, 4, 0, 0]);
+    let resumed = json!({"edits": 4, "costs": [{"amount": "0.56", "currency": "CNY"}]});
+    assert_eq!(report["resumed"], resumed, "and are paid for by this command");
     assert_eq!(asked_once(&laptop), 5);
     all_right(&laptop, &report);
 }

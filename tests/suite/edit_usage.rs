@@ -112,8 +112,8 @@ async fn a_file_that_is_no_picture_fails_alone_and_is_not_kept_for_later() {
 async fn a_file_that_is_far_too_large_fails_alone_and_is_neither_read_nor_kept_whole() {
     let laptop = Laptop::new();
     laptop.picture("folder/cat.png", 1);
-    laptop.write("folder/huge.tiff", "");
-    let huge = std::fs::File::options().write(true).open(laptop.path("folder/huge.tiff")).unwrap();
+    laptop.picture("folder/huge.png", 2);
+    let huge = std::fs::File::options().write(true).open(laptop.path("folder/huge.png")).unwrap();
     // A hole, which costs no disk until somebody copies it.
     huge.set_len(1 << 30).unwrap();
     let (code, report) = laptop.ended(&["edit", "folder", "-t", "invert"]).await;

@@ -20,6 +20,7 @@ mod batch;
 mod cache_view;
 mod calls;
 mod cancels;
+mod commands;
 mod dead;
 mod dropping;
 mod edits;

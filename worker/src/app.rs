@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::activity::Activity;
+use crate::allowance::Allowance;
 use crate::blobs::{self, Blobs, BlobsLocation};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
 use crate::config::{BrokerChoice, LaneLimits, Settings};
@@ -57,6 +58,8 @@ pub struct App {
     pub(crate) beside: Beside,
     /// What this process is doing.
     pub(crate) activity: Activity,
+    /// What its calls may cost in all.
+    pub(crate) allowance: Allowance,
     /// Where suspects wait for their turn.
     pub(crate) suspects: Suspects,
     /// Cancelled when it is time to stop.
@@ -138,6 +141,7 @@ impl App {
             gates: Gates::default(),
             beside: Beside::default(),
             activity: Activity::default(),
+            allowance: Allowance::default(),
             suspects: Suspects::default(),
             store,
             broker,

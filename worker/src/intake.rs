@@ -9,11 +9,12 @@ use retouch_shared::cancel::{Cancel, Request};
 use retouch_shared::event::ImageStatus;
 use retouch_shared::key::EditKey;
 use retouch_shared::task::{Source, Task};
+use retouch_shared::wire::TaskMessage;
 
 use crate::app::App;
 use crate::blobs::{BlobError, Blobs};
 use crate::broker::{Delivery, Destination, Message, Queue};
-use crate::outcome::{Outcome, attempt};
+use crate::outcome::{Outcome, attempt, delayed};
 use crate::store::{Cancelled, DeadPayload, NewTask, Planned, Registered, StoreError, TaskRecord};
 use crate::suspects::{self, Refused};
 use crate::{events, trace, wake};
@@ -21,6 +22,7 @@ use crate::{events, trace, wake};
 mod again;
 mod plan;
 
+pub(crate) use plan::{Foreseen, Preview};
 use plan::{Plan, plan};
 
 /// Pictures of one task that are loaded at a time.
@@ -112,14 +114,7 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
     let (new, registered) = register(app, message, task).await?;
     match registered {
         Registered::New { task, wake } => {
-            tracing::info!(
-                status = task.status.as_str(),
-                hit = task.hit,
-                failed = task.failed,
-                calls = wake.len(),
-                "task taken in"
-            );
-            tell_waits(&new, &task, &wake);
+            tell_taken_in(&new, &task, &wake);
             // The store has it all: a message that is lost from here on is found by the sweep.
             wake::calls(app, wake).await;
             events::publish(app, &task).await;
@@ -145,6 +140,49 @@ async fn register(app: &Arc<App>, message: &Message, task: &Task) -> Result<(New
         }
         return Ok((new, registered));
     }
+}
+
+/// Takes in the task of a command that performs its calls itself: no edit message is published for them. What cannot be asked
+/// now is asked again, as long as the command waits.
+///
+/// # Errors
+/// The task is refused.
+pub(crate) async fn take_in_own(app: &Arc<App>, task: &TaskMessage) -> anyhow::Result<TaskRecord> {
+    let mut message = Message::new(serde_json::to_vec(task)?);
+    let task = Task::from_message(task.clone())?;
+    loop {
+        let stop = match register(app, &message, &task).await {
+            Ok((new, Registered::New { task, wake })) => {
+                tell_taken_in(&new, &task, &wake);
+                events::publish(app, &task).await;
+                return Ok(*task);
+            }
+            Ok((_, Registered::Same(known))) => return Ok(*known),
+            Ok((_, Registered::Conflict)) => conflict(&task),
+            Ok((_, Registered::Gone)) => hold(&message, &"cached results of it keep changing"),
+            Err(stop) => stop,
+        };
+        match stop {
+            Outcome::Delay { after, error } => {
+                tracing::info!(?after, error, "delayed");
+                message = delayed(message, error);
+                tokio::time::sleep(after).await;
+            }
+            Outcome::Dead { message, .. } => anyhow::bail!(message),
+            Outcome::Done | Outcome::HandBack => anyhow::bail!("the task was not taken in"),
+        }
+    }
+}
+
+fn tell_taken_in(new: &NewTask, task: &TaskRecord, started: &[(EditKey, String)]) {
+    tracing::info!(
+        status = task.status.as_str(),
+        hit = task.hit,
+        failed = task.failed,
+        calls = started.len(),
+        "task taken in"
+    );
+    tell_waits(new, task, started);
 }
 
 /// From a task to the edits that it waits for: their own lines name no task until they end.

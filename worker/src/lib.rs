@@ -1,6 +1,7 @@
 //! The Retouch worker: everything behind the program `retouch`.
 
 mod activity;
+mod allowance;
 pub mod app;
 mod archive;
 pub mod blobs;
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod models;
 mod outcome;
 pub mod overview;
+mod perform;
 mod private;
 mod replica;
 pub mod routes;

@@ -266,6 +266,14 @@ fn unsupported_by_decoder(format: Format, error: &ImageError) -> MediaError {
     }
 }
 
+/// What the first bytes of a file begin like: a picture of this format, or something else, in words.
+///
+/// # Errors
+/// A guess at what it is instead.
+pub fn sniff(head: &[u8]) -> Result<Format, &'static str> {
+    recognise(head).ok_or_else(|| looks_like(head))
+}
+
 /// Refuses dimensions beyond [`MAX_PIXELS`].
 ///
 /// # Errors

@@ -113,7 +113,8 @@ async fn publish(broker: &dyn Broker, to: &Destination, message: &Message) -> Re
     broker.publish(to.clone(), message.clone()).await
 }
 
-fn delayed(mut message: Message, error: String) -> Message {
+/// The same message, once more delayed.
+pub(crate) fn delayed(mut message: Message, error: String) -> Message {
     let attempt = attempt(&message) + 1;
     message.headers.insert(ATTEMPT.to_owned(), attempt.to_string());
     message.headers.insert(ERROR.to_owned(), short(error));

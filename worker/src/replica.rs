@@ -82,12 +82,11 @@ async fn report(
         }
         failing = failed.is_some();
         // A consumer that has come or gone is news, and so is the end.
-        let changed =
-            futures::future::select_all(consumed.iter_mut().map(|(_, liveness)| Box::pin(changed(liveness))));
+        let changed = changed_any(&mut consumed);
         tokio::select! {
             () = end.cancelled() => break,
             () = app.shutdown.cancelled(), if !draining => draining = true,
-            _ = changed, if !draining && !failing => {}
+            () = changed, if !draining && !failing => {}
             () = tokio::time::sleep(if failing { RETRY } else { EVERY }) => {}
         }
     }
@@ -98,6 +97,14 @@ async fn report(
 
 fn late() -> StoreError {
     StoreError::Unavailable(format!("no answer within {WITHIN:?}"))
+}
+
+async fn changed_any(consumed: &mut [(String, watch::Receiver<Liveness>)]) {
+    if consumed.is_empty() {
+        // A command consumes no queue.
+        std::future::pending::<()>().await;
+    }
+    futures::future::select_all(consumed.iter_mut().map(|(_, liveness)| Box::pin(changed(liveness)))).await;
 }
 
 async fn changed(liveness: &mut watch::Receiver<Liveness>) {

@@ -48,14 +48,6 @@ impl Worker {
     /// # Errors
     /// The broker or the store cannot be used as they are.
     pub async fn start(app: &Arc<App>) -> Result<Self> {
-        Self::start_on(app, app.lanes()).await
-    }
-
-    /// As [`Worker::start`], and takes edits of these lanes only: what waits on others is left to others.
-    ///
-    /// # Errors
-    /// See [`Worker::start`].
-    pub async fn start_on(app: &Arc<App>, lanes: Vec<String>) -> Result<Self> {
         app.declare().await?;
         let mut worker = Self {
             app: Arc::clone(app),
@@ -65,7 +57,7 @@ impl Worker {
             reporter: None,
         };
         worker.consume(Queue::Tasks, app.settings.rhythm.intake, Stage::Intake);
-        for lane in lanes {
+        for lane in app.lanes() {
             let concurrency = app.lane_concurrency(&lane);
             worker.consume(Queue::Edits { lane }, concurrency, Stage::Edit);
         }

@@ -11,17 +11,22 @@ use retouch_shared::task::{MAX_IMAGES, Params, Task};
 use retouch_shared::wire::{ImageRef, TaskMessage, VERSION};
 use serde_json::{Map, Value};
 
+use super::folders::{Folders, LeftOut, metadata_of};
 use super::output;
+use super::say::complain;
 use crate::editor::local::{self, Operation};
 use crate::routes::built_in::provider_edit_types;
 use crate::sources::fetch::MOST_BYTES;
 
 /// The edit.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct EditArgs {
-    /// Picture files, folders of pictures (without their subfolders), or http(s) URLs
+    /// Picture files, folders (the pictures in them, told by their content), or http(s) URLs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// Read the folders below a folder too; `edit` writes their results into folders of the same names
+    #[arg(long, short = 'r')]
+    recursive: bool,
     /// What to do, e.g. grayscale, sketch, remove_watermark; `retouch routes` has them all
     #[arg(long = "type", short = 't', value_name = "EDIT_TYPE")]
     pub(super) edit_type: String,
@@ -80,13 +85,20 @@ pub(super) enum Input {
     File(PathBuf),
     /// A URL.
     Url(String),
+    /// A file or folder that cannot be read: it fails alone.
+    Unreadable {
+        /// As it was found.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
 }
 
 impl Input {
     /// As people named it.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::File(path) => path.display().to_string(),
+            Self::File(path) | Self::Unreadable { path, .. } => path.display().to_string(),
             Self::Url(url) => url.clone(),
         }
     }
@@ -94,46 +106,67 @@ impl Input {
     /// What its result is called after.
     pub(super) fn stem(&self) -> String {
         match self {
-            Self::File(path) => output::stem(path),
+            Self::File(path) | Self::Unreadable { path, .. } => output::stem(path),
             Self::Url(url) => output::stem(Path::new(url.split(['?', '#']).next().unwrap_or_default())),
         }
     }
 }
 
+/// A picture and where its result belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Picture {
+    pub(super) input: Input,
+    /// The folder below the one that was named, and below that of the results.
+    pub(super) under: PathBuf,
+}
+
+/// All that was named, its folders read.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// In order; those of a folder by name.
+    pub(super) pictures: Vec<Picture>,
+    /// The folders that were named.
+    pub(super) folders: Vec<PathBuf>,
+    pub(super) left_out: LeftOut,
+}
+
 impl EditArgs {
-    /// The pictures in order; folders stand for the pictures in them, by name.
+    /// The pictures in order; folders stand for the pictures in them, by name, without those in `out`.
     ///
     /// # Errors
     /// Names the file that is not there.
-    pub(super) fn inputs(&self) -> Result<Vec<Input>> {
-        let mut inputs = Vec::new();
+    pub(super) fn gather(&self, out: Option<&Path>) -> Result<Gathered> {
+        let mut folders = Folders::new(self.recursive, out);
+        let mut named = Vec::new();
         for image in &self.images {
-            if is_url(image) {
-                inputs.push(Input::Url(image.clone()));
+            if let Some(url) = url(image) {
+                let input = Input::Url(url);
+                folders.pictures.push(Picture { input, under: PathBuf::new() });
                 continue;
             }
-            let path = Path::new(image);
-            let metadata = std::fs::metadata(path).with_context(|| {
-                let hint = if image.contains("://") {
-                    ": pictures are fetched over http:// and https:// only"
-                } else {
-                    ""
-                };
-                format!("{image}{hint}")
-            })?;
+            let (path, metadata) = (PathBuf::from(image), metadata_of(image)?);
             if metadata.is_dir() {
-                let pictures = pictures_in(path)?;
-                ensure!(
-                    !pictures.is_empty(),
-                    "{image}: the folder holds no pictures (png, jpg, webp, gif, bmp, tiff)"
-                );
-                inputs.extend(pictures.into_iter().map(Input::File));
+                folders.read(&path)?;
+                named.push(path);
             } else {
                 ensure!(metadata.is_file(), "{image}: is not a file; a pipe can be read into one first");
-                inputs.push(Input::File(path.to_owned()));
+                folders.pictures.push(Picture { input: Input::File(path), under: PathBuf::new() });
             }
         }
-        Ok(inputs)
+        let Folders { pictures, left_out, .. } = folders;
+        Ok(Gathered { pictures, folders: named, left_out })
+    }
+
+    /// As [`Self::gather`], for commands that write no files; what was left out is said on standard error.
+    ///
+    /// # Errors
+    /// See [`Self::gather`].
+    pub(super) fn inputs(&self) -> Result<Vec<Input>> {
+        let Gathered { pictures, left_out, .. } = self.gather(None)?;
+        if !left_out.is_empty() {
+            complain(format!("left out: {}", left_out.in_words()));
+        }
+        Ok(pictures.into_iter().map(|picture| picture.input).collect())
     }
 
     /// The mask, if any.
@@ -142,8 +175,8 @@ impl EditArgs {
     /// The file is not there.
     pub(super) fn mask(&self) -> Result<Option<Input>> {
         let Some(mask) = &self.mask else { return Ok(None) };
-        if is_url(mask) {
-            return Ok(Some(Input::Url(mask.clone())));
+        if let Some(url) = url(mask) {
+            return Ok(Some(Input::Url(url)));
         }
         let metadata = std::fs::metadata(mask).with_context(|| format!("--mask {mask}"))?;
         ensure!(metadata.is_file(), "--mask {mask}: is not a file");
@@ -232,22 +265,9 @@ pub(super) fn read_picture(path: &Path) -> Result<Bytes> {
     Ok(bytes)
 }
 
-fn is_url(text: &str) -> bool {
-    text.starts_with("http://") || text.starts_with("https://")
-}
-
-/// By name only, to leave out what lies beside pictures; what they are is told by their content.
-fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
-    let mut pictures = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        let ending =
-            path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
-        if path.is_file() && ENDINGS.contains(&ending.as_str()) {
-            pictures.push(path);
-        }
-    }
-    pictures.sort();
-    Ok(pictures)
+/// As the contract has it: the scheme in lower case.
+fn url(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    ["http", "https"].contains(&scheme.as_str()).then(|| format!("{scheme}://{rest}"))
 }

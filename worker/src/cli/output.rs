@@ -30,19 +30,20 @@ impl OutputFolder {
         Ok(Self { folder: folder.to_owned(), taken: HashSet::new() })
     }
 
-    /// Writes a picture as `name.ending`, or with a number behind the name where a file of that name holds something
+    /// Writes a picture into the folder `under` that of the results as `name.ending`, or with a number behind the name where a file of that name holds something
     /// else: the same command run again writes the same files, and another picture of that name is kept.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) fn write(&mut self, name: &str, ending: &str, bytes: &[u8]) -> Result<PathBuf> {
-        let name = shortened(name);
+    pub(super) fn write(&mut self, under: &Path, name: &str, ending: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let (name, folder) = (shortened(name), self.folder.join(under));
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         for number in 1.. {
             let file = match number {
                 1 => format!("{name}.{ending}"),
                 _ => format!("{name}-{number}.{ending}"),
             };
-            let path = self.folder.join(file);
+            let path = folder.join(file);
             if self.taken.contains(&path) {
                 continue;
             }
@@ -73,17 +74,24 @@ fn place(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
     }
 }
 
-/// Whether the file holds these bytes; `None` where there is no file.
+/// Whether the file holds these bytes; `None` where there is no file. What is no file is not opened: a pipe that has no writer
+/// would never be.
 fn holds(path: &Path, bytes: &[u8]) -> std::io::Result<Option<bool>> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+        // Of another user, or a link that leads nowhere: the name is taken.
+        Err(_) => return Ok(Some(false)),
     };
-    let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() != bytes.len() as u64 {
         return Ok(Some(false));
     }
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Some(false)),
+        Err(error) => return Err(error),
+    };
     let mut found = Vec::with_capacity(bytes.len());
     file.take(bytes.len() as u64 + 1).read_to_end(&mut found)?;
     Ok(Some(found == bytes))

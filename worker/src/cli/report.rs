@@ -1,5 +1,6 @@
 //! What `edit`, `submit --wait` and `task` print: one shape, as text or JSON.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -11,13 +12,15 @@ use retouch_shared::key::ImageHash;
 use serde::Serialize;
 
 use super::Ending;
+use super::folders::LeftOut;
 use super::say::say;
-use crate::store::TaskRecord;
+use crate::store::{Money, TaskRecord};
 
 /// One task, or several that are one command's.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    pub task_id: String,
+    /// None where no picture could be read: there is no task.
+    pub task_id: Option<String>,
     /// All of them, where a command took more than one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub task_ids: Vec<String>,
@@ -29,6 +32,61 @@ pub(super) struct Report {
     pub failed: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    #[serde(flatten)]
+    pub aside: Aside,
+}
+
+/// What a command has to say beside its own images.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Aside {
+    /// What of the folders was not edited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+    /// Edits that earlier runs had started and this one has carried on: their cost is in no other figure of this report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Edits>,
+    /// Unfinished edits of earlier commands, which this one has not touched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<Edits>,
+}
+
+/// So many edits and what they cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Edits {
+    pub edits: u64,
+    /// Amounts by currency.
+    pub costs: Vec<Amount>,
+}
+
+/// An amount of money.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Amount {
+    pub amount: String,
+    pub currency: String,
+}
+
+impl Edits {
+    /// The sum of these prices, those that are nothing left out.
+    pub(super) fn new(edits: u64, prices: impl Iterator<Item = Money>) -> Self {
+        let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+        for Money { micros, currency } in prices.filter(|price| price.micros != 0) {
+            *sums.entry(currency).or_default() += micros;
+        }
+        let amount = |(currency, micros)| Amount { amount: decimal(micros), currency };
+        Self { edits, costs: sums.into_iter().map(amount).collect() }
+    }
+
+    /// E.g. `3 edits are`, and with more `about 0.42 CNY`.
+    pub(super) fn about(&self) -> String {
+        let costs: Vec<String> =
+            self.costs.iter().map(|cost| format!("{} {}", cost.amount, cost.currency)).collect();
+        if costs.is_empty() { String::new() } else { format!(", about {}", costs.join(" and ")) }
+    }
+}
+
+/// `1 edit`, `2 edits`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// One image of it.
@@ -83,7 +141,7 @@ impl Report {
             error: image.error,
         };
         Self {
-            task_id: task_id.to_owned(),
+            task_id: Some(task_id.to_owned()),
             task_ids: Vec::new(),
             status,
             images: images.into_iter().enumerate().map(image).collect(),
@@ -92,6 +150,7 @@ impl Report {
             paid,
             failed,
             cost,
+            aside: Aside::default(),
         }
     }
 
@@ -110,13 +169,59 @@ impl Report {
         let sum = |count: fn(&Self) -> u32| reports.iter().map(count).sum();
         let (hit, joined, paid) = (sum(|r| r.hit), sum(|r| r.joined), sum(|r| r.paid));
         let cost = summed(reports.iter().filter_map(|report| report.cost.as_ref()));
-        let task_ids: Vec<String> = reports.iter().map(|report| report.task_id.clone()).collect();
-        let task_id = task_ids.first()?.clone();
+        let task_ids: Vec<String> = reports.iter().filter_map(|report| report.task_id.clone()).collect();
+        let task_id = Some(task_ids.first()?.clone());
         let mut images: Vec<ReportImage> = reports.into_iter().flat_map(|report| report.images).collect();
         for (position, image) in images.iter_mut().enumerate() {
             image.position = position;
         }
-        Some(Self { task_id, task_ids, status, images, hit, joined, paid, failed: all, cost })
+        let aside = Aside::default();
+        Some(Self { task_id, task_ids, status, images, hit, joined, paid, failed: all, cost, aside })
+    }
+
+    /// A command that has no task: none of its pictures could be read, or it was interrupted before.
+    pub(super) fn empty() -> Self {
+        Self {
+            task_id: None,
+            task_ids: Vec::new(),
+            status: TaskStatus::Completed,
+            images: Vec::new(),
+            hit: 0,
+            joined: 0,
+            paid: 0,
+            failed: 0,
+            cost: None,
+            aside: Aside::default(),
+        }
+    }
+
+    /// Puts pictures that are in no task into their places, in ascending order: they have failed, or wait.
+    pub(super) fn put(&mut self, others: impl Iterator<Item = (usize, String, Option<ImageError>)>) {
+        for (at, input, error) in others {
+            let failed = error.is_some();
+            self.failed += u32::from(failed);
+            let image = ReportImage {
+                position: at,
+                input,
+                status: if failed { ImageStatus::Failed } else { ImageStatus::Waiting },
+                source: None,
+                image_hash: None,
+                result_url: None,
+                output: None,
+                error,
+            };
+            self.images.insert(at.min(self.images.len()), image);
+        }
+        for (position, image) in self.images.iter_mut().enumerate() {
+            image.position = position;
+        }
+        let waits = self.images.iter().any(|image| image.status == ImageStatus::Waiting);
+        self.status = match self.failed as usize {
+            _ if waits => TaskStatus::Processing,
+            0 => TaskStatus::Completed,
+            failed if failed == self.images.len() => TaskStatus::Failed,
+            _ => TaskStatus::Partial,
+        };
     }
 
     /// An image that was answered, and whose result cannot be had here.
@@ -148,9 +253,9 @@ impl Report {
         }
         for image in &self.images {
             say(match (&image.error, &image.output, &image.result_url) {
-                (Some(error), _, _) => format!("✗ {}: {} ({})", image.input, error.message, error.code),
-                (None, Some(output), _) => format!("✓ {} → {output}", image.input),
-                (None, None, Some(url)) => format!("✓ {} → {url}", image.input),
+                (Some(error), _, _) => failed_line(&image.input, error),
+                (None, Some(output), _) => done_line(&image.input, output),
+                (None, None, Some(url)) => done_line(&image.input, url),
                 (None, None, None) => format!("… {}", image.input),
             });
         }
@@ -161,10 +266,38 @@ impl Report {
         self.cost.as_ref().and_then(|cost| micros(&cost.lost)).is_some_and(|lost| lost != 0)
     }
 
+    /// As [`Report::print`], for a command that has said of each image already what became of it.
+    pub(super) fn print_summary(&self, json: bool, took: Duration) {
+        if json {
+            return self.print(true, None);
+        }
+        say(self.summary(Some(took)));
+        let Aside { left_out: _, resumed, left_alone } = &self.aside;
+        if let Some(resumed) = resumed {
+            let edits = counted(resumed.edits, "edit");
+            say(format!(
+                "resumed {edits} of an earlier run{}, in addition to the cost above",
+                resumed.about()
+            ));
+        }
+        if let Some(left_alone) = left_alone {
+            say(left_alone_line(left_alone));
+        }
+        let ids: Vec<&str> = match self.task_ids.as_slice() {
+            [] => self.task_id.iter().map(String::as_str).collect(),
+            ids => ids.iter().map(String::as_str).collect(),
+        };
+        if !ids.is_empty() {
+            say(format!("{} {}", if ids.len() == 1 { "task" } else { "tasks" }, ids.join(" ")));
+        }
+    }
+
     fn summary(&self, took: Option<Duration>) -> Table {
         let mut table = Table::new();
         table.load_style(UTF8_HORIZONTAL_ONLY);
-        let mut names = vec!["images", "hit", "joined", "paid", "failed"];
+        // What has no price was not paid for.
+        let paid = if self.cost.is_some() { "paid" } else { "edited" };
+        let mut names = vec!["images", "hit", "joined", paid, "failed"];
         let counts = [self.hit, self.joined, self.paid, self.failed].map(|count| count.to_string());
         let mut values = vec![self.images.len().to_string()];
         values.extend(counts);
@@ -192,6 +325,27 @@ impl Report {
         }
         table
     }
+}
+
+/// An image that has its result.
+pub(super) fn done_line(input: &str, output: &str) -> String {
+    format!("✓ {input} → {output}")
+}
+
+/// An image that has none.
+pub(super) fn failed_line(input: &str, error: &ImageError) -> String {
+    format!("✗ {input}: {} ({})", error.message, error.code)
+}
+
+/// What earlier commands left unfinished, and what can be done about it.
+pub(super) fn left_alone_line(left_alone: &Edits) -> String {
+    let Edits { edits, .. } = left_alone;
+    let (noun, verb) = if *edits == 1 { ("edit", "was") } else { ("edits", "were") };
+    format!(
+        "{edits} unfinished {noun} of earlier commands{}, {verb} left alone: `retouch task list` names their tasks, \
+         `retouch worker` carries them on",
+        left_alone.about()
+    )
 }
 
 /// The sum of several tasks' costs, which one command has in one currency.

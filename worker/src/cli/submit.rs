@@ -159,6 +159,7 @@ fn chunks<'a>(tasks: &[TaskMessage], names: &'a [String]) -> Vec<&'a [String]> {
 fn packed(input: &Input) -> Result<ImageRef> {
     match input {
         Input::Url(url) => Ok(ImageRef::url(url.clone())),
+        Input::Unreadable { path, why } => anyhow::bail!("{}: {why}", path.display()),
         Input::File(path) => {
             let bytes = read_picture(path)?;
             let media = media::inspect(&bytes).with_context(|| path.display().to_string())?;

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::report::Report;
 use super::say::say;
+use super::task_list::TaskList;
 use super::{Ending, Failure};
 use crate::app::{open_store, resolve};
 use crate::config::Settings;
 use crate::store::{Cancelled, Store, TaskRecord};
 
-/// Show how a task stands, or cancel it
+/// Show how a task stands, list tasks, or cancel one
 ///
 /// Example: retouch task 0193c0de-… --json
 #[derive(Debug, Args)]
@@ -29,6 +30,7 @@ pub(super) struct Task {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    List(TaskList),
     /// End a task: its images stop waiting, and what nobody waits for any more is not sent
     ///
     /// What was answered keeps its result; what was sent is finished and kept in the cache. A task that has not been taken
@@ -56,8 +58,9 @@ struct Shown<'a> {
 impl Task {
     pub(super) async fn run(self, settings: &Settings, json: bool) -> Result<Ending, Failure> {
         let store = open_store(settings).await.map_err(Failure::Unreachable)?;
-        let done = match (&self.what, &self.task_id) {
-            (Some(What::Cancel { task_id }), _) => cancel(&store, task_id, json).await,
+        let done = match (self.what, &self.task_id) {
+            (Some(What::List(list)), _) => list.run(&store, json).await,
+            (Some(What::Cancel { task_id }), _) => cancel(&store, &task_id, json).await,
             (None, Some(task_id)) => show(&store, settings, task_id, json).await,
             (None, None) => Err(Failure::Usage(anyhow!("give a task's id"))),
         };

@@ -36,7 +36,8 @@ impl Work<'_> {
     pub(super) async fn submit(&self) -> Result<Outcome, Stop> {
         let request = self.upright(self.request().await?).await?;
         loop {
-            let pass = self.phase(Phase::LaneWait, self.admitted()).await?;
+            let price = self.price();
+            let pass = self.phase(Phase::LaneWait, self.allowed(&price)).await?;
             let sent = Instant::now();
             let lane = &self.call.spec.lane;
             tracing::info!(attempt = self.call.attempts, lane, "calling");
@@ -68,11 +69,43 @@ impl Work<'_> {
                     let over = Some(Age::new(Duration::ZERO));
                     return self.resolve(&why, Sending { began, over }).await;
                 }
-                Err(error) => match self.not_accepted(error, pass).await? {
-                    Next::SendAgain => {}
-                    Next::End(outcome) => return Ok(outcome),
-                },
+                Err(error) => {
+                    self.give_back(&error, &price);
+                    match self.not_accepted(error, pass).await? {
+                        Next::SendAgain => {}
+                        Next::End(outcome) => return Ok(outcome),
+                    }
+                }
             }
+        }
+    }
+
+    /// As [`Self::admitted`], if what this process may spend is enough for it.
+    async fn allowed(&self, price: &Money) -> Result<Pass, Stop> {
+        if !self.app.allowance.take(price) {
+            let why = "it would cost more than this command may spend";
+            return Err(self.again(false, why, Duration::from_secs(1)).await);
+        }
+        let admitted = self.admitted().await;
+        if admitted.is_err() {
+            self.app.allowance.give_back(price);
+        }
+        admitted
+    }
+
+    /// What was refused is not charged for; what was not answered may be.
+    fn give_back(&self, error: &EditError, price: &Money) {
+        let free = matches!(
+            error,
+            EditError::NotSent(_)
+                | EditError::Unavailable(_)
+                | EditError::RateLimited { .. }
+                | EditError::Blocked { .. }
+                | EditError::Rejected { .. }
+                | EditError::Unbilled { .. }
+        );
+        if free {
+            self.app.allowance.give_back(price);
         }
     }
 

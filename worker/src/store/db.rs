@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::batch::BatchStatements;
 use super::cache_view::CacheViewStatements;
 use super::cancels::CancelStatements;
+use super::commands::CommandStatements;
 use super::dropped::DroppedStatements;
 use super::evict::EvictStatements;
 use super::forget::ForgetStatements;
@@ -95,6 +96,7 @@ pub(super) struct Statements {
     pub(super) inspect: &'static InspectStatements,
     pub(super) cache_view: &'static CacheViewStatements,
     pub(super) cancels: &'static CancelStatements,
+    pub(super) commands: &'static CommandStatements,
     pub(super) replicas: &'static ReplicaStatements,
     pub(super) installation: &'static InstallationStatements,
     pub(super) batch: &'static BatchStatements,

@@ -20,6 +20,7 @@ mod batch;
 mod cache_view;
 mod calls;
 mod cancels;
+mod commands;
 mod db;
 mod dropped;
 mod evict;
@@ -52,6 +53,7 @@ pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass, Un
 use batch::Batches;
 pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
 pub use cancels::{CANCELLED, Cancelled};
+pub use commands::{LeftOver, OpenWait, TaskFilter};
 use db::{Db, DbError};
 pub use evict::{Aged, Candidate, Evicted};
 pub use forget::{Entry, FORGOTTEN, Forgotten, Found, Mentions, Picking, Scrubbed};

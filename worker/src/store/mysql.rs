@@ -40,6 +40,7 @@ macro_rules! task_columns {
 
 // After the macro that they use.
 mod batch;
+mod commands;
 mod letters;
 
 /// A JSON list of edit keys as a table `j` with one column `k`.
@@ -328,6 +329,7 @@ pub(super) static SQL: Statements = Statements {
     inspect: &inspect::INSPECT,
     cache_view: &cache_view::CACHE_VIEW,
     cancels: &cancels::CANCELS,
+    commands: &commands::COMMANDS,
     replicas: &replicas::REPLICAS,
     installation: &installation::INSTALLATION,
     batch: &batch::BATCH,

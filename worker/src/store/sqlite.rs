@@ -42,6 +42,7 @@ macro_rules! task_columns {
 
 // After the macro that they use.
 mod batch;
+mod commands;
 mod letters;
 
 /// The columns that `claimed_call` reads; times from now in milliseconds.
@@ -263,6 +264,7 @@ pub(super) static SQL: Statements = Statements {
     inspect: &inspect::INSPECT,
     cache_view: &cache_view::CACHE_VIEW,
     cancels: &cancels::CANCELS,
+    commands: &commands::COMMANDS,
     replicas: &replicas::REPLICAS,
     installation: &installation::INSTALLATION,
     batch: &batch::BATCH,

@@ -112,6 +112,7 @@ async fn load(app: &App, input: &Input) -> Result<Loaded, Failure> {
             let media = media::inspect(&bytes).map_err(|error| named(error.into()))?;
             Ok(Loaded::at_hand(bytes, media))
         }
+        Input::Unreadable { path, why } => Err(Failure::Usage(anyhow!("{}: {why}", path.display()))),
         Input::Url(url) => app
             .sources
             .load(&Source::Url { url: url.clone(), image_hash: None })

@@ -13,6 +13,8 @@ mod list;
 mod pick;
 mod show;
 
+pub(super) use pick::since;
+
 /// Show what failed, send it again, or discard it
 ///
 /// Whatever fails is kept here with its reason until a person decides. Nothing is changed without --yes.

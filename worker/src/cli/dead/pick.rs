@@ -119,7 +119,7 @@ impl Pick {
 }
 
 /// A duration before now, or a time.
-fn since(text: &str) -> Result<Since> {
+pub(crate) fn since(text: &str) -> Result<Since> {
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         return Ok(Since::At(at.with_timezone(&Utc)));
     }

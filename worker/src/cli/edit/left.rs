@@ -1,0 +1,53 @@
+//! What is left unfinished: by earlier commands, and by this one when it is interrupted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::super::report::{Edits, counted};
+use crate::app::App;
+use crate::store::{Money, OpenWait, ReplicaView, StoreError};
+
+/// Unfinished edits that none of these tasks waits for. None where another process lives that may be at them.
+///
+/// # Errors
+/// The store cannot be asked.
+pub(super) async fn by_others(app: &App, tasks: &[String]) -> Result<Option<Edits>, StoreError> {
+    let left = app.store.left_over(tasks).await?;
+    let edits: u64 = left.iter().map(|left| left.calls).sum();
+    if edits == 0 || app.store.replicas().await?.iter().any(|replica| is_another(app, replica)) {
+        return Ok(None);
+    }
+    Ok(Some(Edits::new(edits, left.into_iter().map(|left| left.cost))))
+}
+
+/// Whether this is another process that lives. One that was killed a moment ago on this machine is still in the list.
+fn is_another(app: &App, replica: &ReplicaView) -> bool {
+    if replica.report.owner == app.owner {
+        return false;
+    }
+    let here = replica.report.name == app.settings.name && Path::new("/proc/self").exists();
+    let pid = replica.report.owner.split('-').next().unwrap_or_default();
+    !here || Path::new("/proc").join(pid).exists()
+}
+
+/// What an interrupted command leaves, in words.
+pub(super) fn in_words(waits: &[OpenWait], done: usize, total: usize) -> String {
+    let calls: BTreeMap<_, &OpenWait> = waits.iter().map(|wait| (wait.edit_key, wait)).collect();
+    let (sent, waiting): (Vec<&OpenWait>, Vec<&OpenWait>) =
+        calls.into_values().partition(|wait| wait.is_sent());
+    let price = |wait: &&OpenWait| Money::clone(&wait.price);
+    let mut parts = vec![format!("{done} of {} done", counted(total as u64, "picture"))];
+    if !sent.is_empty() {
+        let under_way = Edits::new(sent.len() as u64, sent.iter().map(price));
+        let are = if sent.len() == 1 { "is" } else { "are" };
+        parts.push(format!(
+            "{} {are} under way at the provider{}",
+            counted(under_way.edits, "edit"),
+            under_way.about()
+        ));
+    }
+    if !waiting.is_empty() {
+        parts.push(format!("{} not sent", counted(waiting.len() as u64, "edit")));
+    }
+    parts.join("; ")
+}

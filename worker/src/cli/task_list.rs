@@ -1,0 +1,170 @@
+//! `retouch task list`: which tasks there are, the newest first.
+
+use anyhow::anyhow;
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Args;
+use retouch_shared::event::{Cost, TaskStatus};
+use serde::Serialize;
+
+use super::dead::since;
+use super::report::counted;
+use super::say::say;
+use super::{Ending, Failure};
+use crate::store::{Since, Store, TaskFilter, TaskRecord};
+
+/// Columns of a terminal that everything fits into.
+const WIDTH: usize = 80;
+
+/// List the tasks that were taken in, the newest first
+///
+/// A page at a time: --before with the last id of a page shows the next one.
+///
+/// Example: retouch task list --status processing --since 2h
+#[derive(Debug, Args)]
+pub(super) struct TaskList {
+    /// Only tasks that stand so: processing, completed, partial or failed
+    #[arg(long, value_name = "STATUS")]
+    status: Option<TaskStatus>,
+    /// Only of this edit type
+    #[arg(long, short = 't', visible_alias = "type", value_name = "TYPE")]
+    edit_type: Option<String>,
+    /// Only what was taken in since then: 30m, 2h, 3d, or a time such as 2026-11-23T08:00:00Z
+    #[arg(long, visible_alias = "age", value_name = "WHEN", value_parser = since)]
+    since: Option<Since>,
+    /// Only what was taken in before this task
+    #[arg(long, value_name = "TASK_ID")]
+    before: Option<String>,
+    /// Tasks on a page
+    #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+/// A page in `--json`.
+#[derive(Debug, Serialize)]
+struct Page {
+    tasks: Vec<Shown>,
+    /// `--before` of the next page; none on the last one.
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    task_id: String,
+    status: TaskStatus,
+    edit_type: String,
+    images: u32,
+    hit: u32,
+    joined: u32,
+    paid: u32,
+    failed: u32,
+    cost: Option<Cost>,
+    error: Option<String>,
+    received_at: String,
+    completed_at: Option<String>,
+    age_seconds: i64,
+}
+
+impl TaskList {
+    pub(super) async fn run(self, store: &Store, json: bool) -> Result<Ending, Failure> {
+        if let Some(before) = &self.before
+            && store.find_task(before).await.map_err(Failure::unreachable)?.is_none()
+        {
+            return Err(Failure::Usage(anyhow!("--before {before}: there is no such task")));
+        }
+        let Self { status, edit_type, since, before, limit } = self;
+        let filter = TaskFilter { status, edit_type, since, before };
+        // One more tells whether there is another page.
+        let mut tasks = store.tasks(&filter, limit + 1).await.map_err(Failure::unreachable)?;
+        let more = tasks.len() > limit as usize;
+        tasks.truncate(limit as usize);
+        let next = tasks.last().filter(|_| more).map(|task| task.task_id.clone());
+        let now = store.clock().await.map_err(Failure::unreachable)?.now;
+        let page = Page { tasks: tasks.iter().map(|task| Shown::of(task, now)).collect(), next };
+        if json {
+            // Plain data always serialises.
+            say(serde_json::to_string_pretty(&page).unwrap_or_default());
+        } else {
+            page.print();
+        }
+        Ok(Ending::Done)
+    }
+}
+
+impl Shown {
+    fn of(task: &TaskRecord, now: DateTime<Utc>) -> Self {
+        let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
+        Self {
+            task_id: task.task_id.clone(),
+            status: task.status,
+            edit_type: task.edit_type.clone(),
+            images: task.total,
+            hit: task.hit,
+            joined: task.joined,
+            paid: task.paid,
+            failed: task.failed,
+            cost: task.cost(),
+            error: task.error.clone(),
+            received_at: time(task.received_at),
+            completed_at: task.completed_at.map(time),
+            age_seconds: (now - task.received_at).num_seconds().max(0),
+        }
+    }
+
+    /// At most three lines: what it is, how it stands, its first error.
+    fn lines(&self) -> Vec<String> {
+        let Self { task_id, status, edit_type, images, hit, joined, paid, failed, .. } = self;
+        let mut lines = vec![
+            task_id.clone(),
+            format!("  {}, {edit_type}, {} ago", status.as_str(), age(self.age_seconds)),
+        ];
+        let mut counts = vec![counted(u64::from(*images), "image")];
+        let open = images.saturating_sub(hit + joined + paid + failed);
+        for (count, what) in
+            [(*hit, "hit"), (*joined, "joined"), (*paid, "paid"), (*failed, "failed"), (open, "open")]
+        {
+            if count > 0 {
+                counts.push(format!("{count} {what}"));
+            }
+        }
+        let cost = self.cost.as_ref().map(|cost| format!("; {} {}", cost.paid, cost.currency));
+        lines.push(format!("  {}{}", counts.join(", "), cost.unwrap_or_default()));
+        if let Some(error) = self.error.as_ref().and_then(|error| error.lines().next()) {
+            lines.push(format!("  {error}"));
+        }
+        lines.iter().map(|line| cut(line)).collect()
+    }
+}
+
+impl Page {
+    fn print(&self) {
+        if self.tasks.is_empty() {
+            say("no tasks");
+        }
+        for task in &self.tasks {
+            say(task.lines().join("\n"));
+        }
+        if let Some(next) = &self.next {
+            say(format!("more: --before {next}"));
+        }
+    }
+}
+
+fn age(seconds: i64) -> String {
+    match seconds {
+        ..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(WIDTH) {
+        None => line.to_owned(),
+        Some(_) => {
+            let mut short: String = line.chars().take(WIDTH - 1).collect();
+            short.push('…');
+            short
+        }
+    }
+}

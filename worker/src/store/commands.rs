@@ -1,0 +1,137 @@
+//! What the commands of a person ask: which calls their own tasks wait for, what other commands left unfinished, and
+//! which tasks there are. Nothing is changed.
+
+use retouch_shared::event::{AnswerSource, TaskStatus};
+use retouch_shared::key::EditKey;
+use serde_json::json;
+
+use super::calls::millis;
+use super::db::{Row, vals};
+use super::types::digest;
+use super::{CallState, Money, Since, Store, StoreError, TaskRecord, again};
+
+pub(super) struct CommandStatements {
+    pub(super) open_waits: &'static str,
+    pub(super) left_over: &'static str,
+    pub(super) tasks: &'static str,
+}
+
+/// An image that waits for a call, and how that call stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenWait {
+    /// The task.
+    pub task_id: String,
+    /// The image's place in it.
+    pub position: u32,
+    /// Its image joined a call that another image had started.
+    pub joined: bool,
+    /// The call.
+    pub edit_key: EditKey,
+    /// Where it queues.
+    pub lane: String,
+    /// Where it is in its life.
+    pub state: CallState,
+    /// A process works on it at the moment.
+    pub leased: bool,
+    /// What it costs.
+    pub price: Money,
+    /// Host of its result and why it cannot be fetched now.
+    pub unfetched: Option<(String, String)>,
+}
+
+impl OpenWait {
+    /// The request left, and is not known to be refused: a charge for it is known or possible.
+    pub fn is_sent(&self) -> bool {
+        match self.state {
+            CallState::Submitting | CallState::Submitted | CallState::Ambiguous | CallState::Stored => true,
+            CallState::Queued | CallState::Claimed | CallState::Done | CallState::Failed => false,
+        }
+    }
+}
+
+/// Unfinished calls, by the currency of their prices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOver {
+    /// How many.
+    pub calls: u64,
+    /// What those of them cost that the provider has not accepted yet.
+    pub cost: Money,
+}
+
+/// Which tasks. What is none does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskFilter {
+    /// How they stand.
+    pub status: Option<TaskStatus>,
+    /// The operation.
+    pub edit_type: Option<String>,
+    /// Only those that were taken in since.
+    pub since: Option<Since>,
+    /// Only those that were taken in before this one.
+    pub before: Option<String>,
+}
+
+impl Store {
+    /// What these tasks still wait for, in the order of the tasks' ids and of their images.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn open_waits(&self, tasks: &[String]) -> Result<Vec<OpenWait>, StoreError> {
+        let mut connection = self.db.plain().await?;
+        let rows =
+            connection.rows(self.db.sql().commands.open_waits, vals![&json!(tasks).to_string()]).await?;
+        rows.iter().map(open_wait).collect()
+    }
+
+    /// Calls that are not over and that none of these tasks waits for.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn left_over(&self, tasks: &[String]) -> Result<Vec<LeftOver>, StoreError> {
+        let tasks = json!(tasks).to_string();
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            let left_over = |row: &Row| {
+                Ok(LeftOver {
+                    calls: u64::try_from(row.int(1)?).unwrap_or_default(),
+                    cost: Money { currency: row.text(0)?, micros: row.int(2)? },
+                })
+            };
+            let rows = connection.rows(self.db.sql().commands.left_over, vals![&tasks]).await?;
+            rows.iter().map(left_over).collect()
+        })
+    }
+
+    /// Tasks of this kind, the newest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn tasks(&self, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRecord>, StoreError> {
+        let status = filter.status.map(TaskStatus::as_str);
+        let (edit_type, before) = (filter.edit_type.as_deref(), filter.before.as_deref());
+        let (ago, at) = match filter.since {
+            None => (None, None),
+            Some(Since::Ago(ago)) => (Some(millis(ago)), None),
+            Some(Since::At(at)) => (None, Some(at.format("%Y-%m-%d %H:%M:%S%.3f").to_string())),
+        };
+        let at = at.as_deref();
+        let values = vals![status, status, edit_type, edit_type, ago, ago, at, at, before, before, limit];
+        let mut connection = self.db.plain().await?;
+        let rows = connection.rows(self.db.sql().commands.tasks, values).await?;
+        rows.iter().map(TaskRecord::from_row).collect()
+    }
+}
+
+fn open_wait(row: &Row) -> Result<OpenWait, StoreError> {
+    Ok(OpenWait {
+        task_id: row.text(0)?,
+        position: u32::try_from(row.int(1)?).map_err(StoreError::corrupt)?,
+        joined: row.text(2)? == AnswerSource::Joined.as_str(),
+        edit_key: digest(row.bytes(3)?)?,
+        lane: row.text(4)?,
+        state: CallState::parse(&row.text(5)?)?,
+        leased: row.int(6)? != 0,
+        price: Money { micros: row.int(7)?, currency: row.text(8)? },
+        unfetched: row.opt_text(9)?.zip(row.opt_text(10)?),
+    })
+}
