@@ -90,6 +90,7 @@ fn decodable(format: Format, head: &[u8]) -> Kind {
         Err(
             MediaError::NotAnImage { .. }
             | MediaError::BadHeader { .. }
+            | MediaError::Unsupported { .. }
             | MediaError::Undecodable { .. }
             | MediaError::Unencodable { .. },
         ) => None,

@@ -58,7 +58,7 @@ mod tests {
             params: params.parse().unwrap(),
             mask: None,
         };
-        let media = Media { format: Format::Png, width: side, height: side };
+        let media = Media { format: Format::Png, width: side, height: side, on_its_side: false };
         check(&spec, Measure { media, bytes: 1 }, Some(mib * 1024 * 1024))
             .err()
             .map(|error| error.to_string())
