@@ -14,6 +14,7 @@ CREATE INDEX image_edit_calls_answer_hash ON image_edit_calls (answer_hash);
 ALTER TABLE image_edit_cache ADD COLUMN result_check TEXT NULL;  -- why the result could not be decoded; NULL: it was, or was not looked at
 ALTER TABLE image_edit_tasks ADD COLUMN lost_micros INTEGER NOT NULL DEFAULT 0;  -- paid for its images and bought nothing
 ALTER TABLE lanes ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0;  -- submits in a row that were not answered
+ALTER TABLE lanes ADD COLUMN unanswered_since TEXT NULL;  -- when the first of them was given up
 
 ALTER TABLE dead_letters ADD COLUMN kept_blob TEXT NULL;  -- blob of what was paid for and could not be used
 ALTER TABLE dead_letters ADD COLUMN kept_type TEXT NULL;  -- its content type

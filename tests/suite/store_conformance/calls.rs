@@ -136,7 +136,7 @@ async fn step(store: &Store, name: &str, lease: Lease) -> bool {
         "record_stored" => store.record_stored(lease, &result_of(&edit("another")), Duration::ZERO).await,
         "requeue_call" => store.requeue_call(lease, true, "why", Duration::ZERO).await,
         "hand_over_call" => store.hand_over_call(lease, Some("why"), Duration::ZERO).await,
-        "count_ambiguous" => store.count_ambiguous(lease, true, "why").await,
+        "count_ambiguous" => return store.count_ambiguous(lease, true, "why").await.unwrap().is_some(),
         "finish_edit" => {
             return matches!(store.finish_edit(lease, "url").await.unwrap(), Finished::Ended(_));
         }
@@ -171,6 +171,8 @@ async fn row(db: &Fixture, key: EditKey) -> String {
         "result_hash",
         "paid_calls",
         "possible_duplicates",
+        "unanswered",
+        "held",
         "last_error",
         "updated_at",
     ];
@@ -383,14 +385,14 @@ async fn a_possible_duplicate_is_counted_when_it_is_sent_again(db: Fixture) {
     let store = db.store().await;
     let key = queued(&store, "picture").await;
     let lease = bring_to(&store, key, CallState::Submitting).await;
-    assert!(store.count_ambiguous(lease, false, "no answer").await.unwrap());
+    assert!(store.count_ambiguous(lease, false, "no answer").await.unwrap().is_some());
     assert_eq!(db.of_call("possible_duplicates", key).await, 0);
-    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap());
+    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap().is_some());
     assert_eq!(db.of_call("possible_duplicates", key).await, 1);
     // Whoever counted it died before it was queued again: it was sent no more often for that.
     db.expire(key).await;
     let lease = claim(&store, key).await.lease;
-    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap());
+    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap().is_some());
     assert_eq!(db.of_call("possible_duplicates", key).await, 1);
     assert!(store.requeue_call(lease, true, "no answer", Duration::ZERO).await.unwrap());
     let next = claim(&store, key).await;

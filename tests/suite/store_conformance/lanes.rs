@@ -300,7 +300,7 @@ async fn what_the_provider_does_not_charge_for_goes_back_to_the_budget_and_is_no
     assert_eq!(db.of_call("paid_calls", leases[4].edit_key).await, 0);
     // What may have been charged stays spent.
     ended_or_not(store.fail_edit(leases[5], &error("result_lost", "no"), true).await.unwrap());
-    assert!(store.count_ambiguous(leases[6], true, "no answer").await.unwrap());
+    assert!(store.count_ambiguous(leases[6], true, "no answer").await.unwrap().is_some());
     assert!(store.requeue_call(leases[6], true, "no answer", Duration::ZERO).await.unwrap());
     assert_eq!(spent().await, 3);
     assert_eq!(db.of_call("paid_calls", leases[5].edit_key).await, 1);
@@ -353,7 +353,7 @@ async fn a_blocked_lane_takes_no_calls_until_one_probe_works(db: Fixture) {
     assert!(store.retract_submit(probes[0]).await.unwrap());
     store.block_lane(LANE, &bad_key(ClosedBy::Submit, Duration::ZERO)).await.unwrap();
     let Admission::Admitted(pass) = ask(store, probes[0]).await else { panic!("not admitted") };
-    assert!(pass.probe && pass.probes == 3, "{pass:?}");
+    assert!(pass.probe && pass.probes == 2, "{pass:?}");
     assert!(store.reopen_lane(LANE, false).await.unwrap());
     assert!(the_lane(store).await.closed.is_none());
     store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
@@ -373,7 +373,7 @@ async fn a_probe_that_shows_nothing_is_followed_by_another_soon(db: Fixture) {
     assert_eq!(closed_by(&ask(&store, leases[1]).await), ClosedBy::Submit);
     store.probe_lane(LANE, Duration::ZERO).await.unwrap();
     let Admission::Admitted(pass) = ask(&store, leases[1]).await else { panic!("not admitted") };
-    assert!(pass.probe && pass.probes == 1, "{pass:?}");
+    assert!(pass.probe && pass.probes == 2, "{pass:?}");
     // Never later than was said before, and nothing of a lane that is open.
     assert!(store.reopen_lane(LANE, false).await.unwrap());
     store.probe_lane(LANE, LONG).await.unwrap();

@@ -38,14 +38,16 @@ pub enum Admission {
 }
 
 /// What an admitted call should know of its lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pass {
     /// The lane is blocked, and this call finds out whether it still is.
     pub probe: bool,
     /// How often in a row the provider had asked to slow down.
     pub throttles: u32,
-    /// How often in a row a call found the lane blocked.
+    /// How many calls have found out whether the lane still is, this one included; 0 where it is open.
     pub probes: u32,
+    /// How many submits in a row were not answered before this one.
+    pub unanswered: u32,
 }
 
 /// Why a lane takes no calls.
@@ -147,6 +149,7 @@ pub(super) struct LaneRow {
     pub(super) next_submit_in: Option<Duration>,
     pub(super) throttles: u32,
     pub(super) probes: u32,
+    pub(super) unanswered: u32,
     pub(super) spent_micros: i64,
     pub(super) blocked: Option<Closure>,
     pub(super) paused: bool,
@@ -189,7 +192,9 @@ pub(super) fn decide(lane: &LaneRow, in_flight: u64, unresolved: u64, price: &Mo
     if full && !probe {
         return Decision::Full;
     }
-    Decision::Admit(Pass { probe, throttles: lane.throttles, probes: lane.probes })
+    // Of a lane that was never blocked, or is open again, nothing is left to count on.
+    let probes = if probe { lane.probes + 1 } else { 0 };
+    Decision::Admit(Pass { probe, throttles: lane.throttles, probes, unanswered: lane.unanswered })
 }
 
 pub(super) fn paused() -> Closure {

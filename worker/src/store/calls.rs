@@ -23,6 +23,10 @@ use crate::metrics::count::{self, Answered};
 /// How much longer than a lease the sweep waits before it looks after a call.
 const WAKE_GRACE: Duration = Duration::from_secs(2);
 
+/// The reasons after which a call that was or may have been paid for is sent again only by a person's decision: a retry of its dead
+/// letter.
+pub const HELD_REASONS: [&str; 3] = ["ambiguous", "unreadable_answer", "bad_result"];
+
 /// One wait of the call that is being finished.
 pub(super) struct Wait {
     pub(super) task_id: String,
@@ -246,7 +250,8 @@ impl Store {
 
     /// submitting or submitted → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
     /// Counted once for each time that it was sent, also when whoever counted dies before it is queued again: from then on the
-    /// call has no time of its submit.
+    /// call has no time of its submit. A submit whose id the provider does not know has no answer any more.
+    /// Returns how many of the call's submits have none; `None`: the lease was lost.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -255,10 +260,26 @@ impl Store {
         lease: Lease,
         duplicate: bool,
         error: &str,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<u32>, StoreError> {
+        let counted = async { again!(self.try_count_ambiguous(lease, duplicate, error)) };
+        around("count_ambiguous", counted).await
+    }
+
+    async fn try_count_ambiguous(
+        &self,
+        lease: Lease,
+        duplicate: bool,
+        error: &str,
+    ) -> Result<Option<u32>, StepError> {
         let duplicate = i64::from(duplicate);
-        let values = [duplicate.into(), duplicate.into(), clip(error).into()];
-        around("count_ambiguous", self.step(self.db.sql().count_ambiguous, &values, lease)).await
+        let mut tx = self.db.begin().await?;
+        let values = vals![duplicate, duplicate, clip(error), lease.edit_key.as_bytes(), lease.fence];
+        if tx.run(self.db.sql().count_ambiguous, values).await? == 0 {
+            return Ok(None);
+        }
+        let call = self.locked_call(&mut *tx, lease).await?;
+        tx.commit().await?;
+        Ok(call.map(|call| call.unanswered))
     }
 
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
@@ -289,7 +310,7 @@ impl Store {
         };
         let waits = self.waits_of(&mut *tx, lease.edit_key).await?;
         let (ended, answered) = self.answer(&mut *tx, &call.spec, &waits, stored, result_url).await?;
-        self.close_call(&mut *tx, lease, CallState::Done, None).await?;
+        self.close_call(&mut *tx, lease, CallState::Done, None, None).await?;
         tx.commit().await?;
         count::ended(&call.spec.model, &call.spec.price, true, answered, &ended);
         Ok(Finished::Ended(ended))
@@ -368,7 +389,7 @@ impl Store {
     }
 
     /// → failed: every waiting image gets the error, the dead letter is written, in one transaction. `charged` says whether the
-    /// provider may have taken money for it.
+    /// provider may have taken money for it; then it is held where the error is one of [`HELD_REASONS`].
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -392,7 +413,9 @@ impl Store {
         }
         let fail = |task: &mut TaskRecord, wait: &Wait| fail(task, wait, error);
         let (ended, answered) = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
-        self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message)).await?;
+        let held = HELD_REASONS.into_iter().find(|reason| *reason == error.code);
+        let held = held.filter(|_| charged && call.spec.price.micros > 0);
+        self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message), held).await?;
         self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error)).await?;
         tx.commit().await?;
         // Of an ambiguous one nobody knows; that is counted elsewhere.
@@ -461,14 +484,25 @@ impl Store {
         Ok((ended.collect(), answered))
     }
 
+    /// A call that has failed keeps what it was held for before, and the count of its submits without an answer.
     async fn close_call(
         &self,
         tx: &mut dyn Tx,
         lease: Lease,
         state: CallState,
         error: Option<&str>,
+        held: Option<&str>,
     ) -> Result<(), StepError> {
-        let values = vals![state.as_str(), error.map(clip), lease.edit_key.as_bytes(), lease.fence];
+        let done = i64::from(state == CallState::Done);
+        let values = vals![
+            done,
+            done,
+            held,
+            state.as_str(),
+            error.map(clip),
+            lease.edit_key.as_bytes(),
+            lease.fence
+        ];
         tx.run(self.db.sql().close_call, values).await?;
         Ok(())
     }

@@ -50,10 +50,12 @@ use batch::Batches;
 pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
 pub use cancels::{CANCELLED, Cancelled};
 use db::{Db, DbError};
+pub use calls::HELD_REASONS;
 pub use evict::{Aged, Candidate, Evicted};
 pub use forget::{Entry, FORGOTTEN, Forgotten, Found, Mentions, Picking, Scrubbed};
 pub use imports::{Change, ImportEntry, KnownEntry, Standing};
 pub use inspect::Facts;
+pub use lanes::{UNANSWERED, UNANSWERED_SUBMITS};
 pub use letters::{
     IMAGES, Letter, LetterFilter, LetterGroup, LetterRef, LetterState, PastFailure, Properties, Since, TASKS,
 };
