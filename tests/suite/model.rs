@@ -67,6 +67,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("block_lane", "the same"),
     ("probe_lane", "the same"),
     ("lane_probes", "reads"),
+    ("postpone_probe", "the same as `block_lane`"),
+    ("note_stuck", "tells people what holds a place; nothing is decided by it"),
     ("count_unanswered", "the same as `block_lane`"),
     ("reset_unanswered", "the same"),
     ("reopen_lane", "the same"),

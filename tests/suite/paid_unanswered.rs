@@ -6,7 +6,7 @@ use std::time::Duration;
 use retouch_tests::laptop::Laptop;
 use retouch_tests::paid::{LANE, Paid, asked, picture, task};
 use retouch_tests::program::Program;
-use retouch_tests::stand_in::{Fault, OnCreate, Refusal, StandIn};
+use retouch_tests::stand_in::{Fault, OnCreate, OnRequest, Refusal, StandIn};
 use serde_json::Value;
 
 const SAID: &str = "remove the text";
@@ -153,4 +153,24 @@ async fn a_lane_whose_submits_stay_unanswered_stops_and_a_probe_opens_it() {
     }
     assert_eq!((paid.lane("unanswered").await, paid.lane("blocked_by").await), ("0".into(), "-".into()));
     paid.site.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_silent_lane_is_asked_for_free_before_a_call_probes_it() {
+    let paid = Paid::on_servers().await;
+    paid.provider.arm(never_answered().always());
+    let silent = paid.provider.arm(Fault::List(OnRequest::Drop).always());
+    let _worker = paid.worker("").await;
+    for seed in 0..6 {
+        publish(&paid, &format!("task-{seed}"), seed).await;
+    }
+    paid.site.counts("SELECT COUNT(*) FROM lanes WHERE blocked_code = 'unanswered'", 1).await;
+    silent.struck(3).await;
+    let sends = paid.provider.ledger().received.len();
+    assert!((3..=4).contains(&sends), "{sends} were sent though no free question was answered");
+    paid.provider.clear_faults();
+    paid.site.counts("SELECT COUNT(*) FROM image_edit_waits", 0).await;
+    for seed in 0..6 {
+        assert!(sent(&paid.provider, seed) <= 2, "{seed}");
+    }
 }

@@ -14,7 +14,8 @@ pub(super) const HIT: &str = "no image is answered from a cache row that is not 
 pub(super) const OWN: &str = "every edit gets its own picture";
 pub(super) const OWNER: &str = "only its owner ends a call";
 pub(super) const NOBODY: &str = "no call is sent that nobody waits for";
-pub(super) const AT_MOST: &str = "no edit is charged more often than the policy allows, unless a person decides";
+pub(super) const AT_MOST: &str =
+    "no edit is charged more often than the policy allows, unless a person decides";
 
 pub(super) fn all() -> Vec<Property<Protocol>> {
     vec![

@@ -61,6 +61,7 @@ struct Shown {
     queued: u64,
     in_flight: u64,
     oldest_ms: Option<u64>,
+    stuck: u64,
     max_in_flight: Option<u32>,
     submit_interval_ms: Option<u64>,
     daily_budget: Option<String>,
@@ -146,6 +147,8 @@ impl Shown {
             queued,
             in_flight,
             oldest,
+            stuck,
+            stuck_why: _,
         } = lane.clone();
         Self {
             name,
@@ -157,6 +160,7 @@ impl Shown {
             queued,
             in_flight,
             oldest_ms: oldest.map(millis),
+            stuck,
             max_in_flight: policy.max_in_flight,
             submit_interval_ms: policy.submit_interval.map(millis),
             daily_budget: policy.daily_budget.map(|budget| decimal(budget.micros)),

@@ -144,6 +144,7 @@ impl Work<'_> {
         if self.gate.was_closed() {
             self.reopen(true).await;
         }
+        self.heard().await;
         let Listed { tasks, settles } = listed;
         let ids: Vec<String> = tasks.iter().map(|task| task.provider_task_id.clone()).collect();
         let (lease, lane) = (self.call.lease, &self.call.spec.lane);
@@ -183,7 +184,10 @@ impl Work<'_> {
             | EditError::NotSent(_)
             | EditError::Unavailable(_)
             | EditError::Ambiguous(_)
-            | EditError::Unbilled { .. } => Asked::NotYet { pause: backoff.next_delay(), why: text },
+            | EditError::Unbilled { .. } => {
+                self.unheard(&text).await;
+                Asked::NotYet { pause: backoff.next_delay(), why: text }
+            }
             EditError::Rejected { .. } => Asked::Unknown(BTreeSet::new()),
         })
     }

@@ -16,15 +16,16 @@ use crate::lanes::{FULL, probe_after, slow_down};
 use crate::media;
 use crate::metrics::count::Phase;
 use crate::outcome::{Outcome, rung};
-use crate::store::{
-    Admission, ClosedBy, Closure, Money, Pass, StoreError, UNANSWERED, UNANSWERED_SUBMITS,
-};
+use crate::store::{Admission, ClosedBy, Closure, Money, Pass, StoreError, UNANSWERED, UNANSWERED_SUBMITS};
 
 /// Tries that fail without having been sent, before the call fails for good; the waits between them climb the ladder.
 pub(super) const MAX_ATTEMPTS: u32 = 8;
 /// How long a delivery is held for its lane; then another one takes its place. With the longest call it stays well below
 /// the broker's half hour.
 const LANE_HOLD: Duration = Duration::from_secs(5 * 60);
+
+/// How long a lane that does not answer may take to answer a free question.
+const ASK: Duration = Duration::from_secs(15);
 
 /// What becomes of a call that was not accepted.
 enum Next {
@@ -117,8 +118,42 @@ impl Work<'_> {
                 Admission::Closed(closure) => {
                     let look_again = self.gate.closed(lane, &closure);
                     tokio::time::sleep(look_again).await;
+                    let due = closure.probe_in.is_some_and(|probe_in| probe_in <= look_again);
+                    if due && closure.code == UNANSWERED {
+                        self.ask_before_probe().await;
+                    }
                 }
             }
+        }
+    }
+
+    /// Whether a lane answers again is asked for free, where that can be, before a call is spent on finding out.
+    async fn ask_before_probe(&self) {
+        let silent = match tokio::time::timeout(ASK, self.editor.ask()).await {
+            Err(_) => true,
+            Ok(Err(EditError::NotSent(_) | EditError::Unavailable(_) | EditError::Ambiguous(_))) => true,
+            // An answer, whatever it says: what a submit would be told now, only a submit can show.
+            Ok(
+                Ok(_)
+                | Err(
+                    EditError::RateLimited { .. }
+                    | EditError::Unbilled { .. }
+                    | EditError::Rejected { .. }
+                    | EditError::Blocked { .. },
+                ),
+            ) => false,
+        };
+        if !silent {
+            return;
+        }
+        let (lane, after) = (&self.call.spec.lane, probe_after(self.app.settings.rhythm.probe, 0));
+        tracing::info!(
+            lane,
+            ?after,
+            "the provider answers no free question either; no call is sent to find out"
+        );
+        if let Err(error) = self.app.store.postpone_probe(lane, after).await {
+            tracing::warn!(lane, %error, "cannot put the next probe off");
         }
     }
 
@@ -147,7 +182,9 @@ impl Work<'_> {
         };
         let before = match (code, sent) {
             ("ambiguous", 0 | 1) => "it was sent, not answered, and may have been paid".to_owned(),
-            ("ambiguous", _) => format!("it was sent {sent} times, not answered, and may have been paid each time"),
+            ("ambiguous", _) => {
+                format!("it was sent {sent} times, not answered, and may have been paid each time")
+            }
             _ => format!("it was paid for, and ended as {code}"),
         };
         let Money { micros, currency } = self.price();

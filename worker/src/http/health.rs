@@ -50,8 +50,9 @@ pub(super) async fn readyz(State(served): State<Served>) -> Response {
     let ready = parts.values().all(|part| part == "ok");
     // A lane that takes no calls is no fault of this replica, which can still do everything else; people see why here.
     for lane in lanes.unwrap_or_default() {
-        let state =
-            lane.closed.map(|closure| format!("takes no calls: {}: {}", closure.code, closure.message));
+        let closed = lane.closed.as_ref();
+        let closed = closed.map(|closure| format!("takes no calls: {}: {}", closure.code, closure.message));
+        let state = closed.or_else(|| lane.reason());
         parts.insert(format!("lane {}", lane.name), part(state.map_or(Ok(()), Err)));
     }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

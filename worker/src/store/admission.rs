@@ -117,6 +117,10 @@ pub struct LaneView {
     pub in_flight: u64,
     /// How long the longest of the queued ones has been waiting.
     pub oldest: Option<Duration>,
+    /// Calls in flight of which the provider cannot say what became: they hold their places.
+    pub stuck: u64,
+    /// What is said of one of them.
+    pub stuck_why: Option<String>,
 }
 
 impl LaneView {
@@ -132,13 +136,24 @@ impl LaneView {
         }
     }
 
-    /// Why it takes no calls, for people.
+    /// Why it takes no calls, or what holds its places, for people.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
-        self.closed.as_ref().map(|closure| match closure.by {
+        let closed = self.closed.as_ref().map(|closure| match closure.by {
             ClosedBy::Submit | ClosedBy::Poll => format!("{}: {}", closure.code, closure.message),
             ClosedBy::Budget | ClosedBy::Pause => closure.message.clone(),
-        })
+        });
+        closed.or_else(|| self.stuck())
+    }
+
+    /// What holds its places without getting on.
+    fn stuck(&self) -> Option<String> {
+        let why = self.stuck_why.as_ref().filter(|_| self.stuck > 0)?;
+        let places = match self.policy.max_in_flight {
+            Some(most) => format!("{} of {most} places hold", self.stuck),
+            None => format!("{} places hold", self.stuck),
+        };
+        Some(format!("{places} calls of which the provider cannot say what became: {why}"))
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::cache_view::key_version;
 use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
+use super::lanes::STUCK;
 use super::letters::TASKS;
 use super::suspects::suspect_of_edit;
 use super::types::{ascii, clip, hex_digest, image_result, time};
@@ -282,6 +283,17 @@ impl Store {
         Ok(call.map(|call| call.unanswered))
     }
 
+    /// The provider cannot say what became of a call that is in flight: it holds its place, and its lane says so. `None`: it can
+    /// again.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn note_stuck(&self, lease: Lease, why: Option<&str>) -> Result<bool, StoreError> {
+        let text = why.map(|why| format!("{STUCK}{why}"));
+        let values = [Val::from(text.as_deref().map(clip)), i64::from(why.is_some()).into()];
+        self.step(self.db.sql().note_stuck, &values, lease).await
+    }
+
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
     async fn step(&self, sql: &'static str, values: &[Val<'_>], lease: Lease) -> Result<bool, StoreError> {
         let mut values = values.to_vec();
@@ -494,15 +506,8 @@ impl Store {
         held: Option<&str>,
     ) -> Result<(), StepError> {
         let done = i64::from(state == CallState::Done);
-        let values = vals![
-            done,
-            done,
-            held,
-            state.as_str(),
-            error.map(clip),
-            lease.edit_key.as_bytes(),
-            lease.fence
-        ];
+        let values =
+            vals![done, done, held, state.as_str(), error.map(clip), lease.edit_key.as_bytes(), lease.fence];
         tx.run(self.db.sql().close_call, values).await?;
         Ok(())
     }

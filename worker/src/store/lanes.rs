@@ -18,6 +18,8 @@ use crate::failpoint::around;
 pub const UNANSWERED_SUBMITS: u32 = 3;
 /// The code of a lane that is blocked for that; the statements name it too.
 pub const UNANSWERED: &str = "unanswered";
+/// How the error of a call begins of which its provider cannot say what became; the statements name it too.
+pub(super) const STUCK: &str = "the provider cannot say what became of it: ";
 /// How long one prober has until another may try: longer than any call takes to be answered.
 const PROBE_HOLD: Duration = Duration::from_secs(10 * 60);
 
@@ -212,6 +214,18 @@ impl Store {
         Ok(())
     }
 
+    /// A lane that is blocked because submits stay unanswered does not answer other questions either: no probe before this.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn postpone_probe(&self, name: &str, after: Duration) -> Result<(), StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            connection.run(self.db.sql().postpone_probe, vals![millis(after), name]).await?;
+            Ok(())
+        })
+    }
+
     /// How many probes found a lane blocked with this code, since it was; 0 where it is open, or blocked for another cause.
     ///
     /// # Errors
@@ -377,5 +391,7 @@ pub(super) fn lane_view(row: &Row) -> Result<LaneView, StoreError> {
         oldest: row
             .opt_int(19)?
             .map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or_default())),
+        stuck: count(row, 20)?,
+        stuck_why: row.opt_text(21)?.map(|why| why.trim_start_matches(STUCK).to_owned()),
     })
 }

@@ -195,6 +195,8 @@ pub(super) static SQL: Statements = Statements {
             updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
     probe_lane: "UPDATE lanes SET probe_at = LEAST(probe_at, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND), \
             updated_at = UTC_TIMESTAMP(3) WHERE name = ? AND blocked_by IN ('submit', 'poll')",
+    postpone_probe: "UPDATE lanes SET probe_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
+            updated_at = UTC_TIMESTAMP(3) WHERE name = ? AND blocked_code = 'unanswered' AND blocked_by IS NOT NULL",
     lane_probes: "SELECT probes FROM lanes WHERE name = ? AND blocked_by IS NOT NULL AND blocked_code = ?",
     // The time before the count: MySQL sees the columns that it has assigned already.
     count_unanswered: "UPDATE lanes SET unanswered_since = IF(unanswered > 0, COALESCE(unanswered_since, UTC_TIMESTAMP(3)), UTC_TIMESTAMP(3)), \
@@ -215,7 +217,11 @@ pub(super) static SQL: Statements = Statements {
             (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
             (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
             (SELECT CAST(TIMESTAMPDIFF(MICROSECOND, MIN(c.updated_at), UTC_TIMESTAMP(3)) DIV 1000 AS SIGNED) \
-                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')) \
+                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
+            (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%'), \
+            (SELECT MAX(c.last_error) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%') \
         FROM lanes l ORDER BY l.name"
     ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
@@ -260,6 +266,9 @@ pub(super) static SQL: Statements = Statements {
         WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
     count_ambiguous: "UPDATE image_edit_calls SET unanswered = unanswered + IF(state = 'submitted', 1, 0), state = 'ambiguous', possible_duplicates = possible_duplicates + IF(submitted_at IS NULL, 0, ?), \
             submitted_at = IF(? > 0, NULL, submitted_at), last_error = ?, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    // Without a text it takes back its own, and no other.
+    note_stuck: "UPDATE image_edit_calls SET last_error = ? WHERE (? = 1 OR last_error LIKE 'the provider cannot say what became of it:%') \
+        AND edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, key_version, last_hit_at, \
             created_at, updated_at) \

@@ -142,6 +142,8 @@ pub(super) static SQL: Statements = Statements {
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
     probe_lane: "UPDATE lanes SET probe_at = min(probe_at, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds')), \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ? AND blocked_by IN ('submit', 'poll')",
+    postpone_probe: "UPDATE lanes SET probe_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ? AND blocked_code = 'unanswered' AND blocked_by IS NOT NULL",
     lane_probes: "SELECT probes FROM lanes WHERE name = ? AND blocked_by IS NOT NULL AND blocked_code = ?",
     count_unanswered: "UPDATE lanes SET \
             unanswered_since = iif(unanswered > 0, coalesce(unanswered_since, strftime('%Y-%m-%d %H:%M:%f', 'now')), \
@@ -165,7 +167,11 @@ pub(super) static SQL: Statements = Statements {
             (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
             (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
             (SELECT CAST((unixepoch('now', 'subsec') - unixepoch(min(c.updated_at), 'subsec')) * 1000 AS INTEGER) \
-                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')) \
+                FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%'), \
+            (SELECT max(c.last_error) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%') \
         FROM lanes l ORDER BY l.name"
     ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
@@ -204,6 +210,9 @@ pub(super) static SQL: Statements = Statements {
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
     count_ambiguous: "UPDATE image_edit_calls SET unanswered = unanswered + iif(state = 'submitted', 1, 0), state = 'ambiguous', possible_duplicates = possible_duplicates + iif(submitted_at IS NULL, 0, ?), \
             submitted_at = iif(? > 0, NULL, submitted_at), last_error = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    // Without a text it takes back its own, and no other.
+    note_stuck: "UPDATE image_edit_calls SET last_error = ? WHERE (? = 1 OR last_error LIKE 'the provider cannot say what became of it:%') \
+        AND edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, hit_count, key_version, last_hit_at, \
             created_at, updated_at) \
