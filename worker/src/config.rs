@@ -50,7 +50,8 @@ pub enum OnAmbiguous {
 }
 
 impl OnAmbiguous {
-    /// How often a call that costs something is sent without an answer, over its whole life, before a person decides.
+    /// How often a call that costs something is sent without an answer, over its whole life, before a person
+    /// decides.
     pub const fn most_unanswered(self) -> u32 {
         match self {
             Self::Retry => 2,

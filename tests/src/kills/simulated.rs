@@ -350,7 +350,8 @@ impl Simulated {
             self.extra += billed.saturating_sub(1);
             self.unaccounted += billed.saturating_sub(1).saturating_sub(counted);
             self.thrice += u64::from(billed > 2);
-            // What a worker has committed as paid must not fail; what was sent twice without an answer is held for a person.
+            // What a worker has committed as paid must not fail; what was sent twice without an answer is
+            // held for a person.
             let failed = state == "failed";
             self.paid_lost += u64::from(failed && paid > 0);
             self.unheard += u64::from(failed && paid == 0 && billed > 0);

@@ -196,7 +196,8 @@ impl Protocol {
         (row.ended, row.due) = (true, true);
     }
 
-    /// A person sends a call again: the images that it failed wait once more, and its submits are counted anew.
+    /// A person sends a call again: the images that it failed wait once more, and its submits are counted
+    /// anew.
     fn reopen_edits(&self, world: &mut World, edit: usize) {
         self.fired("reopen_edits");
         world.left.decisions -= 1;

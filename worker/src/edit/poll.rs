@@ -112,8 +112,8 @@ impl Work<'_> {
         }
     }
 
-    /// The provider could not say what became of the call, which holds its place on the lane meanwhile. Once may be chance; the
-    /// second time in a row people are told, in the log and by the lane.
+    /// The provider could not say what became of the call, which holds its place on the lane meanwhile. Once
+    /// may be chance; the second time in a row people are told, in the log and by the lane.
     pub(super) async fn unheard(&self, why: &str) {
         if self.unheard.fetch_add(1, Ordering::Relaxed) + 1 != UNHEARD_ASKS {
             return;

@@ -231,8 +231,8 @@ impl Work<'_> {
         Ok(outcome)
     }
 
-    /// Commits that it is ambiguous, and whether it is about to be sent once more. Returns how many of its submits have no
-    /// answer; `None`: the lease was lost.
+    /// Commits that it is ambiguous, and whether it is about to be sent once more. Returns how many of its
+    /// submits have no answer; `None`: the lease was lost.
     async fn note(&self, duplicate: bool, why: &str) -> Result<Option<u32>, Stop> {
         let noted = self.step(self.app.store.count_ambiguous(self.call.lease, duplicate, why)).await?;
         if noted.is_some() {
@@ -254,8 +254,8 @@ impl Work<'_> {
         }
     }
 
-    /// `RETOUCH_ON_AMBIGUOUS`: once more at most, whoever sent it before, then a person decides. What costs nothing cannot be paid
-    /// twice, and is sent as often as any other.
+    /// `RETOUCH_ON_AMBIGUOUS`: once more at most, whoever sent it before, then a person decides. What costs
+    /// nothing cannot be paid twice, and is sent as often as any other.
     pub(super) async fn by_policy(&self, why: &str) -> Result<Outcome, Stop> {
         let why = clipped(why);
         let (free, policy) = (self.is_free(), self.app.settings.on_ambiguous);

@@ -127,7 +127,8 @@ impl Work<'_> {
         }
     }
 
-    /// Whether a lane answers again is asked for free, where that can be, before a call is spent on finding out.
+    /// Whether a lane answers again is asked for free, where that can be, before a call is spent on finding
+    /// out.
     async fn ask_before_probe(&self) {
         let silent = match tokio::time::timeout(ASK, self.editor.ask()).await {
             Err(_) => true,
@@ -170,8 +171,9 @@ impl Work<'_> {
         self.call.spec.price.micros == 0 && self.price().micros == 0
     }
 
-    /// Ends a call that only a person may send again, whichever task or command asks for it: it is held, or was sent
-    /// without an answer as often as may be. What the row said at the claim holds for as long as the lease does.
+    /// Ends a call that only a person may send again, whichever task or command asks for it: it is held, or
+    /// was sent without an answer as often as may be. What the row said at the claim holds for as long as the
+    /// lease does.
     async fn refuse_held(&self) -> Result<(), Stop> {
         let sent = self.call.unanswered;
         let most = self.app.settings.on_ambiguous.most_unanswered();
@@ -206,7 +208,8 @@ impl Work<'_> {
         }
     }
 
-    /// Submits that stay unanswered one after the other say that the lane does not work, whatever the next one costs.
+    /// Submits that stay unanswered one after the other say that the lane does not work, whatever the next
+    /// one costs.
     async fn unanswered(&self, pass: Pass) {
         let lane = &self.call.spec.lane;
         match self.app.store.count_unanswered(lane).await {
@@ -248,7 +251,8 @@ impl Work<'_> {
         }
     }
 
-    /// No replica sends on this lane until a probe works. `probes` found it blocked, for this cause or another.
+    /// No replica sends on this lane until a probe works. `probes` found it blocked, for this cause or
+    /// another.
     pub(super) async fn block(&self, by: ClosedBy, code: &str, message: &str, probes: u32) {
         let lane = &self.call.spec.lane;
         // Those of another cause say nothing about when this one may have gone.

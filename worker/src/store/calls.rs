@@ -24,8 +24,8 @@ use crate::metrics::count::{self, Answered};
 /// How much longer than a lease the sweep waits before it looks after a call.
 const WAKE_GRACE: Duration = Duration::from_secs(2);
 
-/// The reasons after which a call that was or may have been paid for is sent again only by a person's decision: a retry of its dead
-/// letter.
+/// The reasons after which a call that was or may have been paid for is sent again only by a person's
+/// decision: a retry of its dead letter.
 pub const HELD_REASONS: [&str; 3] = ["ambiguous", "unreadable_answer", "bad_result"];
 
 /// One wait of the call that is being finished.
@@ -283,8 +283,8 @@ impl Store {
         Ok(call.map(|call| call.unanswered))
     }
 
-    /// The provider cannot say what became of a call that is in flight: it holds its place, and its lane says so. `None`: it can
-    /// again.
+    /// The provider cannot say what became of a call that is in flight: it holds its place, and its lane says
+    /// so. `None`: it can again.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -496,7 +496,8 @@ impl Store {
         Ok((ended.collect(), answered))
     }
 
-    /// A call that has failed keeps what it was held for before, and the count of its submits without an answer.
+    /// A call that has failed keeps what it was held for before, and the count of its submits without an
+    /// answer.
     async fn close_call(
         &self,
         tx: &mut dyn Tx,

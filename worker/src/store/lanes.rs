@@ -214,7 +214,8 @@ impl Store {
         Ok(())
     }
 
-    /// A lane that is blocked because submits stay unanswered does not answer other questions either: no probe before this.
+    /// A lane that is blocked because submits stay unanswered does not answer other questions either: no
+    /// probe before this.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -226,7 +227,8 @@ impl Store {
         })
     }
 
-    /// How many probes found a lane blocked with this code, since it was; 0 where it is open, or blocked for another cause.
+    /// How many probes found a lane blocked with this code, since it was; 0 where it is open, or blocked for
+    /// another cause.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -278,8 +280,8 @@ impl Store {
         self.reopen_by(name, if by_poll { "poll" } else { "probe" }).await
     }
 
-    /// A submit that was no probe was answered: those without an answer are counted anew, and a lane that was blocked for them is
-    /// open. It proves nothing about any other block.
+    /// A submit that was no probe was answered: those without an answer are counted anew, and a lane that was
+    /// blocked for them is open. It proves nothing about any other block.
     ///
     /// # Errors
     /// See [`StoreError`].

@@ -188,7 +188,8 @@ pub(super) static SQL: Statements = Statements {
     uncount_paid: "UPDATE image_edit_calls SET paid_calls = GREATEST(paid_calls - 1, 0) WHERE edit_key = ? AND fence = ?",
     throttle_lane: "UPDATE lanes SET next_submit_at = GREATEST(COALESCE(next_submit_at, UTC_TIMESTAMP(3)), \
             UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND), throttles = throttles + 1, updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
-    // `probes` first: of another cause none was made yet, and MySQL sees the columns that it has assigned already.
+    // `probes` first: of another cause none was made yet, and MySQL sees the columns that it has assigned
+    // already.
     block_lane: "UPDATE lanes SET probes = IF(blocked_by IS NOT NULL AND blocked_code <=> ?, probes, 0), \
             blocked_at = IF(blocked_by IS NULL, UTC_TIMESTAMP(3), blocked_at), blocked_by = ?, blocked_code = ?, \
             blocked_message = ?, probe_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
@@ -238,7 +239,8 @@ pub(super) static SQL: Statements = Statements {
     record_submitted: "UPDATE image_edit_calls SET state = 'submitted', unanswered = GREATEST(unanswered - 1, 0), provider_task_id = ?, \
             paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    // What depends on the state comes before it, here and below: MySQL sees the columns that it has assigned already.
+    // What depends on the state comes before it, here and below: MySQL sees the columns that it has assigned
+    // already.
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), \
             unanswered = GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, updated_at = UTC_TIMESTAMP(3) \
