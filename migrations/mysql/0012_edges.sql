@@ -46,7 +46,8 @@ SET @retouch_edges = IF(
   (SELECT COUNT(*) FROM information_schema.columns
     WHERE table_schema = DATABASE() AND table_name = 'lanes' AND column_name = 'unanswered') = 0,
   'ALTER TABLE lanes
-    ADD COLUMN unanswered INT NOT NULL DEFAULT 0 COMMENT ''submits in a row that were not answered''',
+    ADD COLUMN unanswered INT NOT NULL DEFAULT 0 COMMENT ''submits in a row that were not answered'',
+    ADD COLUMN unanswered_since DATETIME(3) NULL COMMENT ''when the first of them was given up''',
   'DO 0');
 PREPARE retouch_edges FROM @retouch_edges;
 EXECUTE retouch_edges;

@@ -18,6 +18,7 @@ DROP INDEX image_edit_tasks_ended;
 CREATE INDEX image_edit_tasks_ended ON image_edit_tasks
   (completed_at, currency, hit_images, joined_images, paid_images, failed_images, paid_micros, saved_micros, lost_micros, total_images, edit_type);
 ALTER TABLE lanes ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0;  -- submits in a row that were not answered
+ALTER TABLE lanes ADD COLUMN unanswered_since TEXT NULL;  -- when the first of them was given up
 
 ALTER TABLE dead_letters ADD COLUMN kept_blob TEXT NULL;  -- blob of what was paid for and could not be used
 ALTER TABLE dead_letters ADD COLUMN kept_type TEXT NULL;  -- its content type

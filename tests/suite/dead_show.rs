@@ -161,7 +161,10 @@ async fn ten_thousand_letters_are_six_groups_and_each_is_sent_again_exactly_once
     assert_eq!((counts, &preview["paid"]), ([expired, expired, expired, 0], &json!([])), "{preview}");
     let preview = dead_json(&site, &["retry", "--reason", "scripted_rejection"]).await;
     // 60 times what a picture costs, and none of them in the cache.
-    let paid = json!([{"model": "double-1", "calls": EDITS, "cost": "8.4", "currency": "CNY", "at_most": 0}]);
+    let paid = json!([{
+        "model": "double-1", "calls": EDITS, "cost": "8.4", "currency": "CNY", "at_most": 0,
+        "possible_duplicates": 0, "possibly_twice": "0",
+    }]);
     assert_eq!((preview["images"].as_u64(), &preview["paid"]), (Some(EDITS), &paid), "{preview}");
 
     messages_once(&site, expired).await;

@@ -14,6 +14,7 @@ use serde_json::json;
 on_both! {
     a_picture_that_kills_intake_is_dead_after_five_kills_and_a_hundred_innocents_are_not;
     a_call_that_kills_its_worker_is_failed_after_five_kills_and_a_hundred_innocents_are_not;
+    a_paid_call_that_kills_its_worker_is_sent_twice_and_then_held;
     workers_killed_by_chance_make_no_poison_of_what_ends;
 }
 
@@ -36,7 +37,8 @@ async fn start(site: &Site) -> Running {
 
 fn config(site: &Site) -> String {
     let file = site.env.folder().join("retouch.toml");
-    std::fs::write(&file, "[lanes.double]\nconcurrency = 128\n").unwrap();
+    // Free: what costs something is sent no third time, whatever killed its worker.
+    std::fs::write(&file, "[lanes.double]\nconcurrency = 128\n[routes.double]\nprice = \"0\"\n").unwrap();
     file.display().to_string()
 }
 
@@ -97,6 +99,28 @@ async fn a_call_that_kills_its_worker_is_failed_after_five_kills_and_a_hundred_i
     println!("edit: {kills} kills, {INNOCENTS} innocents completed");
     let row = site.task("poison").await.unwrap();
     assert_eq!((row.status.as_str(), &row.images[0]["error"]["code"]), ("failed", &json!("poison")));
+}
+
+async fn a_paid_call_that_kills_its_worker_is_sent_twice_and_then_held(site: Site) {
+    let hurry = [("RETOUCH_LEASE_SECONDS", "2"), ("RETOUCH_PATIENCE_SECONDS", "1")];
+    let mut worker = site.worker_with(&hurry).await;
+    site.publish(&task("poison", json!({"abort": true}), &[seed(1000)])).await;
+    let mut kills = 0;
+    wait::until("the end of the call", async || {
+        if worker.status().is_some() {
+            kills += 1;
+            site.notice_a_kill().await;
+            worker = site.worker_with(&hurry).await;
+        }
+        (site.number("SELECT COUNT(*) FROM dead_letters").await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(site.dead_letters(1).await, ["ambiguous poison"]);
+    assert_eq!((kills, site.calls().len()), (2, 2));
+    site.publish(&task("another", json!({"abort": true}), &[seed(1000)])).await;
+    assert_eq!(site.ended("another").await.images[0]["error"]["code"], "ambiguous");
+    assert_eq!((worker.status(), site.calls().len()), (None, 2));
+    site.nothing_left().await;
 }
 
 async fn workers_killed_by_chance_make_no_poison_of_what_ends(site: Site) {

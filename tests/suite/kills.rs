@@ -49,7 +49,10 @@ async fn a_worker_that_dies_at_any_transition_loses_nothing_and_pays_nothing_twi
     assert_eq!(books.broken(), Vec::<String>::new());
     let each: BTreeMap<String, u64> = points().into_iter().map(|point| (point, 1)).collect();
     assert_eq!(books.deaths.at, each, "one death at each point");
-    assert_eq!(books.errors.keys().collect::<Vec<_>>(), ["DataInspectionFailed"]);
+    // An edit that was twice sent without an answer, by a death or the provider, is held for a person.
+    let known = ["DataInspectionFailed", "ambiguous"];
+    assert!(books.errors.keys().all(|code| known.contains(&code.as_str())), "{books}");
+    assert!(books.errors.contains_key("DataInspectionFailed"), "{books}");
 }
 
 #[test]

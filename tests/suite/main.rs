@@ -81,6 +81,7 @@ mod paid_lanes;
 mod paid_rolling;
 mod paid_scale;
 mod paid_shutdown;
+mod paid_unanswered;
 mod producers;
 mod results;
 mod routes;

@@ -41,10 +41,9 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("discard_letters", "the same"),
     ("forget_letters", "deletes letters that a person has decided about"),
     (
-        "reopen_edits",
+        "reopen_images",
         "to calls and waits it is `register` for a task that is there; a person takes it, at rest. store_conformance/retries",
     ),
-    ("reopen_images", "the same"),
     ("answered", "reads"),
     ("answered_today", "reads"),
     ("cache_shares", "reads"),
@@ -67,6 +66,11 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("throttle_lane", "the same; what the worker does around it is `retract_submit`"),
     ("block_lane", "the same"),
     ("probe_lane", "the same"),
+    ("lane_probes", "reads"),
+    ("postpone_probe", "the same as `block_lane`"),
+    ("note_stuck", "tells people what holds a place; nothing is decided by it"),
+    ("count_unanswered", "the same as `block_lane`"),
+    ("reset_unanswered", "the same"),
     ("reopen_lane", "the same"),
     ("pause_lane", "the same"),
     ("resume_lane", "the same"),
@@ -137,12 +141,17 @@ const SAME: &[&[usize]] = &[&[0], &[0]];
 
 /// So many of each may go wrong on one path, in any order and at any step; messages are lost and repeated without limit.
 const fn left(crashes: u8, stalls: u8, mishaps: u8) -> Left {
-    Left { crashes, stalls, mishaps, cancels: 0 }
+    Left { crashes, stalls, mishaps, cancels: 0, decisions: 0 }
 }
 
 /// The same, and so many tasks are taken back.
 const fn cancelled(cancels: u8, left: Left) -> Left {
     Left { cancels, ..left }
+}
+
+/// The same, and a person sends what is held again so many times.
+const fn decided(decisions: u8, left: Left) -> Left {
+    Left { decisions, ..left }
 }
 
 fn protocol(workers: usize, needs: &'static [&'static [usize]], editor: Editor, left: Left) -> Protocol {
@@ -230,6 +239,8 @@ fn every_promise_holds_in_every_state_with_two_and_three_workers_on_one_edit() {
     let mut fired = holds("async, A and A", protocol(2, SAME, Editor::Async, left(1, 1, 1)));
     let back = cancelled(1, left(0, 0, 0));
     fired.extend(holds("async, A and A, 1 cancelled", protocol(2, SAME, Editor::Async, back)));
+    let again = decided(1, left(0, 0, 2));
+    fired.extend(holds("async, A and A, 1 decision", protocol(2, SAME, Editor::Async, again)));
     assert_eq!(fired, BTreeSet::from(FUNCTIONS), "steps that are named and never happen");
 }
 
@@ -251,6 +262,16 @@ fn every_promise_holds_where_the_picture_comes_with_the_answer() {
 fn every_promise_holds_where_a_person_decides_about_ambiguous_calls() {
     let model = protocol(2, SAME, Editor::Async, left(1, 1, 1));
     holds("async + hold, A and A", Protocol { on_ambiguous: OnAmbiguous::Hold, ..model });
+    let model = protocol(2, SAME, Editor::Async, decided(1, left(0, 0, 2)));
+    holds("async + hold, A and A, 1 decision", Protocol { on_ambiguous: OnAmbiguous::Hold, ..model });
+}
+
+#[test]
+fn the_checker_finds_a_count_of_submits_that_a_new_owner_or_task_resets() {
+    let model = seeded(Seed::OwnerForgets, SAME, left(2, 0, 0));
+    breaks("a new owner resets the counter", model, promises::AT_MOST);
+    let model = seeded(Seed::TaskForgets, SAME, left(0, 0, 2));
+    breaks("a new task resets the counter", model, promises::AT_MOST);
 }
 
 #[test]

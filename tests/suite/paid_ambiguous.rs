@@ -120,7 +120,10 @@ async fn a_list_that_cannot_be_had_is_asked_again_and_a_worker_that_stops_meanwh
     let broken = paid.provider.arm(refused.always());
     let worker = paid.worker(LIST).await;
     publish(&paid, 0..1).await;
-    broken.struck(2).await;
+    broken.struck(3).await;
+    let lanes = paid.program(&["lanes"], LIST).run().await.stdout;
+    assert!(lanes.contains("places hold calls of which the provider cannot say"), "{lanes}");
+    assert!(worker.stderr().contains("WARN"), "{}", worker.stderr());
     worker.terminate();
     assert!(worker.exit().await.success());
     let left =

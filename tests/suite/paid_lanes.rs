@@ -5,7 +5,7 @@ use std::time::Duration;
 use retouch_tests::laptop::Laptop;
 use retouch_tests::paid::{LANE, Paid, WANX, asked, picture, task};
 use retouch_tests::services::Port;
-use retouch_tests::stand_in::{Fault, Limits, OnCreate, Refusal, StandIn, Told};
+use retouch_tests::stand_in::{Fault, Limits, OnCreate, OnRequest, Refusal, StandIn, Told};
 use retouch_tests::wait;
 use serde_json::Value;
 
@@ -272,4 +272,32 @@ async fn a_key_in_a_file_is_mended_without_a_restart() {
     })
     .await;
     each_paid_once(&paid, 0..1).await;
+}
+
+#[tokio::test]
+async fn a_lane_says_at_once_that_its_places_hold_unknown_tasks() {
+    let paid = Paid::on_servers().await;
+    let port = Port::free().unwrap();
+    let http = format!("127.0.0.1:{}", port.number());
+    let worker = paid.worker_with("", &[("RETOUCH_HTTP", &http)]).await;
+    let unknown = Refusal::new(404, "", "no such task");
+    let unknown = paid.provider.arm(Fault::Poll(OnRequest::Refuse(unknown)).always());
+    publish(&paid, 0..4).await;
+    let says = async || {
+        let lane = shown(&paid).await;
+        lane["message"].as_str().filter(|why| why.starts_with("2 of 2 places hold")).map(ToOwned::to_owned)
+    };
+    // Within seconds, not when an id is given up after ten minutes.
+    let why = wait::poll(Duration::from_secs(10), says).await.expect("a reason in `retouch lanes`");
+    assert!(why.contains("does not know the task"), "{why}");
+    let health = reqwest::get(format!("http://{http}/readyz")).await.unwrap();
+    assert_eq!(health.status(), 200, "the worker can do everything else");
+    let health: Value = serde_json::from_slice(&health.bytes().await.unwrap()).unwrap();
+    let part = health[format!("lane {LANE}")].as_str().unwrap().to_owned();
+    assert!(part.contains("of 2 places hold") && part.contains("does not know the task"), "{part}");
+    assert!(worker.stderr().contains("it holds its place on the lane"), "{}", worker.stderr());
+    unknown.clear();
+    paid.site.counts(COMPLETED, 4).await;
+    each_paid_once(&paid, 0..4).await;
+    assert_eq!((&shown(&paid).await["message"], &shown(&paid).await["stuck"]), (&Value::Null, &0.into()));
 }

@@ -56,11 +56,22 @@ impl BrokerChoice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnAmbiguous {
-    /// Once more, counted in `possible_duplicates`.
+    /// Once more, counted in `possible_duplicates`; then as `Hold`.
     #[default]
     Retry,
     /// Dead letter `ambiguous`: a person decides.
     Hold,
+}
+
+impl OnAmbiguous {
+    /// How often a call that costs something is sent without an answer, over its whole life, before a person
+    /// decides.
+    pub const fn most_unanswered(self) -> u32 {
+        match self {
+            Self::Retry => 2,
+            Self::Hold => 1,
+        }
+    }
 }
 
 /// The worker's own rhythm.

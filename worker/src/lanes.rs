@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn pass(throttles: u32) -> Pass {
-        Pass { probe: false, throttles, probes: 0 }
+        Pass { throttles, ..Pass::default() }
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Books {
     pub extra: u64,
     /// Those of them that no possible duplicate of the same edit accounts for.
     pub unaccounted: u64,
+    /// Edits that were billed more often than twice.
+    pub thrice: u64,
     /// Results that do not show what was asked for.
     pub wrong: u64,
     /// Edits that failed although the worker had committed a paid answer.
@@ -93,6 +95,7 @@ impl Books {
             books.possible_duplicates += counted;
             books.extra += extra;
             books.unaccounted += extra.saturating_sub(counted);
+            books.thrice += u64::from(billed > 2);
             books.paid_lost += u64::from(state == "paid");
             books.unheard += u64::from(billed > 0 && state == "failed");
         }
@@ -135,6 +138,7 @@ impl Books {
             ("wrong pictures", self.wrong),
             ("paid results lost", self.paid_lost),
             ("extra bills that no possible duplicate accounts for", self.unaccounted),
+            ("edits billed more than twice", self.thrice),
             ("workers that ended otherwise than they should", self.deaths.odd.len() as u64),
         ] {
             if count > 0 {

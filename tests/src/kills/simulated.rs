@@ -59,6 +59,7 @@ pub struct Simulated {
     possible_duplicates: u64,
     extra: u64,
     unaccounted: u64,
+    thrice: u64,
     wrong: u64,
     paid_lost: u64,
     unheard: u64,
@@ -77,6 +78,7 @@ impl Simulated {
             ("wrong pictures", self.wrong),
             ("paid results lost", self.paid_lost),
             ("extra bills that no possible duplicate accounts for", self.unaccounted),
+            ("edits billed more than twice", self.thrice),
             ("open calls, waits, leases or events at the end", self.left),
             ("sums of stats that are not those of the tables", self.disagree),
         ]
@@ -187,6 +189,7 @@ fn settings(folder: &Path) -> Settings {
     settings.rhythm.poison_kills = u32::MAX;
     settings.rhythm.sweep = Duration::from_millis(100);
     settings.rhythm.patience = Duration::from_millis(600);
+    settings.rhythm.probe = Duration::from_millis(200);
     settings
 }
 
@@ -346,7 +349,9 @@ impl Simulated {
             self.possible_duplicates += counted;
             self.extra += billed.saturating_sub(1);
             self.unaccounted += billed.saturating_sub(1).saturating_sub(counted);
-            // What a worker has committed as paid must not fail; what was lost on its way eight times in a row is given up.
+            self.thrice += u64::from(billed > 2);
+            // What a worker has committed as paid must not fail; what was sent twice without an answer is
+            // held for a person.
             let failed = state == "failed";
             self.paid_lost += u64::from(failed && paid > 0);
             self.unheard += u64::from(failed && paid == 0 && billed > 0);

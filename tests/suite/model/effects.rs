@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::protocol::{Editor, FUNCTIONS, MAX_ATTEMPTS, OnAmbiguous, Protocol, Said, Seed, Step};
+use super::protocol::{Editor, FUNCTIONS, MAX_ATTEMPTS, Protocol, Said, Seed, Step};
 use super::world::{At, Call, CallState, FREE, Image, Job, Task, Worker, World};
 
 impl Protocol {
@@ -24,6 +24,7 @@ impl Protocol {
             }
             Step::Outside { worker, said } => self.outside(world, worker, said),
             Step::Cancel { task } => self.cancel_task(world, task),
+            Step::Decide { edit } => self.reopen_edits(world, edit),
             Step::LeaseRunsOut { edit } => {
                 let mut workers = world.workers.iter();
                 let owned = workers.any(|worker| worker.fence && usize::from(worker.edit) == edit);
@@ -57,7 +58,7 @@ impl Protocol {
         world.workers[worker].at = match said {
             Said::Accepted if self.editor == Editor::Sync => At::Keep { job: next_job },
             Said::Accepted => At::Accepted { job: next_job },
-            Said::AcceptedUnheard | Said::LostUnheard => self.in_doubt(world, edit),
+            Said::AcceptedUnheard | Said::LostUnheard | Said::Forgotten => At::Doubt,
             Said::NotSent | Said::GaveUp if last_try => At::Fail { ambiguous: false },
             Said::NotSent | Said::GaveUp | Said::NotListed => At::Requeue { burns: true },
             Said::SlowDown => At::Retract,
@@ -65,7 +66,6 @@ impl Protocol {
             Said::NoPlace => At::Requeue { burns: false },
             Said::Finished => At::Keep { job: polled },
             Said::StillRunning => At::HandOver,
-            Said::Forgotten => self.in_doubt(world, edit),
             Said::Listed(job) => At::Accepted { job },
         };
         match said {
@@ -148,9 +148,12 @@ impl Protocol {
             row.images[edit] = Some(Image::Waiting { joined });
             row.waits[edit] = true;
             if !joined {
+                let forgets = self.seed == Some(Seed::TaskForgets);
                 let counted = Call {
                     possible_duplicates: call.possible_duplicates,
                     letters: call.letters,
+                    unanswered: if forgets { 0 } else { call.unanswered },
+                    held: call.held && !forgets,
                     ..Call::default()
                 };
                 *call = Call { state: CallState::Queued, wake: true, ..counted };
@@ -193,6 +196,34 @@ impl Protocol {
         (row.ended, row.due) = (true, true);
     }
 
+    /// A person sends a call again: the images that it failed wait once more, and its submits are counted
+    /// anew.
+    fn reopen_edits(&self, world: &mut World, edit: usize) {
+        self.fired("reopen_edits");
+        world.left.decisions -= 1;
+        let mut joined = false;
+        for task in &mut world.tasks {
+            if task.images[edit] != Some(Image::Failed) {
+                continue;
+            }
+            task.images[edit] = Some(Image::Waiting { joined });
+            (task.waits[edit], task.ended, task.due, task.told) = (true, false, false, false);
+            joined = true;
+        }
+        if !joined {
+            return;
+        }
+        let call = &mut world.calls[edit];
+        let counted = Call {
+            possible_duplicates: call.possible_duplicates + 1,
+            letters: call.letters,
+            ..Call::default()
+        };
+        *call = Call { state: CallState::Queued, wake: true, ..counted };
+        world.messages[edit] = true;
+        world.disown(edit);
+    }
+
     fn claim_call(&self, world: &mut World, worker: usize, edit: usize) {
         self.fired("claim_call");
         world.disown(edit);
@@ -204,11 +235,16 @@ impl Protocol {
             CallState::Submitting => CallState::Ambiguous,
             other => other,
         };
+        if self.seed == Some(Seed::OwnerForgets) {
+            call.unanswered = 0;
+        }
+        let refused = call.held || call.unanswered >= self.on_ambiguous.most_unanswered();
         let at = match (call.state, call.id) {
+            (CallState::Claimed, _) if refused => At::Refuse,
             (CallState::Claimed, _) => At::Begin,
             (CallState::Submitted, Some(job)) => At::Poll { job },
             (CallState::Stored, _) => At::Finish,
-            (CallState::Ambiguous, _) => self.in_doubt(world, edit),
+            (CallState::Ambiguous, _) => At::Doubt,
             (state, id) => panic!("claimed as {state:?} with {id:?}"),
         };
         let edit = u8::try_from(edit).unwrap();
@@ -250,22 +286,31 @@ impl Protocol {
                 };
                 world.paid_again |= world.cache[edit].is_some() || world.jobs.iter().any(safe);
                 world.calls[edit].state = Submitting;
+                world.calls[edit].unanswered += 1;
                 world.calls[edit].since = if self.editor == Editor::List { books } else { 0 };
             }
-            ("retract_submit", _) => world.calls[edit].state = Claimed,
+            ("retract_submit", _) => {
+                let call = &mut world.calls[edit];
+                (call.state, call.unanswered) = (Claimed, call.unanswered.saturating_sub(1));
+            }
             ("record_submitted", At::Accepted { job }) => {
                 world.jobs[usize::from(job)].committed = true;
                 let call = &mut world.calls[edit];
                 (call.state, call.id) = (Submitted, Some(job));
+                call.unanswered = call.unanswered.saturating_sub(1);
             }
             ("record_stored", At::Keep { job }) => {
                 let job = &mut world.jobs[usize::from(job)];
                 job.committed = true;
                 let call = &mut world.calls[edit];
+                call.unanswered = call.unanswered.saturating_sub(u8::from(state == Submitting));
                 (call.state, call.result) = (Stored, Some(job.edit));
             }
             ("requeue_call", At::Requeue { burns }) => {
+                // By the list it was certainly not accepted; there the program retracts it first.
+                let answered = state == Submitting || (state == Ambiguous && self.editor == Editor::List);
                 let call = &mut world.calls[edit];
+                call.unanswered = call.unanswered.saturating_sub(u8::from(answered));
                 (call.state, call.leased, call.wake) = (Queued, false, true);
                 (call.id, call.since, call.result) = (None, 0, None);
                 call.attempts += u8::from(burns);
@@ -275,18 +320,27 @@ impl Protocol {
                 (world.calls[edit].leased, world.calls[edit].wake) = (false, true);
                 world.disown(edit);
             }
-            ("count_ambiguous", _) => {
-                let again = self.on_ambiguous == OnAmbiguous::Retry;
-                world.calls[edit].state = Ambiguous;
-                world.calls[edit].possible_duplicates += u8::from(again);
+            ("count_ambiguous", at) => {
+                let call = &mut world.calls[edit];
+                call.state = Ambiguous;
+                call.unanswered += u8::from(state == Submitted);
+                call.possible_duplicates += u8::from(at == At::Again);
             }
             ("finish_edit", _) => {
                 world.cache[edit] = world.calls[edit].result;
+                (world.calls[edit].unanswered, world.calls[edit].held) = (0, false);
                 close(world, edit, Done);
             }
             ("fail_edit", At::Fail { ambiguous }) => {
                 world.ended_by_a_stranger |= state == Queued;
-                world.calls[edit].letters += u8::from(ambiguous);
+                let call = &mut world.calls[edit];
+                call.letters += u8::from(ambiguous);
+                call.held |= ambiguous;
+                call.unanswered = call.unanswered.saturating_sub(u8::from(state == Submitting));
+                close(world, edit, Failed);
+            }
+            ("fail_edit", At::Refuse) => {
+                world.calls[edit].held = true;
                 close(world, edit, Failed);
             }
             (function, at) => panic!("{function} at {at:?}"),
@@ -302,8 +356,13 @@ impl Protocol {
             ("retract_submit", _) => At::Begin,
             ("record_submitted", At::Accepted { job }) => At::Poll { job },
             ("record_stored", _) => At::Finish,
-            ("count_ambiguous", _) if self.on_ambiguous == OnAmbiguous::Hold => At::Fail { ambiguous: true },
-            ("count_ambiguous", _) => At::Requeue { burns: true },
+            ("count_ambiguous", At::Again) => At::Requeue { burns: true },
+            ("count_ambiguous", _) => {
+                let call = &world.calls[edit];
+                let most = self.on_ambiguous.most_unanswered();
+                let over = call.unanswered >= most || call.attempts + 1 >= MAX_ATTEMPTS;
+                if over { At::Fail { ambiguous: true } } else { At::Again }
+            }
             ("requeue_call" | "hand_over_call", _) => {
                 world.messages[edit] = true;
                 At::Free

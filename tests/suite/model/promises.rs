@@ -14,6 +14,8 @@ pub(super) const HIT: &str = "no image is answered from a cache row that is not 
 pub(super) const OWN: &str = "every edit gets its own picture";
 pub(super) const OWNER: &str = "only its owner ends a call";
 pub(super) const NOBODY: &str = "no call is sent that nobody waits for";
+pub(super) const AT_MOST: &str =
+    "no edit is charged more often than the policy allows, unless a person decides";
 
 pub(super) fn all() -> Vec<Property<Protocol>> {
     vec![
@@ -44,6 +46,11 @@ pub(super) fn all() -> Vec<Property<Protocol>> {
         }),
         Property::always(OWNER, |_, world: &World| !world.ended_by_a_stranger),
         Property::always(NOBODY, |_, world: &World| !world.sent_for_nobody),
+        Property::always(AT_MOST, |model: &Protocol, world: &World| {
+            let decided = usize::from(model.left.decisions - world.left.decisions);
+            let most = usize::from(model.on_ambiguous.most_unanswered()) * (1 + decided);
+            model.edits().all(|edit| world.charges(edit) <= most)
+        }),
     ]
 }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 use stateright::{Model, Property};
 
 use super::promises;
-use super::world::{At, Call, FREE, Left, MOST, Task, World};
+use super::world::{At, Call, CallState, FREE, Left, MOST, Task, World};
 
 /// The store's functions that the model takes.
-pub(super) const FUNCTIONS: [&str; 17] = [
+pub(super) const FUNCTIONS: [&str; 18] = [
     "lookup",
     "register",
     "claim_call",
@@ -28,6 +28,7 @@ pub(super) const FUNCTIONS: [&str; 17] = [
     "take_due_events",
     "event_sent",
     "cancel_task",
+    "reopen_edits",
 ];
 
 /// Tries of a call; eight in the program.
@@ -50,6 +51,16 @@ pub(super) enum OnAmbiguous {
     Hold,
 }
 
+impl OnAmbiguous {
+    /// As in the program.
+    pub(super) fn most_unanswered(self) -> u8 {
+        match self {
+            Self::Retry => 2,
+            Self::Hold => 1,
+        }
+    }
+}
+
 /// Mistakes that the protocol does not make, for the checker to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seed {
@@ -63,6 +74,10 @@ pub(super) enum Seed {
     OldFence,
     /// What is about to be sent is not asked whether somebody still waits for it.
     SentForNobody,
+    /// A new owner counts submits without an answer from the beginning.
+    OwnerForgets,
+    /// A task that comes later queues a call as if it had never been sent.
+    TaskForgets,
 }
 
 /// What is checked.
@@ -129,6 +144,10 @@ pub(super) enum Step {
     /// `cancel_task`: somebody takes a task back, whether it has come or not.
     Cancel {
         task: usize,
+    },
+    /// `reopen_edits`: a person sends a call again that is held.
+    Decide {
+        edit: usize,
     },
     LeaseRunsOut {
         edit: usize,
@@ -230,6 +249,10 @@ impl Protocol {
             steps.extend(self.tasks().filter(open).map(|task| Step::Cancel { task }));
         }
         for edit in self.edits() {
+            let call = &world.calls[edit];
+            if world.left.decisions > 0 && call.state == CallState::Failed && call.held {
+                steps.push(Step::Decide { edit });
+            }
             if world.messages[edit] {
                 steps.push(Step::MessageLost { edit });
             }
@@ -278,6 +301,7 @@ impl Protocol {
                 | At::Retract
                 | At::Requeue { .. }
                 | At::Fail { .. }
+                | At::Refuse
         );
         if insists {
             steps.push(Step::Store { function: function(at), worker, of, unheard: true });
@@ -288,13 +312,6 @@ impl Protocol {
     fn has_place(&self, world: &World, edit: usize) -> bool {
         let unresolved = |other: usize| other != edit && world.calls[other].state.is_unresolved();
         self.editor != Editor::List || !self.edits().any(unresolved)
-    }
-
-    /// Where a worker is that does not know whether its call was accepted.
-    pub(super) fn in_doubt(&self, world: &World, edit: usize) -> At {
-        let last = world.calls[edit].attempts + 1 >= MAX_ATTEMPTS;
-        let retries = self.on_ambiguous == OnAmbiguous::Retry && self.editor != Editor::List;
-        if retries && last { At::Fail { ambiguous: true } } else { At::Doubt }
     }
 }
 
@@ -313,11 +330,11 @@ fn function(at: At) -> &'static str {
         At::Accepted { .. } => "record_submitted",
         At::Keep { .. } => "record_stored",
         At::Finish => "finish_edit",
-        At::Doubt => "count_ambiguous",
+        At::Doubt | At::Again => "count_ambiguous",
         At::Retract => "retract_submit",
         At::Requeue { .. } => "requeue_call",
         At::HandOver => "hand_over_call",
-        At::Fail { .. } => "fail_edit",
+        At::Fail { .. } | At::Refuse => "fail_edit",
         At::Tell { .. } => "event_sent",
         At::Free | At::Send | At::Poll { .. } => panic!("nothing is asked of the store at {at:?}"),
     }

@@ -48,6 +48,10 @@ pub(super) struct Call {
     /// `result_hash`: whose picture it is.
     pub(super) result: Option<u8>,
     pub(super) possible_duplicates: u8,
+    /// Submits that were not answered.
+    pub(super) unanswered: u8,
+    /// Only a person sends it again.
+    pub(super) held: bool,
     /// Dead letters that say `ambiguous`.
     pub(super) letters: u8,
 }
@@ -118,6 +122,10 @@ pub(super) enum At {
     Finish,
     /// Does not know whether it was accepted.
     Doubt,
+    /// Is about to send it once more all the same.
+    Again,
+    /// Has claimed a call that only a person may send again.
+    Refuse,
     Retract,
     Requeue {
         burns: bool,
@@ -153,6 +161,8 @@ pub(super) struct Left {
     pub(super) mishaps: u8,
     /// Tasks that are taken back.
     pub(super) cancels: u8,
+    /// Dead letters that a person sends again.
+    pub(super) decisions: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -29,6 +29,8 @@ promises!(
     going_back_to_the_queue_burns_an_attempt_only_when_told,
     a_call_that_is_handed_over_can_be_claimed_at_once_as_it_stands,
     a_result_that_came_with_the_answer_counts_as_paid_once,
+    every_submit_is_counted_until_it_is_answered_whoever_takes_the_call_over,
+    a_task_that_comes_later_queues_a_held_call_and_it_is_not_sent,
 );
 
 /// A call that waits for its first owner.
@@ -136,7 +138,7 @@ async fn step(store: &Store, name: &str, lease: Lease) -> bool {
         "record_stored" => store.record_stored(lease, &result_of(&edit("another")), Duration::ZERO).await,
         "requeue_call" => store.requeue_call(lease, true, "why", Duration::ZERO).await,
         "hand_over_call" => store.hand_over_call(lease, Some("why"), Duration::ZERO).await,
-        "count_ambiguous" => store.count_ambiguous(lease, true, "why").await,
+        "count_ambiguous" => return store.count_ambiguous(lease, true, "why").await.unwrap().is_some(),
         "finish_edit" => {
             return matches!(store.finish_edit(lease, "url").await.unwrap(), Finished::Ended(_));
         }
@@ -171,6 +173,8 @@ async fn row(db: &Fixture, key: EditKey) -> String {
         "result_hash",
         "paid_calls",
         "possible_duplicates",
+        "unanswered",
+        "held",
         "last_error",
         "updated_at",
     ];
@@ -383,14 +387,14 @@ async fn a_possible_duplicate_is_counted_when_it_is_sent_again(db: Fixture) {
     let store = db.store().await;
     let key = queued(&store, "picture").await;
     let lease = bring_to(&store, key, CallState::Submitting).await;
-    assert!(store.count_ambiguous(lease, false, "no answer").await.unwrap());
+    assert!(store.count_ambiguous(lease, false, "no answer").await.unwrap().is_some());
     assert_eq!(db.of_call("possible_duplicates", key).await, 0);
-    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap());
+    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap().is_some());
     assert_eq!(db.of_call("possible_duplicates", key).await, 1);
     // Whoever counted it died before it was queued again: it was sent no more often for that.
     db.expire(key).await;
     let lease = claim(&store, key).await.lease;
-    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap());
+    assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap().is_some());
     assert_eq!(db.of_call("possible_duplicates", key).await, 1);
     assert!(store.requeue_call(lease, true, "no answer", Duration::ZERO).await.unwrap());
     let next = claim(&store, key).await;
@@ -430,4 +434,82 @@ async fn a_result_that_came_with_the_answer_counts_as_paid_once(db: Fixture) {
     assert!(store.record_stored(lease, &result_of(&edit("picture")), Duration::ZERO).await.unwrap());
     assert_eq!(db.of_call("paid_calls", key).await, 1);
     assert_eq!(db.state(key).await, "stored");
+}
+
+async fn every_submit_is_counted_until_it_is_answered_whoever_takes_the_call_over(db: Fixture) {
+    let store = db.store().await;
+    // Each way on from `submitting` and what it leaves of one submit.
+    let ways: &[(&[&str], i64)] = &[
+        (&[], 1),
+        (&["retract_submit"], 0),
+        (&["record_submitted"], 0),
+        (&["record_stored"], 0),
+        (&["requeue_call"], 0),
+        (&["fail_edit"], 0),
+        (&["store_and_finish"], 0),
+        (&["record_submitted", "record_stored"], 0),
+        (&["record_submitted", "requeue_call"], 0),
+        (&["count_ambiguous"], 1),
+        (&["count_ambiguous", "count_ambiguous"], 1),
+        (&["count_ambiguous", "requeue_call"], 1),
+        (&["count_ambiguous", "hand_over_call"], 1),
+        (&["count_ambiguous", "retract_submit"], 0),
+        (&["count_ambiguous", "record_submitted"], 0),
+        (&["count_ambiguous", "fail_edit"], 1),
+        // The provider knows its id no more.
+        (&["record_submitted", "count_ambiguous"], 1),
+        (&["record_submitted", "count_ambiguous", "count_ambiguous"], 1),
+    ];
+    for (nth, (way, left)) in ways.iter().enumerate() {
+        let key = queued(&store, &format!("way {nth}")).await;
+        let lease = bring_to(&store, key, CallState::Submitting).await;
+        for name in *way {
+            assert!(step(&store, name, lease).await, "{name} of {way:?}");
+        }
+        assert_eq!(db.of_call("unanswered", key).await, *left, "{way:?}");
+    }
+    let key = queued(&store, "over owners").await;
+    for sends in 1..=3 {
+        let lease = bring_to(&store, key, CallState::Submitting).await;
+        db.expire(key).await;
+        let next = claim(&store, key).await;
+        assert_eq!((next.state, next.unanswered), (CallState::Ambiguous, sends));
+        assert!(!step(&store, "retract_submit", lease).await, "its first owner takes nothing back");
+        assert_eq!(store.count_ambiguous(next.lease, true, "no answer").await.unwrap(), Some(sends));
+        assert!(store.requeue_call(next.lease, true, "no answer", Duration::ZERO).await.unwrap());
+    }
+}
+
+async fn a_task_that_comes_later_queues_a_held_call_and_it_is_not_sent(db: Fixture) {
+    let store = db.store().await;
+    for (code, charged, held) in [
+        ("ambiguous", true, true),
+        ("unreadable_answer", true, true),
+        ("bad_result", true, true),
+        ("ambiguous", false, false),
+        ("refused", true, false),
+    ] {
+        let call = edit(&format!("{code} {charged}"));
+        register(&store, &task(&format!("first {code} {charged}"), vec![miss(&call)])).await;
+        let lease = bring_to(&store, call.edit_key, CallState::Ambiguous).await;
+        ended(store.fail_edit(lease, &error(code, "no"), charged).await.unwrap());
+        for nth in 0..2 {
+            register(&store, &task(&format!("{nth} {code} {charged}"), vec![miss(&call)])).await;
+            let next = claim(&store, call.edit_key).await;
+            assert_eq!(next.held.as_deref(), held.then_some(code), "{code} {charged}");
+            assert_eq!(next.unanswered, 1, "{code} {charged}");
+            assert_eq!(begin(&store, next.lease).await, !held, "{code} {charged}");
+            if !held {
+                assert!(store.retract_submit(next.lease).await.unwrap());
+            }
+            // Also where it fails for another reason before it would be sent.
+            ended(store.fail_edit(next.lease, &error("input_missing", "no"), false).await.unwrap());
+        }
+    }
+    // What is done was answered.
+    let call = edit("done");
+    register(&store, &task("done", vec![miss(&call)])).await;
+    db.execute("UPDATE image_edit_calls SET unanswered = 1 WHERE state = 'queued'").await;
+    finish(&store, &call).await;
+    assert_eq!(db.of_call("unanswered", call.edit_key).await, 0);
 }

@@ -35,6 +35,8 @@ promises!(
     a_paused_lane_takes_no_calls_until_it_is_resumed,
     the_price_of_the_moment_is_written_on_the_call,
     a_lane_shows_its_limits_its_work_and_why_it_is_closed,
+    probes_are_counted_by_cause_and_a_spent_budget_adds_none,
+    submits_without_an_answer_are_counted_in_a_row_until_one_is_answered,
 );
 
 const LANE: &str = "narrow";
@@ -303,7 +305,7 @@ async fn what_the_provider_does_not_charge_for_goes_back_to_the_budget_and_is_no
     assert_eq!(db.of_call("paid_calls", leases[4].edit_key).await, 0);
     // What may have been charged stays spent.
     ended_or_not(store.fail_edit(leases[5], &error("result_lost", "no"), true).await.unwrap());
-    assert!(store.count_ambiguous(leases[6], true, "no answer").await.unwrap());
+    assert!(store.count_ambiguous(leases[6], true, "no answer").await.unwrap().is_some());
     assert!(store.requeue_call(leases[6], true, "no answer", Duration::ZERO).await.unwrap());
     assert_eq!(spent().await, 3);
     assert_eq!(db.of_call("paid_calls", leases[5].edit_key).await, 1);
@@ -356,7 +358,7 @@ async fn a_blocked_lane_takes_no_calls_until_one_probe_works(db: Fixture) {
     assert!(store.retract_submit(probes[0]).await.unwrap());
     store.block_lane(LANE, &bad_key(ClosedBy::Submit, Duration::ZERO)).await.unwrap();
     let Admission::Admitted(pass) = ask(store, probes[0]).await else { panic!("not admitted") };
-    assert!(pass.probe && pass.probes == 3, "{pass:?}");
+    assert!(pass.probe && pass.probes == 2, "{pass:?}");
     assert!(store.reopen_lane(LANE, false).await.unwrap());
     assert!(the_lane(store).await.closed.is_none());
     store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
@@ -376,7 +378,7 @@ async fn a_probe_that_shows_nothing_is_followed_by_another_soon(db: Fixture) {
     assert_eq!(closed_by(&ask(&store, leases[1]).await), ClosedBy::Submit);
     store.probe_lane(LANE, Duration::ZERO).await.unwrap();
     let Admission::Admitted(pass) = ask(&store, leases[1]).await else { panic!("not admitted") };
-    assert!(pass.probe && pass.probes == 1, "{pass:?}");
+    assert!(pass.probe && pass.probes == 2, "{pass:?}");
     // Never later than was said before, and nothing of a lane that is open.
     assert!(store.reopen_lane(LANE, false).await.unwrap());
     store.probe_lane(LANE, LONG).await.unwrap();
@@ -523,4 +525,69 @@ async fn a_lane_shows_its_limits_its_work_and_why_it_is_closed(db: Fixture) {
     assert_eq!((&lane.policy, lane.queued, lane.in_flight), (&policy, 2, 1));
     assert_eq!((lane.spent_micros, lane.currency.as_deref()), (PRICE, Some("CNY")));
     assert!(lane.oldest.unwrap() < LONG && lane.closed.is_none() && lane.throttled_for.is_none());
+}
+
+/// Blocked by `closure`, of which so many probes knew.
+async fn probes(store: &Store, db: &Fixture) -> i64 {
+    let row = db.number("SELECT probes FROM lanes").await;
+    assert_eq!(store.lanes().await.unwrap().len(), 1);
+    row
+}
+
+async fn probes_are_counted_by_cause_and_a_spent_budget_adds_none(db: Fixture) {
+    let store = db.store().await;
+    store.declare_lane(LANE, &budget(2)).await.unwrap();
+    let leases = claimed(&store, LANE, 4).await;
+    assert!(begin(&store, leases[0]).await && begin(&store, leases[1]).await);
+    for _ in 0..20 {
+        assert_eq!(closed_by(&ask(&store, leases[2]).await), ClosedBy::Budget);
+    }
+    assert_eq!(probes(&store, &db).await, 0, "nothing was sent to find out");
+    store.declare_lane(LANE, &budget(100)).await.unwrap();
+    let due = |code: &str| Closure { code: code.to_owned(), ..bad_key(ClosedBy::Submit, Duration::ZERO) };
+    // Many calls may meet the same trouble at the same time.
+    for _ in 0..5 {
+        store.block_lane(LANE, &due("InvalidApiKey")).await.unwrap();
+    }
+    assert_eq!(probes(&store, &db).await, 0);
+    for nth in 1..=3 {
+        let Admission::Admitted(pass) = ask(&store, leases[2]).await else { panic!("not admitted") };
+        assert_eq!((pass.probe, pass.probes), (true, nth));
+        assert!(store.retract_submit(leases[2]).await.unwrap());
+        store.block_lane(LANE, &due("InvalidApiKey")).await.unwrap();
+        assert_eq!(store.lane_probes(LANE, "InvalidApiKey").await.unwrap(), nth);
+    }
+    assert_eq!(store.lane_probes(LANE, "Arrearage").await.unwrap(), 0);
+    store.block_lane(LANE, &due("Arrearage")).await.unwrap();
+    assert_eq!(probes(&store, &db).await, 0, "another cause");
+    assert!(begin(&store, leases[2]).await, "the probe");
+    assert!(store.reopen_lane(LANE, false).await.unwrap());
+    assert_eq!(probes(&store, &db).await, 0, "open again");
+    let Admission::Admitted(pass) = ask(&store, leases[3]).await else { panic!("not admitted") };
+    assert_eq!((pass.probe, pass.probes), (false, 0));
+}
+
+async fn submits_without_an_answer_are_counted_in_a_row_until_one_is_answered(db: Fixture) {
+    let store = db.store().await;
+    store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
+    let leases = claimed(&store, LANE, 2).await;
+    let (one, since) = store.count_unanswered(LANE).await.unwrap();
+    assert_eq!((one, since.starts_with("20")), (1, true), "{since}");
+    assert_eq!(store.count_unanswered(LANE).await.unwrap(), (2, since), "since the first of them");
+    let Admission::Admitted(pass) = ask(&store, leases[0]).await else { panic!("not admitted") };
+    assert_eq!(pass.unanswered, 2);
+    assert!(store.reset_unanswered(LANE).await.unwrap());
+    assert!(!store.reset_unanswered(LANE).await.unwrap(), "nothing is left to reset");
+    assert_eq!(store.count_unanswered(LANE).await.unwrap().0, 1, "from the beginning");
+    // An answer opens a lane that is blocked for it, and no other.
+    let unanswered = Closure { code: "unanswered".to_owned(), ..bad_key(ClosedBy::Submit, LONG) };
+    store.block_lane(LANE, &bad_key(ClosedBy::Submit, LONG)).await.unwrap();
+    assert!(!store.reset_unanswered(LANE).await.unwrap());
+    store.block_lane(LANE, &unanswered).await.unwrap();
+    // A worker that starts has mended nothing of this.
+    store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
+    assert_eq!(closed_by(&ask(&store, leases[1]).await), ClosedBy::Submit);
+    assert!(store.reset_unanswered(LANE).await.unwrap());
+    assert!(begin(&store, leases[1]).await);
+    assert_eq!(store.count_unanswered("nowhere").await.unwrap().0, 0);
 }

@@ -20,6 +20,7 @@ promises!(
     an_edit_that_is_in_the_cache_by_now_is_answered_from_it,
     two_who_send_an_edit_again_at_the_same_moment_send_it_once,
     an_ambiguous_edit_that_is_sent_again_counts_as_a_possible_duplicate,
+    a_retry_lets_a_held_call_be_sent_and_counts_its_submits_anew,
     a_message_is_claimed_by_one_and_taken_up_after_its_death_under_the_same_number,
     a_message_that_was_sent_and_failed_again_is_not_sent_by_whoever_saw_it_before,
     a_message_that_fails_again_is_the_same_letter_however_often_it_is_told,
@@ -342,4 +343,31 @@ async fn images_that_failed_at_intake_are_taken_in_again_and_no_others(db: Fixtu
     assert_eq!(counts(&again.task), [0, 0, 2, 1]);
     assert_eq!(db.number("SELECT COUNT(*) FROM dead_letters").await, 1);
     db.is_settled().await;
+}
+
+async fn a_retry_lets_a_held_call_be_sent_and_counts_its_submits_anew(db: Fixture) {
+    let store = db.store().await;
+    let bad = failed(&store, "ambiguous").await;
+    db.execute("UPDATE image_edit_calls SET unanswered = 2").await;
+    // Another task fails by it, unsent; then it has no time of a submit any more.
+    register(&store, &task("later", vec![miss(&bad)])).await;
+    let lease = claim(&store, bad.edit_key).await.lease;
+    assert!(!begin(&store, lease).await);
+    ended(store.fail_edit(lease, &error("ambiguous", "no"), true).await.unwrap());
+    let done = store.reopen_edits(&open_edits(&store).await, &Reopening::default()).await.unwrap();
+    assert_eq!((done.retried.len(), done.waiting, done.wake.len()), (2, 4, 1));
+    assert_eq!(db.of_call("possible_duplicates", bad.edit_key).await, 1, "it may be paid twice");
+    let call = claim(&store, bad.edit_key).await;
+    assert_eq!((call.held.as_deref(), call.unanswered), (None, 0));
+    assert!(begin(&store, call.lease).await);
+    // A letter of an edit that is under way: what is sent now stays counted.
+    ended(store.fail_edit(call.lease, &error("ambiguous", "no"), true).await.unwrap());
+    let letters = open_edits(&store).await;
+    register(&store, &task("joined", vec![miss(&bad)])).await;
+    db.execute("UPDATE image_edit_calls SET held = NULL, unanswered = 1").await;
+    let lease = claim(&store, bad.edit_key).await.lease;
+    assert!(begin(&store, lease).await);
+    assert_eq!(db.of_call("unanswered", bad.edit_key).await, 2);
+    store.reopen_edits(&letters, &Reopening::default()).await.unwrap();
+    assert_eq!(db.of_call("unanswered", bad.edit_key).await, 1);
 }

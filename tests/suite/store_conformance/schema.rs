@@ -147,6 +147,33 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
         {
             db.execute(&format!("ALTER TABLE dead_letters DROP COLUMN {column}")).await;
         }
+        for index in ["image_edit_calls_answer_hash", "dead_letters_kept_blob"] {
+            db.execute(&format!("DROP INDEX {index}")).await;
+        }
+        for (table, columns) in [
+            (
+                "image_edit_calls",
+                &[
+                    "unanswered",
+                    "held",
+                    "answer_hash",
+                    "answer_type",
+                    "ended_at",
+                    "fetch_host",
+                    "fetch_error",
+                    "result_check",
+                ][..],
+            ),
+            ("image_edit_cache", &["result_check"]),
+            ("image_edit_tasks", &["lost_micros"]),
+            ("dead_letters", &["kept_blob", "kept_type"]),
+        ] {
+            for column in columns {
+                db.execute(&format!("ALTER TABLE {table} DROP COLUMN {column}")).await;
+            }
+        }
+        db.execute("DROP TABLE spending").await;
+        db.execute("DROP TABLE installation").await;
         // As it was then; MySQL's migration looks for itself.
         db.execute(
             "CREATE TABLE old (name TEXT PRIMARY KEY, max_in_flight INTEGER, updated_at TEXT NOT NULL) STRICT; \

@@ -62,6 +62,7 @@ struct Shown {
     in_flight: u64,
     unfetched: Option<ShownUnfetched>,
     oldest_ms: Option<u64>,
+    stuck: u64,
     max_in_flight: Option<u32>,
     submit_interval_ms: Option<u64>,
     daily_budget: Option<String>,
@@ -163,6 +164,8 @@ impl Shown {
             in_flight,
             oldest,
             unfetched,
+            stuck,
+            stuck_why: _,
         } = lane.clone();
         let lost = today.iter().filter(|spent| spent.lane == name && !spent.bought());
         let lost = lost.map(|spent| spent.micros).sum();
@@ -177,6 +180,7 @@ impl Shown {
             in_flight,
             unfetched: unfetched.map(|unfetched| ShownUnfetched { setting: unfetched.setting(), unfetched }),
             oldest_ms: oldest.map(millis),
+            stuck,
             max_in_flight: policy.max_in_flight,
             submit_interval_ms: policy.submit_interval.map(millis),
             daily_budget: policy.daily_budget.map(|budget| decimal(budget.micros)),

@@ -55,6 +55,10 @@ pub(crate) struct Paid {
     pub(crate) currency: String,
     /// Of these calls, those that may turn out to be hits.
     pub(crate) at_most: u64,
+    /// Of these calls, those that may have been paid already.
+    pub(crate) possible_duplicates: u64,
+    /// What those may cost a second time, as decimal text.
+    pub(crate) possibly_twice: String,
 }
 
 /// Sums while letters are looked at.
@@ -63,8 +67,19 @@ struct Sums {
     preview: Preview,
     /// Calls that are counted: each edit is paid for once.
     counted: HashSet<EditKey>,
-    /// Calls, those of them that are not sure, and millionths, by model and currency.
-    by_model: BTreeMap<(String, String), (u64, u64, i64)>,
+    /// By model and currency.
+    by_model: BTreeMap<(String, String), Sum>,
+}
+
+/// Calls of one model.
+#[derive(Default)]
+struct Sum {
+    calls: u64,
+    /// Those that may turn out to be hits.
+    at_most: u64,
+    micros: i64,
+    possible_duplicates: u64,
+    twice_micros: i64,
 }
 
 /// Looks at letters without changing anything.
@@ -90,12 +105,14 @@ pub(crate) async fn preview(app: &App, ids: &[i64]) -> Result<Preview> {
             sums.messages(app, messages).await?;
         }
     }
-    let paid = sums.by_model.into_iter().map(|((model, currency), (calls, at_most, micros))| Paid {
+    let paid = sums.by_model.into_iter().map(|((model, currency), sum)| Paid {
         model,
-        calls,
-        cost: decimal(micros),
+        calls: sum.calls,
+        cost: decimal(sum.micros),
         currency,
-        at_most,
+        at_most: sum.at_most,
+        possible_duplicates: sum.possible_duplicates,
+        possibly_twice: decimal(sum.twice_micros),
     });
     sums.preview.paid = paid.collect();
     Ok(sums.preview)
@@ -135,8 +152,11 @@ impl Sums {
             }
             let price = routes.get(&retry.edit_key).map_or(&call.price, |(_, price)| price);
             let first = self.pay(retry.edit_key, &call.model, price, images, call.alive);
-            if first && retry.ambiguous && call.sent {
+            if first && call.may_be_paid(retry) {
                 self.preview.possible_duplicates += 1;
+                let sum = self.by_model.entry((call.model.clone(), price.currency.clone())).or_default();
+                sum.possible_duplicates += 1;
+                sum.twice_micros += price.micros;
             }
         }
         Ok(())
@@ -148,8 +168,8 @@ impl Sums {
         self.preview.free_otherwise += images - u64::from(first);
         if first {
             let sum = self.by_model.entry((model.to_owned(), price.currency.clone())).or_default();
-            sum.0 += 1;
-            sum.2 += price.micros;
+            sum.calls += 1;
+            sum.micros += price.micros;
         }
         first
     }
@@ -207,7 +227,9 @@ impl Sums {
                     self.preview.unknown += 1;
                     let model = (route.model.clone(), route.price.currency.clone());
                     let sum = self.by_model.entry(model).or_default();
-                    *sum = (sum.0 + 1, sum.1 + 1, sum.2 + route.price.micros);
+                    sum.calls += 1;
+                    sum.at_most += 1;
+                    sum.micros += route.price.micros;
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! first poll; a result is in our own blobs before anything else may fail; nothing is sent with a lost lease.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
@@ -87,6 +87,7 @@ async fn work(app: Arc<App>, call: ClaimedCall, exit: Exit) -> Outcome {
     let keeper = LeaseKeeper::start(&app.store, call.lease, app.settings.rhythm.lease);
     let lost = keeper.lost();
     let gate = app.gates.of(&call.spec.lane);
+    let taken_over = matches!(call.state, CallState::Submitted | CallState::Ambiguous);
     let at_work = Work {
         app,
         editor,
@@ -98,6 +99,8 @@ async fn work(app: Arc<App>, call: ClaimedCall, exit: Exit) -> Outcome {
         noted: AtomicBool::new(false),
         exit,
         unfetched: AtomicBool::new(false),
+        unheard: AtomicU32::new(0),
+        stuck: AtomicBool::new(taken_over),
     };
     let span = tracing::Span::current();
     let outcome = tokio::select! {
@@ -124,6 +127,10 @@ struct Work<'a> {
     exit: Exit,
     /// Whether it is noted that its result is not at hand.
     unfetched: AtomicBool,
+    /// Questions about it in a row that the provider could not answer.
+    unheard: AtomicU32,
+    /// Whether its row may say so: an earlier owner may have written it.
+    stuck: AtomicBool,
 }
 
 /// How long ago a call was submitted, by the database's clock and then by ours.

@@ -1,9 +1,10 @@
 //! From submitted to a result: ask until there is an answer. Nothing here is paid for, so nothing here ends but by the
 //! provider's word.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Age, HOLD, RETRY, Stop, Work};
+use super::{Age, HOLD, RETRY, Stop, Work, clipped};
 use crate::activity;
 use crate::delay::Backoff;
 use crate::editor::{EditError, Output, Polled};
@@ -15,6 +16,8 @@ use crate::store::ClosedBy;
 
 /// A provider that refuses to be asked (a key that was revoked) is asked again after this, by whoever comes next.
 const REFUSED: Duration = Duration::from_secs(5);
+/// Questions in a row without an answer after which people are told.
+const UNHEARD_ASKS: u32 = 2;
 
 impl Work<'_> {
     /// A call that somebody else submitted.
@@ -54,6 +57,7 @@ impl Work<'_> {
             };
             let pause = match polled {
                 Ok(polled) => {
+                    self.heard().await;
                     if self.gate.was_closed() {
                         self.reopen(true).await;
                     }
@@ -107,8 +111,38 @@ impl Work<'_> {
             | EditError::NotSent(_)
             | EditError::Unavailable(_) => {
                 tracing::info!(error = text, "a poll failed; asking again");
+                self.unheard(&text).await;
                 Ok(Ok(backoff.next_delay()))
             }
+        }
+    }
+
+    /// The provider could not say what became of the call, which holds its place on the lane meanwhile. Once
+    /// may be chance; the second time in a row people are told, in the log and by the lane.
+    pub(super) async fn unheard(&self, why: &str) {
+        if self.unheard.fetch_add(1, Ordering::Relaxed) + 1 != UNHEARD_ASKS {
+            return;
+        }
+        let (lane, why) = (&self.call.spec.lane, clipped(why));
+        tracing::warn!(
+            lane,
+            why,
+            "the provider cannot say what became of a call; it holds its place on the lane"
+        );
+        self.stuck.store(true, Ordering::Relaxed);
+        if let Err(error) = self.app.store.note_stuck(self.call.lease, Some(why)).await {
+            tracing::warn!(lane, %error, "cannot note what holds a place of the lane");
+        }
+    }
+
+    /// It could.
+    pub(super) async fn heard(&self) {
+        self.unheard.store(0, Ordering::Relaxed);
+        if !self.stuck.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.app.store.note_stuck(self.call.lease, None).await {
+            tracing::warn!(%error, "the lane goes on saying that a call holds its place");
         }
     }
 }

@@ -12,7 +12,6 @@ use futures::future::{FutureExt, TryFutureExt};
 
 use super::submit::MAX_ATTEMPTS;
 use super::{Age, HOLD, RETRY, Stop, Work, clipped, lost};
-use crate::config::OnAmbiguous;
 use crate::delay::Backoff;
 use crate::editor::{AGE_ERROR, EditError, Listed, ListedTask};
 use crate::lanes::wished;
@@ -109,7 +108,7 @@ impl Work<'_> {
         let (store, lease) = (&self.app.store, self.call.lease);
         let noted = self
             .insist(|| store.count_ambiguous(lease, false, why).map_err(|error| error.to_string()).boxed());
-        if !noted.await? {
+        if noted.await?.is_none() {
             return Ok(lost());
         }
         self.count(false);
@@ -145,6 +144,7 @@ impl Work<'_> {
         if self.gate.was_closed() {
             self.reopen(true).await;
         }
+        self.heard().await;
         let Listed { tasks, settles } = listed;
         let ids: Vec<String> = tasks.iter().map(|task| task.provider_task_id.clone()).collect();
         let (lease, lane) = (self.call.lease, &self.call.spec.lane);
@@ -184,7 +184,10 @@ impl Work<'_> {
             | EditError::NotSent(_)
             | EditError::Unavailable(_)
             | EditError::Ambiguous(_)
-            | EditError::Unbilled { .. } => Asked::NotYet { pause: backoff.next_delay(), why: text },
+            | EditError::Unbilled { .. } => {
+                self.unheard(&text).await;
+                Asked::NotYet { pause: backoff.next_delay(), why: text }
+            }
             EditError::Rejected { .. } => Asked::Unknown(BTreeSet::new()),
         })
     }
@@ -228,10 +231,11 @@ impl Work<'_> {
         Ok(outcome)
     }
 
-    /// Commits that it is ambiguous, and whether it is about to be sent once more. `false`: the lease was lost.
-    async fn note(&self, duplicate: bool, why: &str) -> Result<bool, Stop> {
+    /// Commits that it is ambiguous, and whether it is about to be sent once more. Returns how many of its
+    /// submits have no answer; `None`: the lease was lost.
+    async fn note(&self, duplicate: bool, why: &str) -> Result<Option<u32>, Stop> {
         let noted = self.step(self.app.store.count_ambiguous(self.call.lease, duplicate, why)).await?;
-        if noted {
+        if noted.is_some() {
             self.count(duplicate);
         }
         Ok(noted)
@@ -250,34 +254,29 @@ impl Work<'_> {
         }
     }
 
-    /// `RETOUCH_ON_AMBIGUOUS`.
+    /// `RETOUCH_ON_AMBIGUOUS`: once more at most, whoever sent it before, then a person decides. What costs
+    /// nothing cannot be paid twice, and is sent as often as any other.
     pub(super) async fn by_policy(&self, why: &str) -> Result<Outcome, Stop> {
         let why = clipped(why);
-        let free = self.call.spec.price.micros == 0;
-        let policy = self.app.settings.on_ambiguous;
+        let (free, policy) = (self.is_free(), self.app.settings.on_ambiguous);
         tracing::warn!(why, free, ?policy, "ambiguous");
-        match policy {
-            OnAmbiguous::Hold if !free => {
-                self.note(false, why).await?;
-                let message = format!(
-                    "it may have been paid: {why}; look at the provider's account: whoever sends the edit again may pay it again"
-                );
-                Ok(self.fail("ambiguous", &message, true).await)
-            }
-            OnAmbiguous::Hold | OnAmbiguous::Retry => {
-                if self.call.attempts + 1 >= MAX_ATTEMPTS {
-                    // Whoever asks for this edit later sends it again.
-                    self.note(!free, why).await?;
-                    let text = format!("given up after {MAX_ATTEMPTS} attempts: {why}");
-                    return Ok(self.fail("ambiguous", &text, true).await);
-                }
-                // What costs nothing cannot be paid twice.
-                if !self.note(!free, why).await? {
-                    return Ok(lost());
-                }
-                Ok(self.again(true, why, Duration::from_secs(1)).await)
-            }
+        let Some(sent) = self.note(false, why).await? else { return Ok(lost()) };
+        if !free && sent >= policy.most_unanswered() {
+            let times = if sent > 1 { format!("{sent} times") } else { "once".to_owned() };
+            let message = format!(
+                "sent {times} and not answered, so it may have been paid: {why}; look at the provider's account: only a person's \
+                 `retouch dead retry` sends it again, and may pay it again"
+            );
+            return Ok(self.fail("ambiguous", &message, true).await);
         }
+        if self.call.attempts + 1 >= MAX_ATTEMPTS {
+            let text = format!("given up after {MAX_ATTEMPTS} attempts: {why}");
+            return Ok(self.fail("ambiguous", &text, true).await);
+        }
+        if self.note(!free, why).await?.is_none() {
+            return Ok(lost());
+        }
+        Ok(self.again(true, why, Duration::from_secs(1)).await)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::{FutureExt, TryFutureExt};
+use retouch_shared::event::decimal;
 
 use super::resolve::Sending;
 use super::{Age, Stop, Work, clipped, lost};
@@ -15,13 +16,16 @@ use crate::lanes::{FULL, probe_after, slow_down};
 use crate::media;
 use crate::metrics::count::Phase;
 use crate::outcome::{Outcome, rung};
-use crate::store::{Admission, ClosedBy, Closure, Money, Pass};
+use crate::store::{Admission, ClosedBy, Closure, Money, Pass, StoreError, UNANSWERED, UNANSWERED_SUBMITS};
 
 /// Tries that fail without having been sent, before the call fails for good; the waits between them climb the ladder.
 pub(super) const MAX_ATTEMPTS: u32 = 8;
 /// How long a delivery is held for its lane; then another one takes its place. With the longest call it stays well below
 /// the broker's half hour.
 const LANE_HOLD: Duration = Duration::from_secs(5 * 60);
+
+/// How long a lane that does not answer may take to answer a free question.
+const ASK: Duration = Duration::from_secs(15);
 
 /// What becomes of a call that was not accepted.
 enum Next {
@@ -34,7 +38,9 @@ enum Next {
 impl Work<'_> {
     /// claimed → submitting → submitted or stored.
     pub(super) async fn submit(&self) -> Result<Outcome, Stop> {
-        let request = self.upright(self.request().await?).await?;
+        let request = self.request().await?;
+        self.refuse_held().await?;
+        let request = self.upright(request).await?;
         loop {
             let price = self.price();
             let pass = self.phase(Phase::LaneWait, self.allowed(&price)).await?;
@@ -64,7 +70,7 @@ impl Work<'_> {
                     return self.keep_at_hand(&result, Age::new(sent.elapsed()), recorded).await;
                 }
                 Err(EditError::Ambiguous(why)) => {
-                    self.shown_nothing(pass).await;
+                    self.unanswered(pass).await;
                     let began = Age::new(sent.elapsed());
                     let over = Some(Age::new(Duration::ZERO));
                     return self.resolve(&why, Sending { began, over }).await;
@@ -146,8 +152,43 @@ impl Work<'_> {
                 Admission::Closed(closure) => {
                     let look_again = self.gate.closed(lane, &closure);
                     tokio::time::sleep(look_again).await;
+                    let due = closure.probe_in.is_some_and(|probe_in| probe_in <= look_again);
+                    if due && closure.code == UNANSWERED {
+                        self.ask_before_probe().await;
+                    }
                 }
             }
+        }
+    }
+
+    /// Whether a lane answers again is asked for free, where that can be, before a call is spent on finding
+    /// out.
+    async fn ask_before_probe(&self) {
+        let silent = match tokio::time::timeout(ASK, self.editor.ask()).await {
+            Err(_) => true,
+            Ok(Err(EditError::NotSent(_) | EditError::Unavailable(_) | EditError::Ambiguous(_))) => true,
+            // An answer, whatever it says: what a submit would be told now, only a submit can show.
+            Ok(
+                Ok(_)
+                | Err(
+                    EditError::RateLimited { .. }
+                    | EditError::Unbilled { .. }
+                    | EditError::Rejected { .. }
+                    | EditError::Blocked { .. },
+                ),
+            ) => false,
+        };
+        if !silent {
+            return;
+        }
+        let (lane, after) = (&self.call.spec.lane, probe_after(self.app.settings.rhythm.probe, 0));
+        tracing::info!(
+            lane,
+            ?after,
+            "the provider answers no free question either; no call is sent to find out"
+        );
+        if let Err(error) = self.app.store.postpone_probe(lane, after).await {
+            tracing::warn!(lane, %error, "cannot put the next probe off");
         }
     }
 
@@ -159,10 +200,62 @@ impl Work<'_> {
         route.map_or_else(|| spec.price.clone(), |route| route.price)
     }
 
+    /// Whether the call costs nothing, by what it cost when it was queued or sent and by what it costs now.
+    pub(super) fn is_free(&self) -> bool {
+        self.call.spec.price.micros == 0 && self.price().micros == 0
+    }
+
+    /// Ends a call that only a person may send again, whichever task or command asks for it: it is held, or
+    /// was sent without an answer as often as may be. What the row said at the claim holds for as long as the
+    /// lease does.
+    async fn refuse_held(&self) -> Result<(), Stop> {
+        let sent = self.call.unanswered;
+        let most = self.app.settings.on_ambiguous.most_unanswered();
+        let code = match &self.call.held {
+            Some(code) => code.as_str(),
+            None if !self.is_free() && sent >= most => "ambiguous",
+            None => return Ok(()),
+        };
+        let before = match (code, sent) {
+            ("ambiguous", 0 | 1) => "it was sent, not answered, and may have been paid".to_owned(),
+            ("ambiguous", _) => {
+                format!("it was sent {sent} times, not answered, and may have been paid each time")
+            }
+            _ => format!("it was paid for, and ended as {code}"),
+        };
+        let Money { micros, currency } = self.price();
+        let message = format!(
+            "not sent again: {before}. A person decides: `retouch dead list --reason {code}` shows it, \
+             `retouch dead retry` sends it again and may pay another {} {currency}",
+            decimal(micros)
+        );
+        Err(self.fail(code, &message, true).await)
+    }
+
     /// The provider has judged a request: its account and model work.
     async fn lane_works(&self, pass: Pass) {
+        let lane = &self.call.spec.lane;
         if pass.probe || pass.throttles > 0 {
             self.reopen(false).await;
+        } else if pass.unanswered > 0 {
+            self.reopened(self.app.store.reset_unanswered(lane).await);
+        }
+    }
+
+    /// Submits that stay unanswered one after the other say that the lane does not work, whatever the next
+    /// one costs.
+    async fn unanswered(&self, pass: Pass) {
+        let lane = &self.call.spec.lane;
+        match self.app.store.count_unanswered(lane).await {
+            Ok((submits, since)) if submits >= UNANSWERED_SUBMITS => {
+                let message = format!(
+                    "{submits} submits in a row were not answered, since {since} UTC: each may have been paid; look at the \
+                     provider's status, the gateway in front of it and timeout_seconds"
+                );
+                self.block(ClosedBy::Submit, UNANSWERED, &message, pass.probes).await;
+            }
+            Ok(_) => self.shown_nothing(pass).await,
+            Err(error) => tracing::warn!(lane, %error, "cannot count a submit without an answer"),
         }
     }
 
@@ -179,8 +272,12 @@ impl Work<'_> {
 
     /// Not worth failing a paid call for: the next one says so again.
     pub(super) async fn reopen(&self, by_poll: bool) {
+        self.reopened(self.app.store.reopen_lane(&self.call.spec.lane, by_poll).await);
+    }
+
+    fn reopened(&self, reopened: Result<bool, StoreError>) {
         let lane = &self.call.spec.lane;
-        match self.app.store.reopen_lane(lane, by_poll).await {
+        match reopened {
             Ok(true) => self.gate.open(lane),
             // It was blocked by something that this proves nothing about, or is open already.
             Ok(false) => {}
@@ -188,9 +285,15 @@ impl Work<'_> {
         }
     }
 
-    /// No replica sends on this lane until a probe works.
+    /// No replica sends on this lane until a probe works. `probes` found it blocked, for this cause or
+    /// another.
     pub(super) async fn block(&self, by: ClosedBy, code: &str, message: &str, probes: u32) {
         let lane = &self.call.spec.lane;
+        // Those of another cause say nothing about when this one may have gone.
+        let probes = match probes {
+            0 => 0,
+            probes => self.app.store.lane_probes(lane, code).await.map_or(probes, |known| known.min(probes)),
+        };
         let closure = Closure {
             by,
             code: code.to_owned(),

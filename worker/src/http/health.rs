@@ -62,9 +62,10 @@ pub(super) async fn readyz(State(served): State<Served>) -> Response {
     let ready = parts.values().all(|part| part == "ok");
     // A lane that takes no calls is no fault of this replica, which can still do everything else; people see why here.
     for lane in lanes.unwrap_or_default() {
-        let closed =
-            lane.closed.map(|closure| format!("takes no calls: {}: {}", closure.code, closure.message));
-        let unfetched = lane.unfetched.map(|unfetched| unfetched.notice());
+        let closed = lane.closed.as_ref();
+        let closed = closed.map(|closure| format!("takes no calls: {}: {}", closure.code, closure.message));
+        let closed = closed.or_else(|| lane.reason());
+        let unfetched = lane.unfetched.as_ref().map(Unfetched::notice);
         let state = match (closed, unfetched) {
             (Some(closed), Some(unfetched)) => Some(format!("{closed}; {unfetched}")),
             (closed, unfetched) => closed.or(unfetched),

@@ -38,14 +38,16 @@ pub enum Admission {
 }
 
 /// What an admitted call should know of its lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pass {
     /// The lane is blocked, and this call finds out whether it still is.
     pub probe: bool,
     /// How often in a row the provider had asked to slow down.
     pub throttles: u32,
-    /// How often in a row a call found the lane blocked.
+    /// How many calls have found out whether the lane still is, this one included; 0 where it is open.
     pub probes: u32,
+    /// How many submits in a row were not answered before this one.
+    pub unanswered: u32,
 }
 
 /// Why a lane takes no calls.
@@ -120,6 +122,10 @@ pub struct LaneView {
     pub oldest: Option<Duration>,
     /// Paid results that cannot be fetched now.
     pub unfetched: Option<Unfetched>,
+    /// Calls in flight of which the provider cannot say what became: they hold their places.
+    pub stuck: u64,
+    /// What is said of one of them.
+    pub stuck_why: Option<String>,
 }
 
 /// Paid results of a lane that cannot be fetched now.
@@ -165,15 +171,26 @@ impl LaneView {
         }
     }
 
-    /// Why it takes no calls, for people.
+    /// Why it takes no calls, or what holds its places, for people.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
-        self.closed.as_ref().map(|closure| match closure.by {
+        let closed = self.closed.as_ref().map(|closure| match closure.by {
             ClosedBy::Submit | ClosedBy::Poll | ClosedBy::Fetch => {
                 format!("{}: {}", closure.code, closure.message)
             }
             ClosedBy::Budget | ClosedBy::Pause => closure.message.clone(),
-        })
+        });
+        closed.or_else(|| self.stuck())
+    }
+
+    /// What holds its places without getting on.
+    fn stuck(&self) -> Option<String> {
+        let why = self.stuck_why.as_ref().filter(|_| self.stuck > 0)?;
+        let places = match self.policy.max_in_flight {
+            Some(most) => format!("{} of {most} places hold", self.stuck),
+            None => format!("{} places hold", self.stuck),
+        };
+        Some(format!("{places} calls of which the provider cannot say what became: {why}"))
     }
 }
 
@@ -184,6 +201,7 @@ pub(super) struct LaneRow {
     pub(super) next_submit_in: Option<Duration>,
     pub(super) throttles: u32,
     pub(super) probes: u32,
+    pub(super) unanswered: u32,
     pub(super) spent_micros: i64,
     pub(super) blocked: Option<Closure>,
     pub(super) paused: bool,
@@ -228,7 +246,9 @@ pub(super) fn decide(lane: &LaneRow, in_flight: u64, unresolved: u64, price: &Mo
     if full && !probe {
         return Decision::Full;
     }
-    Decision::Admit(Pass { probe, throttles: lane.throttles, probes: lane.probes })
+    // Of a lane that was never blocked, or is open again, nothing is left to count on.
+    let probes = if probe { lane.probes + 1 } else { 0 };
+    Decision::Admit(Pass { probe, throttles: lane.throttles, probes, unanswered: lane.unanswered })
 }
 
 pub(super) fn paused() -> Closure {

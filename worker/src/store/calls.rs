@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::cache_view::key_version;
 use super::db::{Row, Tx, Val, json_rows, strip_nulls, vals};
+use super::lanes::STUCK;
 use super::letters::TASKS;
 use super::spending::{AMBIGUOUS, RESULT, UNWANTED};
 use super::suspects::suspect_of_edit;
@@ -23,6 +24,10 @@ use crate::metrics::count::{self, Answered};
 
 /// How much longer than a lease the sweep waits before it looks after a call.
 const WAKE_GRACE: Duration = Duration::from_secs(2);
+
+/// The reasons after which a call that was or may have been paid for is sent again only by a person's
+/// decision: a retry of its dead letter.
+pub const HELD_REASONS: [&str; 3] = ["ambiguous", "unreadable_answer", "bad_result"];
 
 /// One wait of the call that is being finished.
 pub(super) struct Wait {
@@ -262,7 +267,8 @@ impl Store {
 
     /// submitting or submitted → ambiguous; `duplicate` when it is about to be sent once more and may be paid twice.
     /// Counted once for each time that it was sent, also when whoever counted dies before it is queued again: from then on the
-    /// call has no time of its submit.
+    /// call has no time of its submit. A submit whose id the provider does not know has no answer any more.
+    /// Returns how many of the call's submits have none; `None`: the lease was lost.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -271,8 +277,9 @@ impl Store {
         lease: Lease,
         duplicate: bool,
         error: &str,
-    ) -> Result<bool, StoreError> {
-        around("count_ambiguous", async { again!(self.try_count_ambiguous(lease, duplicate, error)) }).await
+    ) -> Result<Option<u32>, StoreError> {
+        let counted = async { again!(self.try_count_ambiguous(lease, duplicate, error)) };
+        around("count_ambiguous", counted).await
     }
 
     async fn try_count_ambiguous(
@@ -280,20 +287,34 @@ impl Store {
         lease: Lease,
         duplicate: bool,
         error: &str,
-    ) -> Result<bool, StepError> {
+    ) -> Result<Option<u32>, StepError> {
+        let duplicate = i64::from(duplicate);
         let mut tx = self.db.begin().await?;
         if self.locked_call(&mut *tx, lease).await?.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
-        if duplicate {
+        if duplicate > 0 {
             self.spend_unanswered(&mut *tx, lease).await?;
         }
-        let duplicate = i64::from(duplicate);
         let values =
             vals![duplicate, duplicate, duplicate, clip(error), lease.edit_key.as_bytes(), lease.fence];
-        let changed = tx.run(self.db.sql().count_ambiguous, values).await?;
+        if tx.run(self.db.sql().count_ambiguous, values).await? == 0 {
+            return Ok(None);
+        }
+        let call = self.locked_call(&mut *tx, lease).await?;
         tx.commit().await?;
-        Ok(changed > 0)
+        Ok(call.map(|call| call.unanswered))
+    }
+
+    /// The provider cannot say what became of a call that is in flight: it holds its place, and its lane says
+    /// so. `None`: it can again.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn note_stuck(&self, lease: Lease, why: Option<&str>) -> Result<bool, StoreError> {
+        let text = why.map(|why| format!("{STUCK}{why}"));
+        let values = [Val::from(text.as_deref().map(clip)), i64::from(why.is_some()).into()];
+        self.step(self.db.sql().note_stuck, &values, lease).await
     }
 
     /// One guarded statement: its own values, then the edit key and the fence. `false`: the guard did not hold.
@@ -325,7 +346,7 @@ impl Store {
         let mut waits = self.waits_of(&mut *tx, lease.edit_key).await?;
         charge(&mut waits, call.lost_micros);
         let (ended, answered) = self.answer(&mut *tx, &call.spec, &waits, stored, result_url).await?;
-        self.close_call(&mut *tx, lease, CallState::Done, None).await?;
+        self.close_call(&mut *tx, lease, CallState::Done, None, None).await?;
         self.spend(&mut *tx, &call.spec, bought(&waits), &call.spec.price).await?;
         tx.commit().await?;
         count::ended(&call.spec.model, &call.spec.price, Some(bought(&waits)), answered, &ended);
@@ -407,7 +428,7 @@ impl Store {
     }
 
     /// → failed: every waiting image gets the error, the dead letter is written, in one transaction. `charged` says whether the
-    /// provider may have taken money for it.
+    /// provider may have taken money for it; then it is held where the error is one of [`HELD_REASONS`].
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -434,7 +455,9 @@ impl Store {
         }
         let fail = |task: &mut TaskRecord, wait: &Wait| fail(task, wait, error);
         let (ended, answered) = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
-        self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message)).await?;
+        let held = HELD_REASONS.into_iter().find(|reason| *reason == error.code);
+        let held = held.filter(|_| charged && call.spec.price.micros > 0);
+        self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message), held).await?;
         self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error)).await?;
         if let Some(outcome) = lost {
             self.spend(&mut *tx, &call.spec, outcome, price).await?;
@@ -503,14 +526,19 @@ impl Store {
         Ok((ended.collect(), answered))
     }
 
+    /// A call that has failed keeps what it was held for before, and the count of its submits without an
+    /// answer.
     async fn close_call(
         &self,
         tx: &mut dyn Tx,
         lease: Lease,
         state: CallState,
         error: Option<&str>,
+        held: Option<&str>,
     ) -> Result<(), StepError> {
-        let values = vals![state.as_str(), error.map(clip), lease.edit_key.as_bytes(), lease.fence];
+        let done = i64::from(state == CallState::Done);
+        let values =
+            vals![done, done, held, state.as_str(), error.map(clip), lease.edit_key.as_bytes(), lease.fence];
         tx.run(self.db.sql().close_call, values).await?;
         Ok(())
     }

@@ -14,6 +14,12 @@ use super::types::{ascii, clip};
 use super::{CallState, ClaimedCall, Lease, Money, StepError, Store, StoreError, again};
 use crate::failpoint::around;
 
+/// Submits in a row without an answer after which a lane is blocked.
+pub const UNANSWERED_SUBMITS: u32 = 3;
+/// The code of a lane that is blocked for that; the statements name it too.
+pub const UNANSWERED: &str = "unanswered";
+/// How the error of a call begins of which its provider cannot say what became; the statements name it too.
+pub(super) const STUCK: &str = "the provider cannot say what became of it: ";
 /// How long one prober has until another may try: longer than any call takes to be answered.
 const PROBE_HOLD: Duration = Duration::from_secs(10 * 60);
 
@@ -67,7 +73,7 @@ impl Store {
         let name = &call.spec.lane;
         let pass = match tx.rows(sql.lock_lane, vals![name]).await?.pop() {
             // Not declared: no limits.
-            None => Pass { probe: false, throttles: 0, probes: 0 },
+            None => Pass::default(),
             Some(row) => {
                 let mut lane = lane_row(&row)?;
                 let unfetched = lane.blocked.as_ref().is_some_and(|closure| closure.by == ClosedBy::Fetch);
@@ -144,6 +150,7 @@ impl Store {
             interval,
             i64::from(pass.probe),
             millis(PROBE_HOLD),
+            if reopened { 0 } else { i64::from(pass.probes) },
             i64::from(reopened),
             name
         ];
@@ -208,10 +215,55 @@ impl Store {
 
     async fn write_block(&self, tx: &mut dyn Tx, name: &str, closure: &Closure) -> Result<(), StepError> {
         let code = ascii(&closure.code, 64);
-        let values =
-            vals![closure.by.as_str(), &code, clip(&closure.message), closure.probe_in.map(millis), name];
+        let (by, probe_in) = (closure.by.as_str(), closure.probe_in.map(millis));
+        let values = vals![&code, by, &code, clip(&closure.message), probe_in, name];
         tx.run(self.db.sql().block_lane, values).await?;
         Ok(())
+    }
+
+    /// A lane that is blocked because submits stay unanswered does not answer other questions either: no
+    /// probe before this.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn postpone_probe(&self, name: &str, after: Duration) -> Result<(), StoreError> {
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            connection.run(self.db.sql().postpone_probe, vals![millis(after), name]).await?;
+            Ok(())
+        })
+    }
+
+    /// How many probes found a lane blocked with this code, since it was; 0 where it is open, or blocked for
+    /// another cause.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn lane_probes(&self, name: &str, code: &str) -> Result<u32, StoreError> {
+        let code = ascii(code, 64);
+        again!(async {
+            let mut connection = self.db.plain().await?;
+            let rows = connection.rows(self.db.sql().lane_probes, vals![name, &code]).await?;
+            let probes = rows.first().map_or(Ok(0), |row| row.int(0))?;
+            Ok(u32::try_from(probes).unwrap_or_default())
+        })
+    }
+
+    /// A submit on this lane was sent, and not answered. Says how many in a row, and since when (text, UTC).
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn count_unanswered(&self, name: &str) -> Result<(u32, String), StoreError> {
+        again!(async {
+            let sql = self.db.sql();
+            let mut tx = self.db.begin().await?;
+            tx.run(sql.count_unanswered, vals![name]).await?;
+            let row = tx.rows(sql.lane_unanswered, vals![name]).await?.pop();
+            tx.commit().await?;
+            let Some(row) = row else { return Ok((0, String::new())) };
+            let submits = u32::try_from(row.int(0)?).unwrap_or_default();
+            Ok((submits, row.opt_text(1)?.unwrap_or_default()))
+        })
     }
 
     /// The call that was to show whether a blocked lane works again has shown nothing: another may try after this.
@@ -232,9 +284,22 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn reopen_lane(&self, name: &str, by_poll: bool) -> Result<bool, StoreError> {
+        self.reopen_by(name, if by_poll { "poll" } else { "probe" }).await
+    }
+
+    /// A submit that was no probe was answered: those without an answer are counted anew, and a lane that was
+    /// blocked for them is open. It proves nothing about any other block.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn reset_unanswered(&self, name: &str) -> Result<bool, StoreError> {
+        self.reopen_by(name, "answer").await
+    }
+
+    async fn reopen_by(&self, name: &str, proof: &str) -> Result<bool, StoreError> {
         again!(async {
             let mut connection = self.db.plain().await?;
-            Ok(connection.run(self.db.sql().reopen_lane, vals![name, i64::from(by_poll)]).await? > 0)
+            Ok(connection.run(self.db.sql().reopen_lane, vals![name, proof]).await? > 0)
         })
     }
 
@@ -322,6 +387,7 @@ fn lane_row(row: &Row) -> Result<LaneRow, StoreError> {
         paused: row.int(11)? != 0,
         midnight_in: Duration::from_millis(count(row, 12)?),
         probes: u32::try_from(row.int(13)?).unwrap_or_default(),
+        unanswered: u32::try_from(row.int(15)?).unwrap_or_default(),
     })
 }
 
@@ -341,13 +407,15 @@ pub(super) fn lane_view(row: &Row) -> Result<LaneView, StoreError> {
         throttled_for: lane.next_submit_in.filter(|_| throttled),
         policy: lane.policy,
         spent_micros: lane.spent_micros,
-        name: row.text(15)?,
+        name: row.text(16)?,
         currency: row.opt_text(3)?,
-        queued: count(row, 16)?,
-        in_flight: count(row, 17)?,
+        queued: count(row, 17)?,
+        in_flight: count(row, 18)?,
         oldest: row
-            .opt_int(18)?
+            .opt_int(19)?
             .map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or_default())),
         unfetched: unfetched(row)?,
+        stuck: count(row, 23)?,
+        stuck_why: row.opt_text(24)?.map(|why| why.trim_start_matches(STUCK).to_owned()),
     })
 }

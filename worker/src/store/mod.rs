@@ -52,6 +52,7 @@ mod verify;
 pub use admission::{Admission, ClosedBy, Closure, LanePolicy, LaneView, Pass, Unfetched};
 use batch::Batches;
 pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
+pub use calls::HELD_REASONS;
 pub use cancels::{CANCELLED, Cancelled};
 pub use commands::{LeftOver, OpenWait, TaskFilter};
 use db::{Db, DbError};
@@ -59,6 +60,7 @@ pub use evict::{Aged, Candidate, Evicted};
 pub use forget::{Entry, FORGOTTEN, Forgotten, Found, Mentions, Picking, Scrubbed};
 pub use imports::{Change, ImportEntry, KnownEntry, Standing};
 pub use inspect::Facts;
+pub use lanes::{UNANSWERED, UNANSWERED_SUBMITS};
 pub use letters::{
     IMAGES, Letter, LetterFilter, LetterGroup, LetterRef, LetterState, PastFailure, Properties, Since, TASKS,
 };

@@ -87,7 +87,8 @@ macro_rules! lane_columns {
         CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), l.next_submit_at) DIV 1000 AS SIGNED), l.throttles, \
         l.blocked_by, l.blocked_code, l.blocked_message, \
         CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), l.probe_at) DIV 1000 AS SIGNED), l.paused_at IS NOT NULL, \
-        CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), UTC_DATE() + INTERVAL 1 DAY) DIV 1000 AS SIGNED), l.probes, CAST(l.one_unresolved AS SIGNED)"
+        CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), UTC_DATE() + INTERVAL 1 DAY) DIV 1000 AS SIGNED), l.probes, CAST(l.one_unresolved AS SIGNED), \
+        l.unanswered"
     };
 }
 use lane_columns;
@@ -180,25 +181,39 @@ pub(super) static SQL: Statements = Statements {
         ON DUPLICATE KEY UPDATE max_in_flight = VALUES(max_in_flight), submit_interval_ms = VALUES(submit_interval_ms), \
             budget_micros = VALUES(budget_micros), currency = COALESCE(VALUES(currency), lanes.currency), \
             one_unresolved = VALUES(one_unresolved), \
-            probe_at = IF(lanes.blocked_by IN ('submit', 'poll'), UTC_TIMESTAMP(3), lanes.probe_at), updated_at = UTC_TIMESTAMP(3)",
+            probes = IF(lanes.blocked_code <=> 'unanswered', lanes.probes, 0), \
+            probe_at = IF(lanes.blocked_by IN ('submit', 'poll') AND NOT lanes.blocked_code <=> 'unanswered', UTC_TIMESTAMP(3), \
+                lanes.probe_at), updated_at = UTC_TIMESTAMP(3)",
     // `spent_micros` before `spent_on`: MySQL sees the columns that it has assigned already.
     take_place: "UPDATE lanes SET spent_micros = IF(spent_on = UTC_DATE(), spent_micros, 0) + ?, currency = ?, spent_on = UTC_DATE(), \
             next_submit_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
-            probe_at = IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, probe_at), \
+            probe_at = IF(? = 1, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, probe_at), probes = ?, \
             blocked_by = IF(? = 1, NULL, blocked_by), updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
     refund: "UPDATE lanes SET spent_micros = GREATEST(spent_micros - ?, 0) WHERE name = ? \
         AND spent_on = (SELECT DATE(submitted_at) FROM image_edit_calls WHERE edit_key = ?)",
     uncount_paid: "UPDATE image_edit_calls SET paid_calls = GREATEST(paid_calls - 1, 0) WHERE edit_key = ? AND fence = ?",
     throttle_lane: "UPDATE lanes SET next_submit_at = GREATEST(COALESCE(next_submit_at, UTC_TIMESTAMP(3)), \
             UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND), throttles = throttles + 1, updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
-    block_lane: "UPDATE lanes SET blocked_at = IF(blocked_by IS NULL, UTC_TIMESTAMP(3), blocked_at), blocked_by = ?, blocked_code = ?, \
-            blocked_message = ?, probe_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, probes = probes + 1, \
+    // `probes` first: of another cause none was made yet, and MySQL sees the columns that it has assigned
+    // already.
+    block_lane: "UPDATE lanes SET probes = IF(blocked_by IS NOT NULL AND blocked_code <=> ?, probes, 0), \
+            blocked_at = IF(blocked_by IS NULL, UTC_TIMESTAMP(3), blocked_at), blocked_by = ?, blocked_code = ?, \
+            blocked_message = ?, probe_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
             updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
     probe_lane: "UPDATE lanes SET probe_at = LEAST(probe_at, UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND), \
             updated_at = UTC_TIMESTAMP(3) WHERE name = ? AND blocked_by IN ('submit', 'poll')",
+    postpone_probe: "UPDATE lanes SET probe_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
+            updated_at = UTC_TIMESTAMP(3) WHERE name = ? AND blocked_code = 'unanswered' AND blocked_by IS NOT NULL",
+    lane_probes: "SELECT probes FROM lanes WHERE name = ? AND blocked_by IS NOT NULL AND blocked_code = ?",
+    // The time before the count: MySQL sees the columns that it has assigned already.
+    count_unanswered: "UPDATE lanes SET unanswered_since = IF(unanswered > 0, COALESCE(unanswered_since, UTC_TIMESTAMP(3)), UTC_TIMESTAMP(3)), \
+            unanswered = unanswered + 1, updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
+    lane_unanswered: "SELECT unanswered, CAST(unanswered_since AS CHAR) FROM lanes WHERE name = ?",
     reopen_lane: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
-            probe_at = NULL, throttles = 0, updated_at = UTC_TIMESTAMP(3) \
-        WHERE name = ? AND IF(? = 1, blocked_by = 'poll', blocked_by IN ('submit', 'poll') OR throttles > 0)",
+            probe_at = NULL, throttles = 0, unanswered = 0, unanswered_since = NULL, updated_at = UTC_TIMESTAMP(3) \
+        WHERE name = ? AND CASE ? WHEN 'poll' THEN blocked_by = 'poll' \
+            WHEN 'answer' THEN unanswered > 0 AND (blocked_by IS NULL OR blocked_code = 'unanswered') \
+            ELSE blocked_by IN ('submit', 'poll') OR throttles > 0 OR unanswered > 0 END",
     reopen_fetched: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
             probe_at = NULL, updated_at = UTC_TIMESTAMP(3) WHERE name = ? AND blocked_by = 'fetch'",
     note_unfetched: "UPDATE image_edit_calls SET ended_at = COALESCE(ended_at, UTC_TIMESTAMP(3)), fetch_host = ?, fetch_error = ?, \
@@ -207,7 +222,7 @@ pub(super) static SQL: Statements = Statements {
     wake_unfetched: "UPDATE image_edit_calls SET wake_at = UTC_TIMESTAMP(3), wakes = 0 \
         WHERE lane = ? AND state = 'submitted' AND ended_at IS NOT NULL AND owner IS NULL",
     pause_lane: "UPDATE lanes SET paused_at = COALESCE(paused_at, UTC_TIMESTAMP(3)), updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
-    resume_lane: "UPDATE lanes SET paused_at = NULL, probe_at = IF(blocked_by IN ('submit', 'poll'), UTC_TIMESTAMP(3), probe_at), \
+    resume_lane: "UPDATE lanes SET paused_at = NULL, probes = 0, probe_at = IF(blocked_by IN ('submit', 'poll'), UTC_TIMESTAMP(3), probe_at), \
             blocked_by = IF(blocked_by = 'fetch', NULL, blocked_by), updated_at = UTC_TIMESTAMP(3) WHERE name = ?",
     lanes: concat!(
         "SELECT ",
@@ -219,7 +234,11 @@ pub(super) static SQL: Statements = Statements {
                 FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
             (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL), \
             (SELECT c.fetch_host FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
-            (SELECT c.fetch_error FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1) \
+            (SELECT c.fetch_error FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
+            (SELECT COUNT(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%'), \
+            (SELECT MAX(c.last_error) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%') \
         FROM lanes l ORDER BY l.name"
     ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
@@ -229,16 +248,21 @@ pub(super) static SQL: Statements = Statements {
     renew_lease: "UPDATE image_edit_calls SET lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, submitted_at = UTC_TIMESTAMP(3), \
-            updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
-    retract_submit: "UPDATE image_edit_calls SET state = 'claimed', submitted_at = NULL, updated_at = UTC_TIMESTAMP(3) \
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', unanswered = unanswered + 1, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, \
+            submitted_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'claimed' AND held IS NULL",
+    retract_submit: "UPDATE image_edit_calls SET state = 'claimed', unanswered = GREATEST(unanswered - 1, 0), submitted_at = NULL, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
+    record_submitted: "UPDATE image_edit_calls SET state = 'submitted', unanswered = GREATEST(unanswered - 1, 0), provider_task_id = ?, \
+            paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
+    // What depends on the state comes before it, here and below: MySQL sees the columns that it has assigned
+    // already.
+    record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), \
+            unanswered = GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
-    store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'done', result_hash = ?, \
+    store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), unanswered = 0, held = NULL, \
+            state = 'done', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = NULL, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     remember_tasks: concat!(
@@ -252,15 +276,18 @@ pub(super) static SQL: Statements = Statements {
         " STRAIGHT_JOIN provider_tasks p FORCE INDEX (PRIMARY) ON p.id_hash = UNHEX(j.k)"
     ),
     forget_tasks: "DELETE FROM provider_tasks WHERE seen_at < UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND",
-    requeue_call: "UPDATE image_edit_calls SET state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
+    requeue_call: "UPDATE image_edit_calls SET unanswered = GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0), state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
             result_hash = NULL, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, attempts = attempts + ?, last_error = ?, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
     hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = COALESCE(?, last_error), \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
-    count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + IF(submitted_at IS NULL, 0, ?), \
+    count_ambiguous: "UPDATE image_edit_calls SET unanswered = unanswered + IF(state = 'submitted', 1, 0), state = 'ambiguous', possible_duplicates = possible_duplicates + IF(submitted_at IS NULL, 0, ?), \
             lost_micros = lost_micros + IF(submitted_at IS NULL OR ? = 0, 0, price_micros), \
             submitted_at = IF(? > 0, NULL, submitted_at), last_error = ?, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    // Without a text it takes back its own, and no other.
+    note_stuck: "UPDATE image_edit_calls SET last_error = ? WHERE (? = 1 OR last_error LIKE 'the provider cannot say what became of it:%') \
+        AND edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, result_check, hit_count, key_version, \
             last_hit_at, created_at, updated_at) \
@@ -293,7 +320,9 @@ pub(super) static SQL: Statements = Statements {
             t.completed_at = j.ended_at, t.updated_at = UTC_TIMESTAMP(3)"
     ),
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
-    close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, updated_at = UTC_TIMESTAMP(3) \
+    close_call: "UPDATE image_edit_calls SET unanswered = IF(? = 1, 0, GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0)), \
+            held = IF(? = 1, NULL, COALESCE(?, held)), state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
+            updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ?",
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= UTC_TIMESTAMP(3) ORDER BY wake_at LIMIT ? \

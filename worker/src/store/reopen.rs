@@ -51,6 +51,15 @@ pub struct LetterCall {
     pub paid_calls: u32,
     /// How often it may have been paid for besides.
     pub possible_duplicates: u32,
+    /// Why only a person's decision sends it again: a reason code.
+    pub held: Option<String>,
+}
+
+impl LetterCall {
+    /// Whether a submit of it may have been paid for that no possible duplicate stands for.
+    pub fn may_be_paid(&self, retry: &EditRetry) -> bool {
+        self.held.as_deref() == Some("ambiguous") || (retry.ambiguous && self.sent)
+    }
 }
 
 /// The retry of one failed edit.
@@ -370,7 +379,7 @@ impl Plan {
             let own = || (call.lane.clone(), call.price.clone());
             self.draft.queue.insert(key, reopening.routes.get(&key).cloned().unwrap_or_else(own));
         }
-        let counts = !joined && retry.ambiguous && call.sent && call.price.micros > 0;
+        let counts = !joined && call.may_be_paid(retry) && call.price.micros > 0;
         let mark = self.marks.entry(key).or_default();
         *mark = (retry.letter, mark.1 + u32::from(counts));
         let source = if joined { AnswerSource::Joined } else { AnswerSource::Paid };
@@ -438,5 +447,6 @@ fn letter_call(row: &Row) -> Result<LetterCall, StoreError> {
         provider_task_id: row.opt_text(12)?,
         paid_calls: count(13)?,
         possible_duplicates: count(14)?,
+        held: row.opt_text(15)?,
     })
 }

@@ -64,7 +64,7 @@ macro_rules! lane_columns {
         CAST((unixepoch(l.next_submit_at, 'subsec') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.throttles, \
         l.blocked_by, l.blocked_code, l.blocked_message, \
         CAST((unixepoch(l.probe_at, 'subsec') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.paused_at IS NOT NULL, \
-        CAST((unixepoch('now', 'start of day', '+1 day') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.probes, l.one_unresolved"
+        CAST((unixepoch('now', 'start of day', '+1 day') - unixepoch('now', 'subsec')) * 1000 AS INTEGER), l.probes, l.one_unresolved, l.unanswered"
     };
 }
 use lane_columns;
@@ -130,24 +130,38 @@ pub(super) static SQL: Statements = Statements {
         ON CONFLICT (name) DO UPDATE SET max_in_flight = excluded.max_in_flight, submit_interval_ms = excluded.submit_interval_ms, \
             budget_micros = excluded.budget_micros, currency = coalesce(excluded.currency, lanes.currency), \
             one_unresolved = excluded.one_unresolved, \
-            probe_at = iif(lanes.blocked_by IN ('submit', 'poll'), strftime('%Y-%m-%d %H:%M:%f', 'now'), lanes.probe_at), updated_at = excluded.updated_at",
+            probes = iif(lanes.blocked_code IS 'unanswered', lanes.probes, 0), \
+            probe_at = iif(lanes.blocked_by IN ('submit', 'poll') AND lanes.blocked_code IS NOT 'unanswered', \
+                strftime('%Y-%m-%d %H:%M:%f', 'now'), lanes.probe_at), updated_at = excluded.updated_at",
     take_place: "UPDATE lanes SET spent_micros = iif(spent_on = date('now'), spent_micros, 0) + ?, currency = ?, spent_on = date('now'), \
             next_submit_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
-            probe_at = iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), probe_at), \
+            probe_at = iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), probe_at), probes = ?, \
             blocked_by = iif(? = 1, NULL, blocked_by), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
     refund: "UPDATE lanes SET spent_micros = max(spent_micros - ?, 0) WHERE name = ? \
         AND spent_on = (SELECT date(submitted_at) FROM image_edit_calls WHERE edit_key = ?)",
     uncount_paid: "UPDATE image_edit_calls SET paid_calls = max(paid_calls - 1, 0) WHERE edit_key = ? AND fence = ?",
     throttle_lane: "UPDATE lanes SET next_submit_at = max(coalesce(next_submit_at, ''), strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds')), \
             throttles = throttles + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
-    block_lane: "UPDATE lanes SET blocked_at = iif(blocked_by IS NULL, strftime('%Y-%m-%d %H:%M:%f', 'now'), blocked_at), blocked_by = ?, \
+    // Of another cause none was made yet.
+    block_lane: "UPDATE lanes SET probes = iif(blocked_by IS NOT NULL AND blocked_code IS ?, probes, 0), \
+            blocked_at = iif(blocked_by IS NULL, strftime('%Y-%m-%d %H:%M:%f', 'now'), blocked_at), blocked_by = ?, \
             blocked_code = ?, blocked_message = ?, probe_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
-            probes = probes + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
     probe_lane: "UPDATE lanes SET probe_at = min(probe_at, strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds')), \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ? AND blocked_by IN ('submit', 'poll')",
+    postpone_probe: "UPDATE lanes SET probe_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
+            updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ? AND blocked_code = 'unanswered' AND blocked_by IS NOT NULL",
+    lane_probes: "SELECT probes FROM lanes WHERE name = ? AND blocked_by IS NOT NULL AND blocked_code = ?",
+    count_unanswered: "UPDATE lanes SET \
+            unanswered_since = iif(unanswered > 0, coalesce(unanswered_since, strftime('%Y-%m-%d %H:%M:%f', 'now')), \
+                strftime('%Y-%m-%d %H:%M:%f', 'now')), \
+            unanswered = unanswered + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
+    lane_unanswered: "SELECT unanswered, unanswered_since FROM lanes WHERE name = ?",
     reopen_lane: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
-            probe_at = NULL, throttles = 0, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
-        WHERE name = ? AND iif(? = 1, blocked_by = 'poll', blocked_by IN ('submit', 'poll') OR throttles > 0)",
+            probe_at = NULL, throttles = 0, unanswered = 0, unanswered_since = NULL, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+        WHERE name = ? AND CASE ? WHEN 'poll' THEN blocked_by = 'poll' \
+            WHEN 'answer' THEN unanswered > 0 AND (blocked_by IS NULL OR blocked_code = 'unanswered') \
+            ELSE blocked_by IN ('submit', 'poll') OR throttles > 0 OR unanswered > 0 END",
     reopen_fetched: "UPDATE lanes SET blocked_by = NULL, blocked_code = NULL, blocked_message = NULL, blocked_at = NULL, probes = 0, \
             probe_at = NULL, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ? AND blocked_by = 'fetch'",
     note_unfetched: "UPDATE image_edit_calls SET ended_at = coalesce(ended_at, strftime('%Y-%m-%d %H:%M:%f', 'now')), fetch_host = ?, fetch_error = ?, \
@@ -157,7 +171,7 @@ pub(super) static SQL: Statements = Statements {
         WHERE lane = ? AND state = 'submitted' AND ended_at IS NOT NULL AND owner IS NULL",
     pause_lane: "UPDATE lanes SET paused_at = coalesce(paused_at, strftime('%Y-%m-%d %H:%M:%f', 'now')), \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
-    resume_lane: "UPDATE lanes SET paused_at = NULL, \
+    resume_lane: "UPDATE lanes SET paused_at = NULL, probes = 0, \
             probe_at = iif(blocked_by IN ('submit', 'poll'), strftime('%Y-%m-%d %H:%M:%f', 'now'), probe_at), \
             blocked_by = iif(blocked_by = 'fetch', NULL, blocked_by), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE name = ?",
     lanes: concat!(
@@ -170,7 +184,11 @@ pub(super) static SQL: Statements = Statements {
                 FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
             (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL), \
             (SELECT c.fetch_host FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
-            (SELECT c.fetch_error FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1) \
+            (SELECT c.fetch_error FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%'), \
+            (SELECT max(c.last_error) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%') \
         FROM lanes l ORDER BY l.name"
     ),
     claim_call: "UPDATE image_edit_calls SET state = ?, owner = ?, fence = ?, \
@@ -181,17 +199,18 @@ pub(super) static SQL: Statements = Statements {
     renew_lease: "UPDATE image_edit_calls SET lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, \
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', unanswered = unanswered + 1, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, \
             submitted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
-        WHERE edit_key = ? AND fence = ? AND state = 'claimed'",
-    retract_submit: "UPDATE image_edit_calls SET state = 'claimed', submitted_at = NULL, \
+        WHERE edit_key = ? AND fence = ? AND state = 'claimed' AND held IS NULL",
+    retract_submit: "UPDATE image_edit_calls SET state = 'claimed', unanswered = max(unanswered - 1, 0), submitted_at = NULL, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    record_submitted: "UPDATE image_edit_calls SET state = 'submitted', provider_task_id = ?, paid_calls = paid_calls + 1, \
+    record_submitted: "UPDATE image_edit_calls SET state = 'submitted', unanswered = max(unanswered - 1, 0), provider_task_id = ?, paid_calls = paid_calls + 1, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'stored', result_hash = ?, \
+    record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), \
+            unanswered = max(unanswered - iif(state = 'submitting', 1, 0), 0), state = 'stored', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
-    store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), state = 'done', result_hash = ?, \
+    store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + iif(state = 'submitting', 1, 0), unanswered = 0, held = NULL, state = 'done', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = NULL, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
@@ -199,16 +218,19 @@ pub(super) static SQL: Statements = Statements {
         WHERE true ON CONFLICT (id_hash) DO UPDATE SET seen_at = excluded.seen_at",
     known_tasks: "SELECT p.id_hash FROM json_each(?) j CROSS JOIN provider_tasks p ON p.id_hash = unhex(j.value)",
     forget_tasks: "DELETE FROM provider_tasks WHERE seen_at < strftime('%Y-%m-%d %H:%M:%f', 'now', (? / -1000.0) || ' seconds')",
-    requeue_call: "UPDATE image_edit_calls SET state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, \
+    requeue_call: "UPDATE image_edit_calls SET unanswered = max(unanswered - iif(state = 'submitting', 1, 0), 0), state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, \
             submitted_at = NULL, result_hash = NULL, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, attempts = attempts + ?, last_error = ?, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
     hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = coalesce(?, last_error), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous', 'stored')",
-    count_ambiguous: "UPDATE image_edit_calls SET state = 'ambiguous', possible_duplicates = possible_duplicates + iif(submitted_at IS NULL, 0, ?), \
+    count_ambiguous: "UPDATE image_edit_calls SET unanswered = unanswered + iif(state = 'submitted', 1, 0), state = 'ambiguous', possible_duplicates = possible_duplicates + iif(submitted_at IS NULL, 0, ?), \
             lost_micros = lost_micros + iif(submitted_at IS NULL OR ? = 0, 0, price_micros), \
             submitted_at = iif(? > 0, NULL, submitted_at), last_error = ?, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous')",
+    // Without a text it takes back its own, and no other.
+    note_stuck: "UPDATE image_edit_calls SET last_error = ? WHERE (? = 1 OR last_error LIKE 'the provider cannot say what became of it:%') \
+        AND edit_key = ? AND fence = ? AND state IN ('submitted', 'ambiguous')",
     upsert_cache: "INSERT INTO image_edit_cache (edit_key, image_hash, edit_type, prompt, provider, model, params, mask_hash, variant, \
             result_url, result_hash, content_type, width, height, bytes, price_micros, currency, result_check, hit_count, key_version, \
             last_hit_at, created_at, updated_at) \
@@ -236,7 +258,8 @@ pub(super) static SQL: Statements = Statements {
             completed_at = j.value ->> 'ended_at', \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?1) j WHERE image_edit_tasks.id = j.value ->> 'id'",
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
-    close_call: "UPDATE image_edit_calls SET state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
+    close_call: "UPDATE image_edit_calls SET unanswered = iif(? = 1, 0, max(unanswered - iif(state = 'submitting', 1, 0), 0)), \
+            held = iif(? = 1, NULL, coalesce(?, held)), state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ?",
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY wake_at LIMIT ?",

@@ -150,19 +150,20 @@ fn print_preview(preview: &Preview, json: bool) {
     }
     for paid in &preview.paid {
         let most = if paid.at_most > 0 { "at most " } else { "" };
+        let twice = match paid.possible_duplicates {
+            0 => String::new(),
+            calls => format!(
+                "; {calls} of them may have been paid already, so up to {} {} may be paid twice",
+                paid.possibly_twice, paid.currency
+            ),
+        };
         say(format!(
-            "  {most}{} calls of {} would be paid: about {} {}",
+            "  {most}{} calls of {} would be paid: about {} {}{twice}",
             paid.calls, paid.model, paid.cost, paid.currency
         ));
     }
     if preview.paid.is_empty() {
         say("  nothing would be paid");
-    }
-    if preview.possible_duplicates > 0 {
-        say(format!(
-            "  {} of these calls may have been paid before: possible duplicates",
-            preview.possible_duplicates
-        ));
     }
     for (reason, count) in &preview.fails_again {
         say(format!(

@@ -126,7 +126,7 @@ pub(super) static SQL: LetterStatements = LetterStatements {
         STRAIGHT_JOIN dead_letter_retries r FORCE INDEX (PRIMARY) ON r.letter_id = j.id",
     forget: concat!("DELETE l FROM ", letters_of_j!(), "WHERE l.state IN ('retried', 'discarded')"),
     calls_of: "SELECT c.edit_key, c.image_hash, c.edit_type, c.model, c.lane, c.price_micros, c.currency, c.provider, c.state, \
-            CAST(c.submitted_at IS NOT NULL AS SIGNED), c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates \
+            CAST(c.submitted_at IS NOT NULL AS SIGNED), c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held \
         FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$')) j \
         STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = UNHEX(j.k)",
     tasks_of: concat!(
@@ -135,10 +135,12 @@ pub(super) static SQL: LetterStatements = LetterStatements {
         " FROM JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(64) CHARACTER SET ascii PATH '$')) j \
         STRAIGHT_JOIN image_edit_tasks t FORCE INDEX (task_id) ON t.task_id = j.k"
     ),
+    // A person's decision: its sends are counted anew, but for the one that is under way.
     mark_calls: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', letter BIGINT PATH '$.letter', \
             duplicates INT PATH '$.duplicates')) j \
         STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = UNHEX(j.k) \
-        SET c.letter_id = j.letter, c.possible_duplicates = c.possible_duplicates + j.duplicates",
+        SET c.letter_id = j.letter, c.possible_duplicates = c.possible_duplicates + j.duplicates, c.held = NULL, \
+            c.unanswered = IF(c.state IN ('submitting', 'ambiguous'), LEAST(c.unanswered, 1), 0)",
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
         SELECT j.task_id, UNHEX(j.k), j.position, j.source, UTC_TIMESTAMP(3) \
         FROM JSON_TABLE(?, '$[*]' COLUMNS (task_id VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.task_id', \

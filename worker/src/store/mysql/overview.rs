@@ -30,8 +30,16 @@ pub(super) static OVERVIEW: OverviewStatements = OverviewStatements {
         ", l.name, \
             (SELECT COUNT(*) FROM image_edit_calls c FORCE INDEX (lane_state) WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
             (SELECT COUNT(*) FROM image_edit_calls c FORCE INDEX (lane_state) \
-                WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
-            CAST(NULL AS SIGNED) FROM lanes l ORDER BY l.name"
+                WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous') AND c.ended_at IS NULL), \
+            CAST(NULL AS SIGNED), \
+            (SELECT COUNT(*) FROM image_edit_calls c FORCE INDEX (lane_state) WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL), \
+            (SELECT c.fetch_host FROM image_edit_calls c FORCE INDEX (lane_state) WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
+            (SELECT c.fetch_error FROM image_edit_calls c FORCE INDEX (lane_state) WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
+            (SELECT COUNT(*) FROM image_edit_calls c FORCE INDEX (lane_state) WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%'), \
+            (SELECT MAX(c.last_error) FROM image_edit_calls c FORCE INDEX (lane_state) WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%') \
+        FROM lanes l ORDER BY l.name"
     ),
     last_failures: "SELECT id, reason, LEFT(message, 400), queue, task_id, state, \
             CAST(TIMESTAMPDIFF(MICROSECOND, last_at, UTC_TIMESTAMP(3)) DIV 1000 AS SIGNED) \

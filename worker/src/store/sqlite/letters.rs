@@ -97,15 +97,17 @@ pub(super) static SQL: LetterStatements = LetterStatements {
     forget_retries: "DELETE FROM dead_letter_retries WHERE letter_id IN (SELECT value FROM json_each(?))",
     forget: "DELETE FROM dead_letters WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('retried', 'discarded')",
     calls_of: "SELECT c.edit_key, c.image_hash, c.edit_type, c.model, c.lane, c.price_micros, c.currency, c.provider, c.state, \
-            c.submitted_at IS NOT NULL, c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates \
+            c.submitted_at IS NOT NULL, c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held \
         FROM json_each(?) j CROSS JOIN image_edit_calls c ON c.edit_key = unhex(j.value)",
     tasks_of: concat!(
         "SELECT ",
         task_columns!(),
         " FROM json_each(?) j CROSS JOIN image_edit_tasks t ON t.task_id = j.value"
     ),
+    // A person's decision: its sends are counted anew, but for the one that is under way.
     mark_calls: "UPDATE image_edit_calls SET letter_id = j.value ->> 'letter', \
-            possible_duplicates = possible_duplicates + (j.value ->> 'duplicates') \
+            possible_duplicates = possible_duplicates + (j.value ->> 'duplicates'), held = NULL, \
+            unanswered = iif(state IN ('submitting', 'ambiguous'), min(unanswered, 1), 0) \
         FROM json_each(?) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
         SELECT j.value ->> 'task_id', unhex(j.value ->> 'edit_key'), j.value ->> 'position', j.value ->> 'source', \

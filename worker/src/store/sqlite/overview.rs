@@ -28,8 +28,16 @@ pub(super) static OVERVIEW: OverviewStatements = OverviewStatements {
         lane_columns!(),
         ", l.name, \
             (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('queued', 'claimed')), \
-            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous')), \
-            NULL FROM lanes l ORDER BY l.name"
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitting', 'submitted', 'ambiguous') AND c.ended_at IS NULL), \
+            NULL, \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL), \
+            (SELECT c.fetch_host FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
+            (SELECT c.fetch_error FROM image_edit_calls c WHERE c.lane = l.name AND c.state = 'submitted' AND c.fetch_host IS NOT NULL ORDER BY c.updated_at DESC LIMIT 1), \
+            (SELECT count(*) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%'), \
+            (SELECT max(c.last_error) FROM image_edit_calls c WHERE c.lane = l.name AND c.state IN ('submitted', 'ambiguous') \
+                AND c.last_error LIKE 'the provider cannot say what became of it:%') \
+        FROM lanes l ORDER BY l.name"
     ),
     last_failures: "SELECT id, reason, substr(message, 1, 400), queue, task_id, state, \
             CAST((unixepoch('now', 'subsec') - unixepoch(last_at, 'subsec')) * 1000 AS INTEGER) \
