@@ -65,7 +65,7 @@ pub(super) async fn readyz(State(served): State<Served>) -> Response {
         let closed = lane.closed.as_ref();
         let closed = closed.map(|closure| format!("takes no calls: {}: {}", closure.code, closure.message));
         let closed = closed.or_else(|| lane.reason());
-        let unfetched = lane.unfetched.as_ref().map(Unfetched::notice);
+        let unfetched = lane.unfetched.as_ref().map(crate::store::Unfetched::notice);
         let state = match (closed, unfetched) {
             (Some(closed), Some(unfetched)) => Some(format!("{closed}; {unfetched}")),
             (closed, unfetched) => closed.or(unfetched),

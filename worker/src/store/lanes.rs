@@ -392,8 +392,8 @@ fn lane_row(row: &Row) -> Result<LaneRow, StoreError> {
 }
 
 fn unfetched(row: &Row) -> Result<Option<Unfetched>, StoreError> {
-    let Some(host) = row.opt_text(20)? else { return Ok(None) };
-    Ok(Some(Unfetched { calls: count(row, 19)?, host, error: row.opt_text(21)?.unwrap_or_default() }))
+    let Some(host) = row.opt_text(21)? else { return Ok(None) };
+    Ok(Some(Unfetched { calls: count(row, 20)?, host, error: row.opt_text(22)?.unwrap_or_default() }))
 }
 
 pub(super) fn lane_view(row: &Row) -> Result<LaneView, StoreError> {
