@@ -184,6 +184,7 @@ impl Work<'_> {
             | EditError::NotSent(_)
             | EditError::Unavailable(_)
             | EditError::Ambiguous(_)
+            | EditError::Unreadable(_)
             | EditError::Unbilled { .. } => Asked::NotYet { pause: backoff.next_delay(), why: text },
             EditError::Rejected { .. } => Asked::Unknown(BTreeSet::new()),
         })

@@ -32,8 +32,11 @@ enum Next {
 }
 
 impl Work<'_> {
-    /// claimed → submitting → submitted or stored.
+    /// claimed → submitting → submitted or stored. An answer that was kept is read again before anything is sent.
     pub(super) async fn submit(&self) -> Result<Outcome, Stop> {
+        if let Some(outcome) = self.read_kept().await? {
+            return Ok(outcome);
+        }
         let request = self.request().await?;
         loop {
             let pass = self.phase(Phase::LaneWait, self.admitted()).await?;
@@ -157,12 +160,17 @@ impl Work<'_> {
 
     /// No replica sends on this lane until a probe works.
     pub(super) async fn block(&self, by: ClosedBy, code: &str, message: &str, probes: u32) {
+        self.block_for(by, code, message, probe_after(self.app.settings.rhythm.probe, probes)).await;
+    }
+
+    /// As [`Work::block`], until a probe that comes after `probe_in`.
+    pub(super) async fn block_for(&self, by: ClosedBy, code: &str, message: &str, probe_in: Duration) {
         let lane = &self.call.spec.lane;
         let closure = Closure {
             by,
             code: code.to_owned(),
             message: clipped(message).to_owned(),
-            probe_in: Some(probe_after(self.app.settings.rhythm.probe, probes)),
+            probe_in: Some(probe_in),
         };
         self.gate.closed(lane, &closure);
         if let Err(error) = self.app.store.block_lane(lane, &closure).await {
@@ -254,6 +262,7 @@ impl Work<'_> {
                 Ok(Next::SendAgain)
             }
             EditError::Ambiguous(_) => self.by_policy(&text).await.map(Next::End),
+            EditError::Unreadable(answer) => Ok(Next::End(self.unreadable(*answer, pass.probes).await)),
             EditError::Unbilled { tries, .. } if self.call.attempts + 1 < tries => {
                 self.lane_works(pass).await;
                 Ok(Next::End(self.again(true, &text, rung(self.call.attempts)).await))

@@ -11,13 +11,24 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, redirect};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, RequestBuilder, Response, redirect};
+use tokio::task::spawn_blocking;
+
+use crate::coding;
 
 const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer that is read: a picture of 20 MiB in base64, and room.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// The largest answer that is read, before and after decompression: a picture of 90 MiB in base64, and room. Of what is larger
+/// the beginning is kept: it was answered, so it is no reason to send again.
+const MAX_ANSWER: usize = 128 * 1024 * 1024;
+/// Where providers and what stands before them name a request.
+const REQUEST_IDS: [&str; 6] =
+    ["x-request-id", "request-id", "x-dashscope-request-id", "req-arms-id", "x-amzn-requestid", "cf-ray"];
+/// In the content type of a body that is kept as it came: the codings that could not be taken off.
+const CODING_PARAMETER: &str = "; content-encoding=";
+/// As much of a content type as a column holds.
+const MAX_TYPE_CHARS: usize = 128;
 
 /// A provider's key, from the environment or from a file that is read at each use: a key that is mended there works
 /// without a restart. Never shown.
@@ -79,11 +90,35 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// When it was given, by the provider's clock, in whole seconds.
     pub date: Option<SystemTime>,
-    /// The body.
+    /// What the body is said to be; empty where nothing is said. With the codings that are still on it, if any are.
+    pub content_type: String,
+    /// The provider's name for the request, as a header says it.
+    pub request_id: Option<String>,
+    /// The body, without any `Content-Encoding`; as it came, where [`Answer::flaw`] says why.
     pub body: Bytes,
+    /// Why the body is not what was meant: too large, or in a coding that cannot be taken off.
+    pub flaw: Option<String>,
+}
+
+/// The content type, the body and the flaw of what was kept.
+fn reopened(content_type: &str, body: Bytes) -> (String, Bytes, Option<String>) {
+    let Some((content_type, codings)) = content_type.rsplit_once(CODING_PARAMETER) else {
+        return (content_type.to_owned(), body, None);
+    };
+    match coding::decode(codings, body.clone(), MAX_ANSWER) {
+        Ok(plain) => (content_type.to_owned(), plain, None),
+        Err(error) => (content_type.to_owned(), body, Some(error.to_string())),
+    }
 }
 
 impl Answer {
+    /// A body that was kept with this content type, as the answer that it came with. A program that knows more codings than the one
+    /// that kept it takes them off.
+    pub(super) fn kept(content_type: &str, body: Bytes) -> Self {
+        let (content_type, body, flaw) = reopened(content_type, body);
+        Self { status: 200, retry_after: None, date: None, content_type, request_id: None, body, flaw }
+    }
+
     /// Whether the status is 2xx.
     pub const fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
@@ -115,21 +150,60 @@ pub fn client(timeout: Duration) -> anyhow::Result<Client> {
 pub async fn send(request: RequestBuilder) -> Result<Answer, SendError> {
     let mut response = request.send().await.map_err(|error| unsent(&error))?;
     let status = response.status().as_u16();
-    let retry_after = retry_after(response.headers(), SystemTime::now());
-    let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
-    let date = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());
+    let headers = std::mem::take(response.headers_mut());
+    let text =
+        |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let date = text(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date.trim()).ok());
+    let content_type: String =
+        text(CONTENT_TYPE.as_str()).unwrap_or_default().chars().take(MAX_TYPE_CHARS).collect();
+    let codings = coding::named(&headers);
+    let (raw, flaw) = read(&mut response).await?;
+    let (body, flaw) = match flaw {
+        None if !codings.is_empty() => plain(codings.clone(), raw).await,
+        flaw => (raw, flaw),
+    };
+    let coded = flaw.is_some() && !codings.is_empty();
+    let marked = if coded { format!("{content_type}{CODING_PARAMETER}{codings}") } else { content_type };
+    Ok(Answer {
+        status,
+        retry_after: retry_after(&headers, SystemTime::now()),
+        date,
+        content_type: marked.chars().take(MAX_TYPE_CHARS).collect(),
+        request_id: REQUEST_IDS.into_iter().find_map(text),
+        body,
+        flaw,
+    })
+}
+
+/// The body as it comes. What is too large is answered all the same: its beginning, and why no more.
+async fn read(response: &mut Response) -> Result<(Bytes, Option<String>), SendError> {
     let mut body = BytesMut::new();
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > MAX_ANSWER => {
-                return Err(SendError::NoAnswer(format!("the answer has more than {MAX_ANSWER} bytes")));
+                let flaw = format!("it has more than {MAX_ANSWER} bytes, of which the first were read");
+                return Ok((body.freeze(), Some(flaw)));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(Answer { status, retry_after, date, body: body.freeze() }),
+            Ok(None) => return Ok((body.freeze(), None)),
             Err(error) => {
                 return Err(SendError::NoAnswer(format!("the answer broke off: {}", innermost(&error))));
             }
         }
+    }
+}
+
+/// The body without its codings; as it came, and why, where that cannot be done.
+async fn plain(codings: String, raw: Bytes) -> (Bytes, Option<String>) {
+    let coded = raw.clone();
+    // Megabytes may come of it: not on the thread that answers everything else.
+    let decoded = spawn_blocking(move || coding::decode(&codings, coded, MAX_ANSWER)).await;
+    match decoded
+        .map_err(|error| error.to_string())
+        .and_then(|decoded| decoded.map_err(|error| error.to_string()))
+    {
+        Ok(body) => (body, None),
+        Err(flaw) => (raw, Some(flaw)),
     }
 }
 

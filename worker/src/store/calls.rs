@@ -15,13 +15,18 @@ use super::suspects::suspect_of_edit;
 use super::types::{ascii, clip, hex_digest, image_result, time};
 use super::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, KeptAnswer,
-    Lease, LetterRef, Money, Properties, StepError, Store, StoreError, StoredResult, TaskRecord, again,
+    Lease, LetterRef, Money, Properties, StepError, Store, StoreError, StoredResult, TaskRecord,
+    UNREADABLE_ANSWER, again,
 };
 use crate::failpoint::around;
 use crate::metrics::count::{self, Answered};
 
 /// How much longer than a lease the sweep waits before it looks after a call.
 const WAKE_GRACE: Duration = Duration::from_secs(2);
+/// The reason code of an edit whose result is no picture.
+const BAD_RESULT: &str = "bad_result";
+/// As much of a content type as its column holds.
+const KEPT_TYPE_CHARS: usize = 128;
 
 /// One wait of the call that is being finished.
 pub(super) struct Wait {
@@ -116,7 +121,7 @@ impl Store {
         around("renew_lease", self.step(self.db.sql().renew_lease, &values, lease)).await
     }
 
-    /// submitting or ambiguous → submitted: the provider's id is safe; anyone may poll. From then on the id is accounted for,
+    /// submitting or ambiguous → submitted, and claimed → submitted by an answer that was kept: the provider's id is safe; anyone may poll. From then on the id is accounted for,
     /// also when the call is queued anew and forgets it.
     ///
     /// # Errors
@@ -137,7 +142,7 @@ impl Store {
         Ok(true)
     }
 
-    /// submitting or submitted → stored: the result is safe in our blobs; anyone may finish. `ago` is when keeping it there began:
+    /// submitting or submitted → stored, and claimed → stored by an answer that was kept: the result is safe in our blobs; anyone may finish. `ago` is when keeping it there began:
     /// where a blob of that name was deleted since, the result has to be kept again, see `dropped`.
     ///
     /// # Errors
@@ -290,8 +295,12 @@ impl Store {
         let waits = self.waits_of(&mut *tx, lease.edit_key).await?;
         let (ended, answered) = self.answer(&mut *tx, &call.spec, &waits, stored, result_url).await?;
         self.close_call(&mut *tx, lease, CallState::Done, None).await?;
+        let read_again = call.answer.is_some();
+        if read_again {
+            self.forget_answer(&mut *tx, lease).await?;
+        }
         tx.commit().await?;
-        count::ended(&call.spec.model, &call.spec.price, true, answered, &ended);
+        count::ended(&call.spec.model, &call.spec.price, !read_again, answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -333,8 +342,12 @@ impl Store {
         let spec = CallSpec { price, ..spec.clone() };
         let waits = waits(rows.iter().filter(|row| !matches!(row.opt_text(0), Ok(None))))?;
         let (ended, answered) = self.answer(&mut *tx, &spec, &waits, result, result_url).await?;
+        let read_again = row.int(5)? != 0;
+        if read_again {
+            self.forget_answer(&mut *tx, lease).await?;
+        }
         tx.commit().await?;
-        count::ended(&spec.model, &spec.price, true, answered, &ended);
+        count::ended(&spec.model, &spec.price, !read_again, answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -378,10 +391,32 @@ impl Store {
         error: &ImageError,
         charged: bool,
     ) -> Result<Finished, StoreError> {
-        around("fail_edit", async { again!(self.try_fail(lease, error, charged)) }).await
+        around("fail_edit", async { again!(self.try_fail(lease, error, charged, None)) }).await
     }
 
-    async fn try_fail(&self, lease: Lease, error: &ImageError, charged: bool) -> Result<Finished, StepError> {
+    /// As [`Store::fail_edit`], of what was paid for and could not be used, and was `kept` since `began`. Of an answer that could not be
+    /// read the call itself knows: it is read again before the call is sent again, and sent only by a person's decision.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; `Unavailable` where it has to be kept again.
+    pub async fn fail_edit_kept(
+        &self,
+        lease: Lease,
+        error: &ImageError,
+        kept: &KeptAnswer,
+        began: Instant,
+    ) -> Result<Finished, StoreError> {
+        let kept = Some((kept, began));
+        around("fail_edit", async { again!(self.try_fail(lease, error, true, kept)) }).await
+    }
+
+    async fn try_fail(
+        &self,
+        lease: Lease,
+        error: &ImageError,
+        charged: bool,
+        kept: Option<(&KeptAnswer, Instant)>,
+    ) -> Result<Finished, StepError> {
         let mut tx = self.db.begin().await?;
         let Some(call) = self.locked_call(&mut *tx, lease).await? else {
             return Ok(Finished::LostLease);
@@ -393,7 +428,23 @@ impl Store {
         let fail = |task: &mut TaskRecord, wait: &Wait| fail(task, wait, error);
         let (ended, answered) = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
         self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message)).await?;
-        self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error)).await?;
+        if let Some((kept, _)) = kept.filter(|_| error.code == UNREADABLE_ANSWER) {
+            // What is read again and still cannot be read was counted when it came.
+            let paid = i64::from(call.state == CallState::Submitting);
+            let content_type: String = kept.content_type.chars().take(KEPT_TYPE_CHARS).collect();
+            let (hash, key) = (kept.hash.to_hex(), lease.edit_key.as_bytes());
+            let values = vals![&hash, &content_type, UNREADABLE_ANSWER, paid, key, lease.fence];
+            tx.run(self.db.sql().keep_answer, values).await?;
+        } else if call.answer.is_some() && (call.state != CallState::Claimed || error.code == BAD_RESULT) {
+            // It was sent again since, and that has ended otherwise; or the answer was read, and led to nothing.
+            self.forget_answer(&mut *tx, lease).await?;
+        }
+        let mut letter = dead_letter(&call, &waits, error);
+        letter.kept = kept.map(|(kept, _)| kept.clone());
+        self.insert_dead_in(&mut *tx, &letter).await?;
+        if let Some((kept, began)) = kept {
+            self.none_was_dropped(&mut *tx, &[kept.hash].into(), began.elapsed()).await?;
+        }
         tx.commit().await?;
         // Of an ambiguous one nobody knows; that is counted elsewhere.
         let paid =
@@ -459,6 +510,15 @@ impl Store {
         tx.run(sql.delete_waits, vals![key.as_bytes()]).await?;
         let ended = tasks.into_values().filter(|task| task.status.has_ended());
         Ok((ended.collect(), answered))
+    }
+
+    /// An answer that was kept has served, and its blob may go.
+    async fn forget_answer(&self, tx: &mut dyn Tx, lease: Lease) -> Result<(), StepError> {
+        let none = || Val::OptText(None);
+        let values =
+            [none(), none(), none(), 0_i64.into(), lease.edit_key.as_bytes().into(), lease.fence.into()];
+        tx.run(self.db.sql().keep_answer, &values).await?;
+        Ok(())
     }
 
     async fn close_call(
@@ -551,6 +611,7 @@ fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLe
         reason: error.code.clone(),
         message: error.message.clone(),
         payload: DeadPayload::Inline(payload.into()),
+        kept: None,
         headers: [(TASKS.to_owned(), tasks.join(","))].into(),
         attempts: call.attempts + 1,
         task_id: tasks.first().map(|task| (*task).to_owned()),

@@ -51,6 +51,8 @@ pub struct LetterCall {
     pub paid_calls: u32,
     /// How often it may have been paid for besides.
     pub possible_duplicates: u32,
+    /// Whether an answer to it was kept, which is read again before it is sent.
+    pub answer: bool,
 }
 
 /// The retry of one failed edit.
@@ -438,5 +440,6 @@ fn letter_call(row: &Row) -> Result<LetterCall, StoreError> {
         provider_task_id: row.opt_text(12)?,
         paid_calls: count(13)?,
         possible_duplicates: count(14)?,
+        answer: row.int(15)? != 0,
     })
 }
