@@ -514,9 +514,9 @@ impl Store {
 
     /// An answer that was kept has served, and its blob may go.
     async fn forget_answer(&self, tx: &mut dyn Tx, lease: Lease) -> Result<(), StepError> {
-        let none = || Val::OptText(None);
-        let values =
-            [none(), none(), none(), 0_i64.into(), lease.edit_key.as_bytes().into(), lease.fence.into()];
+        let (none, zero) = (Val::OptText(None), Val::from(0_i64));
+        let key = Val::from(lease.edit_key.as_bytes());
+        let values = [none, none, none, zero, zero, key, lease.fence.into()];
         tx.run(self.db.sql().keep_answer, &values).await?;
         Ok(())
     }

@@ -230,7 +230,9 @@ pub(super) static SQL: Statements = Statements {
     store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), state = 'done', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = NULL, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
-    keep_answer: "UPDATE image_edit_calls SET answer_hash = ?, answer_type = ?, held = ?, paid_calls = paid_calls + ? WHERE edit_key = ? AND fence = ?",
+    // An answer, whatever it says, is one: the submit is no longer without.
+    keep_answer: "UPDATE image_edit_calls SET answer_hash = ?, answer_type = ?, held = ?, paid_calls = paid_calls + ?, \
+            unanswered = GREATEST(unanswered - ?, 0) WHERE edit_key = ? AND fence = ?",
     remember_tasks: concat!(
         "INSERT INTO provider_tasks (id_hash, seen_at) SELECT UNHEX(j.k), UTC_TIMESTAMP(3) FROM ",
         keys!(),

@@ -182,7 +182,9 @@ pub(super) static SQL: Statements = Statements {
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = NULL, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
-    keep_answer: "UPDATE image_edit_calls SET answer_hash = ?, answer_type = ?, held = ?, paid_calls = paid_calls + ? WHERE edit_key = ? AND fence = ?",
+    // An answer, whatever it says, is one: the submit is no longer without.
+    keep_answer: "UPDATE image_edit_calls SET answer_hash = ?, answer_type = ?, held = ?, paid_calls = paid_calls + ?, \
+            unanswered = max(unanswered - ?, 0) WHERE edit_key = ? AND fence = ?",
     remember_tasks: "INSERT INTO provider_tasks (id_hash, seen_at) SELECT unhex(j.value), strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j \
         WHERE true ON CONFLICT (id_hash) DO UPDATE SET seen_at = excluded.seen_at",
     known_tasks: "SELECT p.id_hash FROM json_each(?) j CROSS JOIN provider_tasks p ON p.id_hash = unhex(j.value)",
