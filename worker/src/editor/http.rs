@@ -27,6 +27,8 @@ const REQUEST_IDS: [&str; 6] =
     ["x-request-id", "request-id", "x-dashscope-request-id", "req-arms-id", "x-amzn-requestid", "cf-ray"];
 /// In the content type of a body that is kept as it came: the codings that could not be taken off.
 const CODING_PARAMETER: &str = "; content-encoding=";
+/// In the same place: only the beginning was kept, and what it looks like it is not.
+const CUT_PARAMETER: &str = "; cut=1";
 /// As much of a content type as a column holds.
 const MAX_TYPE_CHARS: usize = 128;
 
@@ -102,6 +104,9 @@ pub struct Answer {
 
 /// The content type, the body and the flaw of what was kept.
 fn reopened(content_type: &str, body: Bytes) -> (String, Bytes, Option<String>) {
+    if let Some(content_type) = content_type.strip_suffix(CUT_PARAMETER) {
+        return (content_type.to_owned(), body, Some("only its beginning was kept".to_owned()));
+    }
     let Some((content_type, codings)) = content_type.rsplit_once(CODING_PARAMETER) else {
         return (content_type.to_owned(), body, None);
     };
@@ -154,21 +159,25 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, SendError> {
     let text =
         |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let date = text(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date.trim()).ok());
-    let content_type: String =
-        text(CONTENT_TYPE.as_str()).unwrap_or_default().chars().take(MAX_TYPE_CHARS).collect();
+    let content_type = text(CONTENT_TYPE.as_str()).unwrap_or_default();
     let codings = coding::named(&headers);
-    let (raw, flaw) = read(&mut response).await?;
-    let (body, flaw) = match flaw {
-        None if !codings.is_empty() => plain(codings.clone(), raw).await,
-        flaw => (raw, flaw),
+    let (raw, cut) = read(&mut response).await?;
+    let (body, flaw, mark) = match cut {
+        Some(cut) => (raw, Some(cut), CUT_PARAMETER.to_owned()),
+        None if codings.is_empty() => (raw, None, String::new()),
+        None => match plain(codings.clone(), raw).await {
+            (body, None) => (body, None, String::new()),
+            (raw, flaw) => (raw, flaw, format!("{CODING_PARAMETER}{codings}")),
+        },
     };
-    let coded = flaw.is_some() && !codings.is_empty();
-    let marked = if coded { format!("{content_type}{CODING_PARAMETER}{codings}") } else { content_type };
+    // The mark is what makes it read rightly again, so it is what must fit.
+    let room = MAX_TYPE_CHARS.saturating_sub(mark.chars().count());
+    let content_type = content_type.chars().take(room).chain(mark.chars()).take(MAX_TYPE_CHARS).collect();
     Ok(Answer {
         status,
         retry_after: retry_after(&headers, SystemTime::now()),
         date,
-        content_type: marked.chars().take(MAX_TYPE_CHARS).collect(),
+        content_type,
         request_id: REQUEST_IDS.into_iter().find_map(text),
         body,
         flaw,
@@ -289,6 +298,26 @@ mod tests {
         assert!(!format!("{:?}", ApiKey::Text("sk-secret".to_owned())).contains("secret"));
         let broken = ApiKey::Text("sk-secret\nmore".to_owned()).read().unwrap_err();
         assert!(!broken.contains("secret"), "{broken}");
+    }
+
+    #[test]
+    fn a_kept_body_is_read_again_as_what_it_was_kept_as() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, b"{}").unwrap();
+        let gzip = Bytes::from(gzip.finish().unwrap());
+        let plain = Bytes::from_static(b"{}");
+        for (content_type, body, read, flaw) in [
+            ("text/html", plain.clone(), plain.clone(), None),
+            ("application/json; content-encoding=gzip", gzip, plain.clone(), None),
+            ("a/b; content-encoding=lzma", plain.clone(), plain.clone(), Some("\"lzma\" is not known")),
+            ("image/png; cut=1", plain.clone(), plain, Some("only its beginning")),
+        ] {
+            let answer = Answer::kept(content_type, body);
+            assert_eq!(answer.body, read, "{content_type}");
+            assert_eq!(answer.content_type, content_type.split(';').next().unwrap());
+            let told = answer.flaw.unwrap_or_default();
+            assert!(flaw.map_or(told.is_empty(), |flaw| told.contains(flaw)), "{content_type}: {told}");
+        }
     }
 
     #[tokio::test]
