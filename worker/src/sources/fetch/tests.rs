@@ -424,7 +424,7 @@ async fn a_picture_that_was_compressed_unasked_is_made_plain_within_the_bound() 
             }),
         )
         .route("/bomb", get(move || async move { answer(true, bomb) }))
-        .route("/damaged", get(|| async move { answer(true, vec![1, 2, 3]) }));
+        .route("/damaged", get(move || async move { answer(true, vec![1, 2, 3]) }));
     let server = serve(app).await;
     let hosts: AllowHosts = "127.0.0.1".parse().expect("a host");
     let result = Purpose::ProviderResult { hosts: &hosts };
