@@ -280,6 +280,10 @@ impl Search<'_> {
         if text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:")) {
             return decode(text).map(Found::Bytes);
         }
+        // Before it is taken for an address: words with a colon begin like one.
+        if let Some(link) = in_markdown(text) {
+            return self.text(link, is_url);
+        }
         if let Ok(url) = Url::parse(text) {
             let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
             return (is_web && !text.contains(char::is_whitespace)).then(|| Found::Url(text.to_owned()));
@@ -288,9 +292,6 @@ impl Search<'_> {
             && let Some(picture) = decode(text).filter(|bytes| media::begins_like_a_picture(bytes))
         {
             return Some(Found::Bytes(picture));
-        }
-        if let Some(link) = in_markdown(text) {
-            return self.text(link, is_url);
         }
         self.relative(text, is_url)
     }
