@@ -44,6 +44,7 @@ fn letter(n: u64, reason: &str, message: String, payload: &Value) -> DeadLetter 
         reason: reason.to_owned(),
         message,
         payload: DeadPayload::Inline(payload.to_string().into()),
+        kept: None,
         headers: [].into(),
         attempts: 1,
         task_id: payload["task_id"].as_str().map(ToOwned::to_owned),

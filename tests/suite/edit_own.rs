@@ -130,7 +130,7 @@ fn remove_text(laptop: &Laptop, provider: &StandIn, more: &[&str]) -> Program {
 /// Lets half of the pictures be done, and the next four be accepted and take long.
 async fn half_way(laptop: &Laptop, provider: &StandIn) -> Running {
     let edit = remove_text(laptop, provider, &[]).start();
-    let half = async || (laptop.list("out").len() >= PICTURES as usize / 2).then_some(());
+    let half = async || (laptop.list("out").len() as u64 >= PICTURES / 2).then_some(());
     wait::until("half of the results on the disk", half).await;
     provider.set(|settings| settings.task_duration = HOUR);
     // Once the four places are taken by what takes long, nothing moves any more.

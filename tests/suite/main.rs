@@ -21,6 +21,7 @@ macro_rules! on_both {
     };
 }
 
+mod answers;
 mod bench;
 mod blobs_s3;
 mod broker_conformance;

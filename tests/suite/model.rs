@@ -23,6 +23,7 @@ use world::{Left, World};
 
 /// Functions of the store that the model does not take, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
+    ("fail_edit_kept", "as `fail_edit`, and names a blob"),
     ("find_task", "reads; `register` decides again under its lock"),
     ("look_up", "reads; `register` decides again under its lock"),
     ("redirect_reply", "changes where an event goes, not whether"),

@@ -16,6 +16,7 @@ macro_rules! promises {
     };
 }
 
+mod answers;
 mod batch;
 mod cache_view;
 mod calls;

@@ -49,6 +49,7 @@ async fn keep(app: &App, delivery: &Delivery) -> anyhow::Result<()> {
         reason,
         message: text,
         payload: intake::dead_payload(&app.blobs, &message.payload).await?,
+        kept: None,
         headers: message.headers.clone(),
         attempts: attempt(message) + 1,
         task_id: peek_task_id(&message.payload),

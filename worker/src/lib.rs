@@ -8,6 +8,7 @@ pub mod blobs;
 pub mod broker;
 pub mod cache;
 pub mod cli;
+mod coding;
 pub mod config;
 pub mod dead;
 pub mod delay;

@@ -306,6 +306,17 @@ fn recognise(bytes: &[u8]) -> Option<Format> {
     Format::ALL.into_iter().find(|format| format.library() == guessed)
 }
 
+/// Whether this begins as a picture does, be it one that nothing here decodes: no text and no other kind of file.
+pub(crate) fn begins_like_a_picture(bytes: &[u8]) -> bool {
+    match recognise(bytes) {
+        // Two letters alone are no picture: its header has a size of one byte next.
+        Some(Format::Bmp) => bytes.get(15..18) == Some(&[0, 0, 0]),
+        Some(_) => true,
+        None if bytes.trim_ascii_start().starts_with(b"<") => looks_like(bytes) == "an SVG",
+        None => matches!(looks_like(bytes), "an AVIF" | "a HEIC" | "a JPEG XL" | "a JPEG 2000"),
+    }
+}
+
 /// Width and height as IHDR has them, right after the signature, its length and its name.
 fn png_dimensions(format: Format, bytes: &[u8]) -> Option<(u32, u32)> {
     if format != Format::Png || bytes.get(12..16)? != b"IHDR" {

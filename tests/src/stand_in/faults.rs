@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::answers::Refusal;
+use super::shapes::Shape;
 use crate::wait::SOON;
 
 /// Something that goes wrong at one stage.
@@ -57,6 +58,8 @@ pub enum OnCreate {
     },
     /// Accepted at once, answered after this time.
     Slow(Duration),
+    /// Done and billed, and answered whole in this shape.
+    Shaped(Shape),
 }
 
 /// A task ends otherwise than well.

@@ -31,6 +31,7 @@ mod models;
 mod openai;
 mod results;
 mod settings;
+mod shapes;
 mod state;
 mod submit;
 mod tasks;
@@ -58,6 +59,7 @@ pub use self::faults::{Arm, Armed, Chaos, Fault, OnCreate, OnRequest, OnResult, 
 pub use self::ledger::{Bill, Create, Ledger, Told};
 pub use self::models::{FUNCTIONS, MODELS, Model, Style, find as find_model};
 pub use self::settings::{Limits, Makes, ModelLimits, Settings};
+pub use self::shapes::Shape;
 use self::state::Shared;
 
 /// What a request said of its trace: its path, `traceparent` and `tracestate`.

@@ -13,6 +13,7 @@ use super::clock::between;
 use super::faults::{Fault, OnCreate, Stage};
 use super::ledger::{Create, Told};
 use super::models::Model;
+use super::shapes::Made;
 use super::state::Shared;
 use super::tasks::{Kind, Status, Submission};
 use super::{openai, views};
@@ -91,6 +92,7 @@ impl Arrived {
             state.ledger.received[self.entry].identity = Some(identity);
             state.strike(Stage::Create, work.model.name, &identity.to_hex())
         };
+        let kind = work.kind;
         let Some((Fault::Create(fault), armed)) = strike else {
             let id = self.create(work);
             return self.answer(id).await;
@@ -119,6 +121,14 @@ impl Arrived {
                 let id = self.create(work);
                 tokio::time::sleep(time).await;
                 self.answer(id).await
+            }
+            OnCreate::Shaped(shape) => {
+                let (id, kind) = (self.create(work), kind);
+                if kind == Kind::Call {
+                    self.ended(&id).await;
+                }
+                self.tell(Told::Accepted);
+                shape.answer(&Made::of(&self.shared, &id, self.wire, kind == Kind::Call))
             }
         }
     }

@@ -26,6 +26,7 @@ fn letter(payload: DeadPayload) -> DeadLetter {
         reason: "bad_message".to_owned(),
         message: "not JSON".to_owned(),
         payload,
+        kept: None,
         headers: BTreeMap::from([("x-retouch-attempt".to_owned(), "3".to_owned())]),
         attempts: 3,
         task_id: None,

@@ -182,6 +182,7 @@ async fn archive(store: &Store, task_id: &str) {
         reason: "task_conflict".to_owned(),
         message: "no".to_owned(),
         payload: DeadPayload::Inline("a picture".into()),
+        kept: None,
         headers: std::collections::BTreeMap::new(),
         attempts: 1,
         task_id: Some(task_id.to_owned()),

@@ -21,6 +21,7 @@ async fn ask_everything(store: &Store) -> Vec<(&'static str, Result<(), StoreErr
         reason: "x".to_owned(),
         message: String::new(),
         payload: DeadPayload::Inline("{}".into()),
+        kept: None,
         headers: [].into(),
         attempts: 1,
         task_id: None,

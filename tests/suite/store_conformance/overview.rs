@@ -71,6 +71,7 @@ async fn lanes_and_failures_are_shown_as_they_stand(db: Fixture) {
             reason: format!("reason-{n}"),
             message: "first line\nsecond".to_owned(),
             payload: DeadPayload::Inline("{}".into()),
+            kept: None,
             headers: std::collections::BTreeMap::new(),
             attempts: 1,
             task_id: None,

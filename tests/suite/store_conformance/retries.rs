@@ -40,6 +40,7 @@ fn letter(name: &str, message: &str) -> DeadLetter {
         reason: "expired".to_owned(),
         message: message.to_owned(),
         payload: DeadPayload::Inline("{}".into()),
+        kept: None,
         headers: [].into(),
         attempts: 1,
         task_id: None,

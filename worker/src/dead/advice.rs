@@ -117,6 +117,14 @@ pub const ADVICE: &[Advice] = &[
         "what the provider sent was no picture: look at the blob that the letter names, and ask them; a retry pays again",
     ),
     fix(
+        "unreadable_answer",
+        "the whole answer is kept: look at it with `retouch dead show ID --save FILE`; a retry reads it again first, free, and pays again only for what still cannot be read",
+    ),
+    fix(
+        "provider_error",
+        "the provider answered with an error that has no code: the message has its words; mend what it names, then retry",
+    ),
+    fix(
         "result_lost",
         "the paid result could not be fetched while the provider kept it: mend what the message names; a retry pays again",
     ),

@@ -35,6 +35,8 @@ pub(crate) struct Preview {
     pub(crate) unknown: u64,
     /// Calls that would be paid, by model and currency.
     pub(crate) paid: Vec<Paid>,
+    /// Calls among them whose answer was kept: it is read again first, free, and only what still cannot be read is sent again.
+    pub(crate) kept_answers: u64,
     /// Calls among them that may have been paid before.
     pub(crate) possible_duplicates: u64,
     /// Letters about which nothing is left to do: their images were answered meanwhile.
@@ -152,6 +154,9 @@ impl Sums {
             }
             let price = routes.get(&retry.edit_key).map_or(&call.price, |(_, price)| price);
             let first = self.pay(retry.edit_key, &call.model, price, images, call.alive);
+            if first && call.answer {
+                self.maybe_free(&call.model, &price.currency);
+            }
             if first && call.may_be_paid(retry) {
                 self.preview.possible_duplicates += 1;
                 let sum = self.by_model.entry((call.model.clone(), price.currency.clone())).or_default();
@@ -172,6 +177,14 @@ impl Sums {
             sum.micros += price.micros;
         }
         first
+    }
+
+    /// The call that was counted last costs nothing where its kept answer can be read.
+    fn maybe_free(&mut self, model: &str, currency: &str) {
+        self.preview.kept_answers += 1;
+        if let Some(sum) = self.by_model.get_mut(&(model.to_owned(), currency.to_owned())) {
+            sum.at_most += 1;
+        }
     }
 
     async fn messages(&mut self, app: &App, letters: &[&Letter]) -> Result<()> {

@@ -49,7 +49,10 @@ fn refused(name: String, needs: &str, error: &EditError) -> Check {
             Check::failed(name, told, "correct the base URL, or open the way to it: DNS, firewall, proxy")
         }
         EditError::RateLimited { .. } => Check::warning(name, told, "wait a minute, and ask again"),
-        EditError::Unbilled { .. } | EditError::Ambiguous(_) | EditError::Rejected { .. } => {
+        EditError::Unbilled { .. }
+        | EditError::Ambiguous(_)
+        | EditError::Unreadable(_)
+        | EditError::Rejected { .. } => {
             Check::warning(name, told, "ask again; if it stays, look at the base URL")
         }
     }

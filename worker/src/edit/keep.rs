@@ -103,7 +103,9 @@ impl Work<'_> {
             Ok(kept) => KeptAnswer { hash: kept.hash, content_type: content_type.to_owned() },
             Err(stop) => return stop,
         };
-        let message = format!("the provider's result is no picture but {what}");
+        let blob = kept.hash;
+        let message =
+            format!("the provider's result is no picture but {what}; it is kept as the blob {blob}");
         self.fail_kept("bad_result", &message, Some(kept)).await
     }
 

@@ -32,6 +32,7 @@ pub(crate) mod beside;
 mod fetch;
 mod inputs;
 mod keep;
+mod kept;
 mod poll;
 mod resolve;
 mod submit;
@@ -204,27 +205,30 @@ impl Work<'_> {
 
     /// The edit ends here, for every image that waits on it. `charged` says whether it may have been paid for.
     async fn fail(&self, code: &str, message: &str, charged: bool) -> Outcome {
+        self.fail_with(code, message, charged, None).await
+    }
+
+    /// As [`Work::fail`], of what was paid for and cannot be used; `kept` is the blob that has it.
+    async fn fail_kept(&self, code: &str, message: &str, kept: Option<KeptAnswer>) -> Outcome {
+        self.fail_with(code, message, true, kept).await
+    }
+
+    async fn fail_with(&self, code: &str, message: &str, charged: bool, kept: Option<KeptAnswer>) -> Outcome {
         let message = clipped(message);
         tracing::warn!(code, error = message, "the edit failed");
         self.keeper.stop();
         let error = ImageError { code: code.to_owned(), message: message.to_owned() };
-        let (store, lease) = (&self.app.store, self.call.lease);
-        let failed = self
-            .insist(|| store.fail_edit(lease, &error, charged).map_err(|error| error.to_string()).boxed());
+        let (store, lease, began) = (&self.app.store, self.call.lease, Instant::now());
+        let failed = self.insist(|| match &kept {
+            Some(kept) => {
+                let failed = store.fail_edit_kept(lease, &error, kept, began);
+                failed.map_err(|error| error.to_string()).boxed()
+            }
+            None => store.fail_edit(lease, &error, charged).map_err(|error| error.to_string()).boxed(),
+        });
         match failed.await {
             Ok(finished) => self.told(finished).await.unwrap_or_else(|stop| stop),
             Err(stop) => stop,
-        }
-    }
-
-    /// As [`Work::fail`], of what was paid for; the letter names the blob of what came in place of a result.
-    async fn fail_kept(&self, code: &str, message: &str, kept: Option<KeptAnswer>) -> Outcome {
-        match kept {
-            None => self.fail(code, message, true).await,
-            Some(kept) => {
-                let message = format!("{message}; it is kept as blob {}", kept.hash);
-                self.fail(code, &message, true).await
-            }
         }
     }
 

@@ -100,6 +100,7 @@ impl Work<'_> {
             EditError::Unbilled { code, message, .. } | EditError::Rejected { code, message } => {
                 Ok(Err(self.fail(&code, &message, false).await))
             }
+            EditError::Unreadable(answer) => Ok(Err(self.unreadable(*answer, 0).await)),
             // It was accepted; no list says more.
             EditError::Ambiguous(_) => self.by_policy(&text).await.map(Err),
             EditError::Blocked { code, message } => {

@@ -184,6 +184,7 @@ impl Work<'_> {
             | EditError::NotSent(_)
             | EditError::Unavailable(_)
             | EditError::Ambiguous(_)
+            | EditError::Unreadable(_)
             | EditError::Unbilled { .. } => {
                 self.unheard(&text).await;
                 Asked::NotYet { pause: backoff.next_delay(), why: text }

@@ -36,8 +36,11 @@ enum Next {
 }
 
 impl Work<'_> {
-    /// claimed → submitting → submitted or stored.
+    /// claimed → submitting → submitted or stored. An answer that was kept is read again before anything is sent.
     pub(super) async fn submit(&self) -> Result<Outcome, Stop> {
+        if let Some(outcome) = self.read_kept().await? {
+            return Ok(outcome);
+        }
         let request = self.request().await?;
         self.refuse_held().await?;
         let request = self.upright(request).await?;
@@ -174,6 +177,7 @@ impl Work<'_> {
                     EditError::RateLimited { .. }
                     | EditError::Unbilled { .. }
                     | EditError::Rejected { .. }
+                    | EditError::Unreadable(_)
                     | EditError::Blocked { .. },
                 ),
             ) => false,
@@ -288,17 +292,27 @@ impl Work<'_> {
     /// No replica sends on this lane until a probe works. `probes` found it blocked, for this cause or
     /// another.
     pub(super) async fn block(&self, by: ClosedBy, code: &str, message: &str, probes: u32) {
+        let probes = self.probes_of(code, probes).await;
+        self.block_for(by, code, message, probe_after(self.app.settings.rhythm.probe, probes)).await;
+    }
+
+    /// Of the probes that found the lane blocked, those of this cause: others say nothing about when it may have gone.
+    pub(super) async fn probes_of(&self, code: &str, probes: u32) -> u32 {
+        if probes == 0 {
+            return 0;
+        }
+        let known = self.app.store.lane_probes(&self.call.spec.lane, code).await;
+        known.map_or(probes, |known| known.min(probes))
+    }
+
+    /// As [`Work::block`], until a probe that comes after `probe_in`.
+    pub(super) async fn block_for(&self, by: ClosedBy, code: &str, message: &str, probe_in: Duration) {
         let lane = &self.call.spec.lane;
-        // Those of another cause say nothing about when this one may have gone.
-        let probes = match probes {
-            0 => 0,
-            probes => self.app.store.lane_probes(lane, code).await.map_or(probes, |known| known.min(probes)),
-        };
         let closure = Closure {
             by,
             code: code.to_owned(),
             message: clipped(message).to_owned(),
-            probe_in: Some(probe_after(self.app.settings.rhythm.probe, probes)),
+            probe_in: Some(probe_in),
         };
         self.gate.closed(lane, &closure);
         if let Err(error) = self.app.store.block_lane(lane, &closure).await {
@@ -390,6 +404,7 @@ impl Work<'_> {
                 Ok(Next::SendAgain)
             }
             EditError::Ambiguous(_) => self.by_policy(&text).await.map(Next::End),
+            EditError::Unreadable(answer) => Ok(Next::End(self.unreadable(*answer, pass.probes).await)),
             EditError::Unbilled { tries, .. } if self.call.attempts + 1 < tries => {
                 self.lane_works(pass).await;
                 Ok(Next::End(self.again(true, &text, rung(self.call.attempts)).await))

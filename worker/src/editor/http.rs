@@ -11,13 +11,26 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, redirect};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, RequestBuilder, Response, redirect};
+use tokio::task::spawn_blocking;
+
+use crate::coding;
 
 const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer that is read: a picture of 20 MiB in base64, and room.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// The largest answer that is read, before and after decompression: a picture of 90 MiB in base64, and room. Of what is larger
+/// the beginning is kept: it was answered, so it is no reason to send again.
+const MAX_ANSWER: usize = 128 * 1024 * 1024;
+/// Where providers and what stands before them name a request.
+const REQUEST_IDS: [&str; 6] =
+    ["x-request-id", "request-id", "x-dashscope-request-id", "req-arms-id", "x-amzn-requestid", "cf-ray"];
+/// In the content type of a body that is kept as it came: the codings that could not be taken off.
+const CODING_PARAMETER: &str = "; content-encoding=";
+/// In the same place: only the beginning was kept, and what it looks like it is not.
+const CUT_PARAMETER: &str = "; cut=1";
+/// As much of a content type as a column holds.
+const MAX_TYPE_CHARS: usize = 128;
 
 /// A provider's key, from the environment or from a file that is read at each use: a key that is mended there works
 /// without a restart. Never shown.
@@ -79,11 +92,38 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// When it was given, by the provider's clock, in whole seconds.
     pub date: Option<SystemTime>,
-    /// The body.
+    /// What the body is said to be; empty where nothing is said. With the codings that are still on it, if any are.
+    pub content_type: String,
+    /// The provider's name for the request, as a header says it.
+    pub request_id: Option<String>,
+    /// The body, without any `Content-Encoding`; as it came, where [`Answer::flaw`] says why.
     pub body: Bytes,
+    /// Why the body is not what was meant: too large, or in a coding that cannot be taken off.
+    pub flaw: Option<String>,
+}
+
+/// The content type, the body and the flaw of what was kept.
+fn reopened(content_type: &str, body: Bytes) -> (String, Bytes, Option<String>) {
+    if let Some(content_type) = content_type.strip_suffix(CUT_PARAMETER) {
+        return (content_type.to_owned(), body, Some("only its beginning was kept".to_owned()));
+    }
+    let Some((content_type, codings)) = content_type.rsplit_once(CODING_PARAMETER) else {
+        return (content_type.to_owned(), body, None);
+    };
+    match coding::decode(codings, body.clone(), MAX_ANSWER) {
+        Ok(plain) => (content_type.to_owned(), plain, None),
+        Err(error) => (content_type.to_owned(), body, Some(error.to_string())),
+    }
 }
 
 impl Answer {
+    /// A body that was kept with this content type, as the answer that it came with. A program that knows more codings than the one
+    /// that kept it takes them off.
+    pub(super) fn kept(content_type: &str, body: Bytes) -> Self {
+        let (content_type, body, flaw) = reopened(content_type, body);
+        Self { status: 200, retry_after: None, date: None, content_type, request_id: None, body, flaw }
+    }
+
     /// Whether the status is 2xx.
     pub const fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
@@ -115,21 +155,64 @@ pub fn client(timeout: Duration) -> anyhow::Result<Client> {
 pub async fn send(request: RequestBuilder) -> Result<Answer, SendError> {
     let mut response = request.send().await.map_err(|error| unsent(&error))?;
     let status = response.status().as_u16();
-    let retry_after = retry_after(response.headers(), SystemTime::now());
-    let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
-    let date = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());
+    let headers = std::mem::take(response.headers_mut());
+    let text =
+        |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let date = text(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date.trim()).ok());
+    let content_type = text(CONTENT_TYPE.as_str()).unwrap_or_default();
+    let codings = coding::named(&headers);
+    let (raw, cut) = read(&mut response).await?;
+    let (body, flaw, mark) = match cut {
+        Some(cut) => (raw, Some(cut), CUT_PARAMETER.to_owned()),
+        None if codings.is_empty() => (raw, None, String::new()),
+        None => match plain(codings.clone(), raw).await {
+            (body, None) => (body, None, String::new()),
+            (raw, flaw) => (raw, flaw, format!("{CODING_PARAMETER}{codings}")),
+        },
+    };
+    // The mark is what makes it read rightly again, so it is what must fit.
+    let room = MAX_TYPE_CHARS.saturating_sub(mark.chars().count());
+    let content_type = content_type.chars().take(room).chain(mark.chars()).take(MAX_TYPE_CHARS).collect();
+    Ok(Answer {
+        status,
+        retry_after: retry_after(&headers, SystemTime::now()),
+        date,
+        content_type,
+        request_id: REQUEST_IDS.into_iter().find_map(text),
+        body,
+        flaw,
+    })
+}
+
+/// The body as it comes. What is too large is answered all the same: its beginning, and why no more.
+async fn read(response: &mut Response) -> Result<(Bytes, Option<String>), SendError> {
     let mut body = BytesMut::new();
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > MAX_ANSWER => {
-                return Err(SendError::NoAnswer(format!("the answer has more than {MAX_ANSWER} bytes")));
+                let flaw = format!("it has more than {MAX_ANSWER} bytes, of which the first were read");
+                return Ok((body.freeze(), Some(flaw)));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(Answer { status, retry_after, date, body: body.freeze() }),
+            Ok(None) => return Ok((body.freeze(), None)),
             Err(error) => {
                 return Err(SendError::NoAnswer(format!("the answer broke off: {}", innermost(&error))));
             }
         }
+    }
+}
+
+/// The body without its codings; as it came, and why, where that cannot be done.
+async fn plain(codings: String, raw: Bytes) -> (Bytes, Option<String>) {
+    let coded = raw.clone();
+    // Megabytes may come of it: not on the thread that answers everything else.
+    let decoded = spawn_blocking(move || coding::decode(&codings, coded, MAX_ANSWER)).await;
+    match decoded
+        .map_err(|error| error.to_string())
+        .and_then(|decoded| decoded.map_err(|error| error.to_string()))
+    {
+        Ok(body) => (body, None),
+        Err(flaw) => (raw, Some(flaw)),
     }
 }
 
@@ -215,6 +298,26 @@ mod tests {
         assert!(!format!("{:?}", ApiKey::Text("sk-secret".to_owned())).contains("secret"));
         let broken = ApiKey::Text("sk-secret\nmore".to_owned()).read().unwrap_err();
         assert!(!broken.contains("secret"), "{broken}");
+    }
+
+    #[test]
+    fn a_kept_body_is_read_again_as_what_it_was_kept_as() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, b"{}").unwrap();
+        let gzip = Bytes::from(gzip.finish().unwrap());
+        let plain = Bytes::from_static(b"{}");
+        for (content_type, body, read, flaw) in [
+            ("text/html", plain.clone(), plain.clone(), None),
+            ("application/json; content-encoding=gzip", gzip, plain.clone(), None),
+            ("a/b; content-encoding=lzma", plain.clone(), plain.clone(), Some("\"lzma\" is not known")),
+            ("image/png; cut=1", plain.clone(), plain, Some("only its beginning")),
+        ] {
+            let answer = Answer::kept(content_type, body);
+            assert_eq!(answer.body, read, "{content_type}");
+            assert_eq!(answer.content_type, content_type.split(';').next().unwrap());
+            let told = answer.flaw.unwrap_or_default();
+            assert!(flaw.map_or(told.is_empty(), |flaw| told.contains(flaw)), "{content_type}: {told}");
+        }
     }
 
     #[tokio::test]

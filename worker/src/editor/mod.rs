@@ -4,6 +4,7 @@
 //! answers [`Submitted::Done`] from `submit`, a submit-then-poll one answers [`Submitted::Accepted`] and
 //! is then asked through `poll`, possibly by another process than the one that submitted.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use thiserror::Error;
 use crate::media::Media;
 use crate::sources::guard::AllowHosts;
 
+mod answer;
 pub mod dashscope;
 #[cfg(feature = "double")]
 pub mod double;
@@ -162,6 +164,9 @@ pub struct ListedTask {
 /// By so much a [`ListedTask::age`] may be wrong, either way.
 pub const AGE_ERROR: Duration = Duration::from_secs(3);
 
+/// The code of an error that the provider says without one.
+pub(crate) const PROVIDER_ERROR: &str = "provider_error";
+
 /// Why an editor could not answer, named by what the caller does next.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum EditError {
@@ -192,6 +197,10 @@ pub enum EditError {
     /// Sent and not answered: it may have been paid.
     #[error("ambiguous: {0}")]
     Ambiguous(String),
+    /// Answered whole, and in a way that cannot be read: paid for, most likely. The same request would be answered the same,
+    /// so it is kept as it came and never sent again by itself.
+    #[error("unreadable: {0}")]
+    Unreadable(Box<UnreadableAnswer>),
     /// The provider's final word on this edit, not charged: fail it with this code.
     #[error("{code}: {message}")]
     Rejected {
@@ -208,6 +217,44 @@ pub enum EditError {
         /// For people.
         message: String,
     },
+}
+
+/// A whole answer that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableAnswer {
+    /// The HTTP status, a 2xx.
+    pub status: u16,
+    /// What the body is said to be; may be empty.
+    pub content_type: String,
+    /// The provider's name for the request.
+    pub request_id: Option<String>,
+    /// The body; as much of it as was read.
+    pub body: Bytes,
+    /// Why it cannot be read.
+    pub what: String,
+}
+
+impl fmt::Display for UnreadableAnswer {
+    /// One sentence for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, content_type, request_id, body, what } = self;
+        let content_type = answer::beginning(content_type.as_bytes());
+        let said = if content_type.is_empty() { "no content type" } else { content_type.as_str() };
+        write!(f, "the provider answered {status} ({said}, {} bytes), but {what}", body.len())?;
+        let beginning = answer::beginning(body);
+        if !beginning.is_empty() {
+            write!(f, "; it begins with \u{201c}{beginning}\u{201d}")?;
+        }
+        // Nothing but an id belongs into a message for people.
+        let is_id = |id: &&String| {
+            (1..=64).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
+        };
+        match request_id.as_ref().filter(is_id) {
+            Some(id) => write!(f, " (request_id {id})"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl EditError {
@@ -261,6 +308,16 @@ pub trait Editor: Send + Sync {
     /// # Errors
     /// See [`EditError`]; each adapter maps its provider's answers exhaustively.
     async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError>;
+
+    /// Reads a whole answer to such an edit that could not be read when it came, and was kept: by the same reader, which may know
+    /// more by now. Sends nothing.
+    ///
+    /// # Errors
+    /// Whatever it is: it still cannot be read.
+    fn read_answer(&self, spec: &EditSpec, content_type: &str, body: Bytes) -> Result<Submitted, EditError> {
+        let _ = (spec, content_type, body);
+        Err(EditError::Unavailable("this editor answers nothing that would be kept".to_owned()))
+    }
 
     /// Asks after an edit that was accepted `age` ago. Costs nothing, may be repeated by any process.
     ///

@@ -1,4 +1,5 @@
-//! Fetches pictures from hosts that nobody vouches for: guarded, bounded in size and time, never decorated.
+//! Fetches pictures from hosts that are not vouched for: guarded, bounded in size and time, never decorated. What a host has
+//! compressed although it was not asked to is made plain, within the same bound.
 //!
 //! Redirects are followed by hand, so that each hop passes the same checks. A redirect from https to http is
 //! refused: whoever names an https address was promised that nobody on the way swaps the picture, and an
@@ -18,6 +19,7 @@ use url::Url;
 use retouch_shared::key::{Hasher, ImageHash};
 
 use crate::blobs;
+use crate::coding::{self, CodingError};
 use crate::delay::{Backoff, Pace};
 
 mod probe;
@@ -274,7 +276,10 @@ impl Fetcher {
         // Boxed, because the timeout moves it.
         let answer = tokio::time::timeout_at(*deadline, Box::pin(self.follow(url, purpose))).await;
         let (from, response) = answer.unwrap_or_else(|_| Err(self.too_slow(url)))?;
-        let most = self.most_bytes(&from, &response)?;
+        let codings = coding::named(response.headers());
+        let announced = self.most_bytes(&from, &response)?;
+        // How much comes of what is compressed, no header says.
+        let most = if codings.is_empty() { announced } else { self.limits.max_bytes };
         let mut share = None;
         if let Some(memory) = memory {
             let waiting = Instant::now();
@@ -283,7 +288,29 @@ impl Fetcher {
             *deadline += waiting.elapsed();
         }
         let body = tokio::time::timeout_at(*deadline, self.body(&from, response, share)).await;
-        body.unwrap_or_else(|_| Err(self.too_slow(url)))
+        let body = body.unwrap_or_else(|_| Err(self.too_slow(url)))?;
+        // A result is paid for: one that is compressed in silence is told by its first bytes.
+        let unnamed = matches!(purpose, Purpose::ProviderResult { .. });
+        if codings.is_empty() && !unnamed { Ok(body) } else { self.plain(&from, body, codings).await }
+    }
+
+    /// The body without its codings, be they named or not.
+    async fn plain(&self, url: &Url, body: Body, codings: String) -> Result<Body, FetchError> {
+        let (limit, coded) = (self.limits.max_bytes, body.bytes.clone());
+        // Megabytes may come of it: not on the thread that fetches for all others.
+        let decoded = tokio::task::spawn_blocking(move || {
+            let plain = if codings.is_empty() { coded } else { coding::decode(&codings, coded, limit)? };
+            coding::decode_unnamed(plain, limit)
+        });
+        let unavailable = |why: String| FetchError::Unavailable { host: host_of(url), why };
+        match decoded.await.map_err(|_| unavailable("sent what made the decoder fail".to_owned()))? {
+            Ok(bytes) => {
+                let hash = body.hash.filter(|_| bytes == body.bytes);
+                Ok(Body { bytes, hash, share: body.share })
+            }
+            Err(CodingError::TooLarge(_)) => Err(self.too_large(url)),
+            Err(error) => Err(unavailable(format!("sent a picture that cannot be unpacked: {error}"))),
+        }
     }
 
     fn too_slow(&self, url: &Url) -> FetchError {

@@ -17,13 +17,18 @@ use super::suspects::suspect_of_edit;
 use super::types::{ascii, clip, hex_digest, image_result, time};
 use super::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, Finished, KeptAnswer,
-    Lease, LetterRef, Money, Properties, StepError, Store, StoreError, StoredResult, TaskRecord, again,
+    Lease, LetterRef, Money, Properties, StepError, Store, StoreError, StoredResult, TaskRecord,
+    UNREADABLE_ANSWER, again,
 };
 use crate::failpoint::around;
 use crate::metrics::count::{self, Answered};
 
 /// How much longer than a lease the sweep waits before it looks after a call.
 const WAKE_GRACE: Duration = Duration::from_secs(2);
+/// The reason code of an edit whose result is no picture.
+const BAD_RESULT: &str = "bad_result";
+/// As much of a content type as its column holds.
+const KEPT_TYPE_CHARS: usize = 128;
 
 /// The reasons after which a call that was or may have been paid for is sent again only by a person's
 /// decision: a retry of its dead letter.
@@ -36,6 +41,8 @@ pub(super) struct Wait {
     joined: bool,
     /// What the call has spent, or perhaps spent, for nothing; on one wait of a call at most.
     lost_micros: i64,
+    /// Its result was paid for when its answer was kept.
+    paid_before: bool,
 }
 
 fn waits<'a>(rows: impl Iterator<Item = &'a Row>) -> Result<Vec<Wait>, StepError> {
@@ -45,6 +52,7 @@ fn waits<'a>(rows: impl Iterator<Item = &'a Row>) -> Result<Vec<Wait>, StepError
             position: u32::try_from(row.int(1)?).unwrap_or_default(),
             joined: row.text(2)? == AnswerSource::Joined.as_str(),
             lost_micros: 0,
+            paid_before: false,
         })
     };
     rows.map(wait).collect()
@@ -125,7 +133,7 @@ impl Store {
         around("renew_lease", self.step(self.db.sql().renew_lease, &values, lease)).await
     }
 
-    /// submitting or ambiguous → submitted: the provider's id is safe; anyone may poll. From then on the id is accounted for,
+    /// submitting or ambiguous → submitted, and claimed → submitted by an answer that was kept: the provider's id is safe; anyone may poll. From then on the id is accounted for,
     /// also when the call is queued anew and forgets it.
     ///
     /// # Errors
@@ -146,7 +154,7 @@ impl Store {
         Ok(true)
     }
 
-    /// submitting or submitted → stored: the result is safe in our blobs; anyone may finish. `ago` is when keeping it there began:
+    /// submitting or submitted → stored, and claimed → stored by an answer that was kept: the result is safe in our blobs; anyone may finish. `ago` is when keeping it there began:
     /// where a blob of that name was deleted since, the result has to be kept again, see `dropped`.
     ///
     /// # Errors
@@ -344,12 +352,12 @@ impl Store {
             return Ok(Finished::LostLease);
         };
         let mut waits = self.waits_of(&mut *tx, lease.edit_key).await?;
-        charge(&mut waits, call.lost_micros);
+        charge(&mut waits, call.lost_micros, call.answer.is_some());
         let (ended, answered) = self.answer(&mut *tx, &call.spec, &waits, stored, result_url).await?;
         self.close_call(&mut *tx, lease, CallState::Done, None, None).await?;
-        self.spend(&mut *tx, &call.spec, bought(&waits), &call.spec.price).await?;
+        let outcome = self.settle_money(&mut *tx, lease, &call.spec, &waits, call.answer.is_some()).await?;
         tx.commit().await?;
-        count::ended(&call.spec.model, &call.spec.price, Some(bought(&waits)), answered, &ended);
+        count::ended(&call.spec.model, &call.spec.price, outcome, answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -390,11 +398,12 @@ impl Store {
         let price = Money { micros: row.int(3)?, currency: row.text(4)? };
         let spec = CallSpec { price, ..spec.clone() };
         let mut waits = waits(rows.iter().filter(|row| !matches!(row.opt_text(0), Ok(None))))?;
-        charge(&mut waits, row.int(5)?);
+        let paid_before = row.int(6)? != 0;
+        charge(&mut waits, row.int(5)?, paid_before);
         let (ended, answered) = self.answer(&mut *tx, &spec, &waits, result, result_url).await?;
-        self.spend(&mut *tx, &spec, bought(&waits), &spec.price).await?;
+        let outcome = self.settle_money(&mut *tx, lease, &spec, &waits, paid_before).await?;
         tx.commit().await?;
-        count::ended(&spec.model, &spec.price, Some(bought(&waits)), answered, &ended);
+        count::ended(&spec.model, &spec.price, outcome, answered, &ended);
         Ok(Finished::Ended(ended))
     }
 
@@ -438,10 +447,32 @@ impl Store {
         error: &ImageError,
         charged: bool,
     ) -> Result<Finished, StoreError> {
-        around("fail_edit", async { again!(self.try_fail(lease, error, charged)) }).await
+        around("fail_edit", async { again!(self.try_fail(lease, error, charged, None)) }).await
     }
 
-    async fn try_fail(&self, lease: Lease, error: &ImageError, charged: bool) -> Result<Finished, StepError> {
+    /// As [`Store::fail_edit`], of what was paid for and could not be used, and was `kept` since `began`. Of an answer that could not be
+    /// read the call itself knows: it is read again before the call is sent again, and sent only by a person's decision.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; `Unavailable` where it has to be kept again.
+    pub async fn fail_edit_kept(
+        &self,
+        lease: Lease,
+        error: &ImageError,
+        kept: &KeptAnswer,
+        began: Instant,
+    ) -> Result<Finished, StoreError> {
+        let kept = Some((kept, began));
+        around("fail_edit", async { again!(self.try_fail(lease, error, true, kept)) }).await
+    }
+
+    async fn try_fail(
+        &self,
+        lease: Lease,
+        error: &ImageError,
+        charged: bool,
+        kept: Option<(&KeptAnswer, Instant)>,
+    ) -> Result<Finished, StepError> {
         let mut tx = self.db.begin().await?;
         let Some(call) = self.locked_call(&mut *tx, lease).await? else {
             return Ok(Finished::LostLease);
@@ -449,7 +480,7 @@ impl Store {
         let mut waits = self.waits_of(&mut *tx, lease.edit_key).await?;
         let lost = charged.then(|| lost_by(&call, error)).flatten();
         let price = &call.spec.price;
-        charge(&mut waits, call.lost_micros + lost.map_or(0, |_| price.micros));
+        charge(&mut waits, call.lost_micros + lost.map_or(0, |_| price.micros), false);
         if !charged && matches!(call.state, CallState::Submitting | CallState::Submitted) {
             self.refund(&mut *tx, &call).await?;
         }
@@ -458,9 +489,25 @@ impl Store {
         let held = HELD_REASONS.into_iter().find(|reason| *reason == error.code);
         let held = held.filter(|_| charged && call.spec.price.micros > 0);
         self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message), held).await?;
-        self.insert_dead_in(&mut *tx, &dead_letter(&call, &waits, error)).await?;
+        if let Some((kept, _)) = kept.filter(|_| error.code == UNREADABLE_ANSWER) {
+            // What is read again and still cannot be read was counted when it came.
+            let paid = i64::from(call.state == CallState::Submitting);
+            let content_type: String = kept.content_type.chars().take(KEPT_TYPE_CHARS).collect();
+            let (hash, key) = (kept.hash.to_hex(), lease.edit_key.as_bytes());
+            let values = vals![&hash, &content_type, paid, key, lease.fence];
+            tx.run(self.db.sql().keep_answer, values).await?;
+        } else if call.answer.is_some() && (call.state != CallState::Claimed || error.code == BAD_RESULT) {
+            // It was sent again since, and that has ended otherwise; or the answer was read, and led to nothing.
+            self.forget_answer(&mut *tx, lease).await?;
+        }
+        let mut letter = dead_letter(&call, &waits, error);
+        letter.kept = kept.map(|(kept, _)| kept.clone());
+        self.insert_dead_in(&mut *tx, &letter).await?;
+        if let Some((kept, began)) = kept {
+            self.none_was_dropped(&mut *tx, &[kept.hash].into(), began.elapsed()).await?;
+        }
         if let Some(outcome) = lost {
-            self.spend(&mut *tx, &call.spec, outcome, price).await?;
+            self.spend(&mut *tx, &call.spec, outcome, 1).await?;
         }
         tx.commit().await?;
         count::ended(&call.spec.model, price, lost, answered, &ended);
@@ -526,6 +573,33 @@ impl Store {
         Ok((ended.collect(), answered))
     }
 
+    /// An answer that was kept has served, and its blob may go.
+    async fn forget_answer(&self, tx: &mut dyn Tx, lease: Lease) -> Result<(), StepError> {
+        let none = Val::OptText(None);
+        let values = [none, none, Val::from(0_i64), Val::from(lease.edit_key.as_bytes()), lease.fence.into()];
+        tx.run(self.db.sql().keep_answer, &values).await?;
+        Ok(())
+    }
+
+    /// Counts what a result bought. An answer that was kept and can be read now was counted as money for nothing when it came.
+    /// Returns what is to be added to the metrics.
+    async fn settle_money(
+        &self,
+        tx: &mut dyn Tx,
+        lease: Lease,
+        spec: &CallSpec,
+        waits: &[Wait],
+        paid_before: bool,
+    ) -> Result<Option<&'static str>, StepError> {
+        let outcome = bought(waits);
+        if paid_before {
+            self.forget_answer(tx, lease).await?;
+            self.spend(tx, spec, UNREADABLE_ANSWER, -1).await?;
+        }
+        self.spend(tx, spec, outcome, 1).await?;
+        Ok((!paid_before).then_some(outcome))
+    }
+
     /// A call that has failed keeps what it was held for before, and the count of its submits without an
     /// answer.
     async fn close_call(
@@ -544,10 +618,11 @@ impl Store {
     }
 }
 
-/// Money that bought nothing stands on the image that started the call; a cancel passes that on to another one.
-fn charge(waits: &mut [Wait], lost_micros: i64) {
+/// Money that bought nothing stands on the image that started the call; a cancel passes that on to another one. `paid_before`:
+/// the result was read from an answer that had been paid for and kept.
+fn charge(waits: &mut [Wait], lost_micros: i64, paid_before: bool) {
     if let Some(starter) = waits.iter_mut().find(|wait| !wait.joined) {
-        starter.lost_micros = lost_micros;
+        (starter.lost_micros, starter.paid_before) = (lost_micros, paid_before);
     }
 }
 
@@ -588,8 +663,14 @@ fn answer(task: &mut TaskRecord, wait: &Wait, spec: &CallSpec, result: &CachedRe
         task.saved_micros += result.price.micros;
     } else {
         task.paid += 1;
-        task.paid_micros += result.price.micros;
         task.lost_micros += wait.lost_micros;
+        if !wait.paid_before {
+            task.paid_micros += result.price.micros;
+        } else if task.lost_micros >= result.price.micros {
+            // It was this task's money, and has bought the picture after all.
+            task.lost_micros -= result.price.micros;
+            task.paid_micros += result.price.micros;
+        }
     }
 }
 
@@ -646,6 +727,7 @@ fn dead_letter(call: &ClaimedCall, waits: &[Wait], error: &ImageError) -> DeadLe
         reason: error.code.clone(),
         message: error.message.clone(),
         payload: DeadPayload::Inline(payload.into()),
+        kept: None,
         headers: [(TASKS.to_owned(), tasks.join(","))].into(),
         attempts: call.attempts + 1,
         task_id: tasks.first().map(|task| (*task).to_owned()),

@@ -70,6 +70,7 @@ pub(super) struct Statements {
     pub(super) record_submitted: &'static str,
     pub(super) record_stored: &'static str,
     pub(super) store_and_close: &'static str,
+    pub(super) keep_answer: &'static str,
     pub(super) remember_tasks: &'static str,
     pub(super) known_tasks: &'static str,
     pub(super) forget_tasks: &'static str,

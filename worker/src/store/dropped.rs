@@ -3,7 +3,7 @@
 //! A blob store knows no transactions: who keeps a picture that is there already writes nothing, and might find it deleted a
 //! moment later. So what deletes a blob first commits a mark for it, then asks whether any row names it, under locks that wait
 //! for rows that are being written, and only then deletes; and whoever writes a row that names a blob (`register`,
-//! `reopen_images`, `record_stored`, `store_and_finish`) looks for a mark after that, in the same transaction. Either the row is seen, and the blob
+//! `reopen_images`, `record_stored`, `store_and_finish`, `fail_edit_kept`) looks for a mark after that, in the same transaction. Either the row is seen, and the blob
 //! stays; or the mark is seen, and the row is not written: the work is held for a moment, and the picture kept anew.
 //!
 //! What must stay true: the mark is committed before the names are read; the names are read before the blob is deleted; calls
@@ -34,7 +34,7 @@ pub(super) struct DroppedStatements {
     pub(super) claim: &'static str,
     pub(super) still: &'static str,
     /// Each says which of a list of digests some row names: calls first, then what they turn into.
-    pub(super) named: [&'static str; 5],
+    pub(super) named: [&'static str; 7],
     pub(super) keep: &'static str,
     pub(super) deleted: &'static str,
     pub(super) give_back: &'static str,

@@ -41,6 +41,8 @@ pub(super) struct ForgetStatements {
     pub(super) last_task: &'static str,
     pub(super) mentioning: &'static str,
     pub(super) update_tasks: &'static str,
+    pub(super) kept_of_edits: &'static str,
+    pub(super) unkeep: &'static str,
     pub(super) letters_of_tasks: &'static str,
     pub(super) empty_letters: &'static str,
 }
@@ -71,6 +73,8 @@ pub struct Found {
     pub call: Option<(CallState, Option<Digest32>)>,
     /// What its call cost, or would have.
     pub price: Money,
+    /// A whole answer to it that could not be read.
+    pub answer: Option<Digest32>,
     lane: Option<String>,
 }
 
@@ -102,7 +106,7 @@ impl Found {
     pub fn blobs(&self) -> impl Iterator<Item = Digest32> {
         let entry = self.entry.as_ref().and_then(|entry| entry.result_hash);
         let call = self.call.and_then(|(_, result)| result);
-        [Some(self.image_hash), self.mask_hash, entry, call].into_iter().flatten()
+        [Some(self.image_hash), self.mask_hash, entry, call, self.answer].into_iter().flatten()
     }
 }
 
@@ -203,7 +207,12 @@ impl Store {
         tx.run(sql.forget.delete_entries, vals![&list]).await?;
         self.spend_forgotten(&mut *tx, keys).await?;
         tx.run(sql.forget.delete_calls, vals![&list]).await?;
-        let blobs = edits.iter().flat_map(Found::blobs).collect();
+        let mut blobs: BTreeSet<Digest32> = edits.iter().flat_map(Found::blobs).collect();
+        // What was kept of them may be the picture.
+        for row in tx.rows(sql.forget.kept_of_edits, vals![&list]).await? {
+            blobs.insert(hex_digest(&row.text(0)?)?);
+        }
+        tx.run(sql.forget.unkeep, vals![&list]).await?;
         self.drop_in(&mut *tx, &blobs).await?;
         let rows = tx.rows(sql.forget.last_task, vals![]).await?;
         let last_task = rows.first().map_or(Ok(0), |row| row.int(0))?;
@@ -418,6 +427,7 @@ fn together(entries: &[Row], calls: &[Row]) -> Result<Vec<Found>, StoreError> {
         let edit = found.entry(call.edit_key).or_insert(call);
         edit.call = Some((state, result));
         edit.lane = Some(row.text(8)?);
+        edit.answer = row.opt_text(9)?.as_deref().map(hex_digest).transpose()?;
     }
     Ok(found.into_values().collect())
 }
@@ -431,6 +441,7 @@ fn one(row: &Row) -> Result<Found, StoreError> {
         price: Money { micros: row.int(4)?, currency: row.text(5)? },
         entry: None,
         call: None,
+        answer: None,
         lane: None,
     })
 }

@@ -426,6 +426,7 @@ fn dead_letter(task: &NewTask, code: &str, images: &[&ImageResult], first: bool)
         reason: code.to_owned(),
         message: lines.join("\n"),
         payload: task.payload.clone(),
+        kept: None,
         headers: [(IMAGES.to_owned(), positions)].into(),
         attempts: 1,
         task_id: Some(task.task_id.clone()),

@@ -15,7 +15,7 @@ use super::calls::millis;
 use super::db::{Row, Tx, Val, json_rows, vals};
 use super::grouping::grouped;
 use super::types::{ascii, clip, digest, time};
-use super::{DeadLetter, DeadPayload, StepError, Store, StoreError, again};
+use super::{DeadLetter, DeadPayload, KeptAnswer, StepError, Store, StoreError, again};
 
 /// The tasks that waited for an edit, in the headers of its letter: ids with commas between.
 pub const TASKS: &str = "x-retouch-tasks";
@@ -205,6 +205,8 @@ pub struct Letter {
     pub decided_at: Option<DateTime<Utc>>,
     /// Where a large payload is.
     pub payload_blob: Option<Digest32>,
+    /// What was paid for and could not be used.
+    pub kept: Option<KeptAnswer>,
     /// Whom to answer.
     pub properties: Properties,
     /// What makes it one row.
@@ -251,12 +253,18 @@ impl Letter {
             properties: properties(row.opt_text(16)?.as_deref())?,
             letter_key: digest(row.bytes(17)?)?,
             held: row.int(18)? != 0,
+            kept: kept(row)?,
         })
     }
 }
 
 pub(super) fn blob(text: Option<&str>) -> Result<Option<Digest32>, StoreError> {
     text.map(super::types::hex_digest).transpose()
+}
+
+fn kept(row: &Row) -> Result<Option<KeptAnswer>, StoreError> {
+    let Some(hash) = blob(row.opt_text(19)?.as_deref())? else { return Ok(None) };
+    Ok(Some(KeptAnswer { hash, content_type: row.opt_text(20)?.unwrap_or_default() }))
 }
 
 pub(super) fn properties(text: Option<&str>) -> Result<Properties, StoreError> {
@@ -313,13 +321,17 @@ impl Store {
         };
         let message = clip(&letter.message);
         let group = grouped(message);
-        let body: [Val<'_>; 8] = [
+        let kept_hash = letter.kept.as_ref().map(|kept| kept.hash.to_hex());
+        let kept_type = letter.kept.as_ref().map(|kept| kept.content_type.as_str());
+        let body: [Val<'_>; 10] = [
             (&queue).into(),
             (&reason).into(),
             message.into(),
             (&group).into(),
             Val::OptBytes(inline),
             Val::OptText(blob.as_deref()),
+            Val::OptText(kept_hash.as_deref()),
+            Val::OptText(kept_type),
             (&headers).into(),
             Val::OptText(properties),
         ];

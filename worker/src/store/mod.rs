@@ -74,7 +74,7 @@ pub use spending::{AMBIGUOUS, RESULT, Spending, UNWANTED};
 pub(crate) use suspects::suspect_of_edit;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished,
-    KeptAnswer, Lease, Money, NewTask, Planned, Registered, StoredResult, TaskRecord,
+    KeptAnswer, Lease, Money, NewTask, Planned, Registered, StoredResult, TaskRecord, UNREADABLE_ANSWER,
 };
 pub use unexplained::Unexplained;
 pub use verify::{ToVerify, Verified};

@@ -252,19 +252,22 @@ pub(super) static SQL: Statements = Statements {
             submitted_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'claimed' AND held IS NULL",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', unanswered = GREATEST(unanswered - 1, 0), submitted_at = NULL, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    record_submitted: "UPDATE image_edit_calls SET state = 'submitted', unanswered = GREATEST(unanswered - 1, 0), provider_task_id = ?, \
-            paid_calls = paid_calls + 1, updated_at = UTC_TIMESTAMP(3) \
-        WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    // What depends on the state comes before it, here and below: MySQL sees the columns that it has assigned
-    // already.
+    // What was read from an answer that had been kept was counted as paid when it was kept. `state` comes last, here and below:
+    // MySQL sees the columns that it has assigned already.
+    record_submitted: "UPDATE image_edit_calls SET provider_task_id = ?, paid_calls = paid_calls + IF(state = 'claimed', 0, 1), \
+            unanswered = GREATEST(unanswered - IF(state = 'claimed', 0, 1), 0), answer_hash = IF(state = 'claimed', answer_hash, NULL), \
+            submitted_at = COALESCE(submitted_at, UTC_TIMESTAMP(3)), state = 'submitted', updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ? AND (state IN ('submitting', 'ambiguous') OR (state = 'claimed' AND answer_hash IS NOT NULL))",
     record_stored: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), \
-            unanswered = GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0), state = 'stored', result_hash = ?, \
-            result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, updated_at = UTC_TIMESTAMP(3) \
-        WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
+            unanswered = GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0), answer_hash = IF(state = 'submitting', NULL, answer_hash), \
+            state = 'stored', result_hash = ?, result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, \
+            updated_at = UTC_TIMESTAMP(3) \
+        WHERE edit_key = ? AND fence = ? AND (state IN ('submitting', 'submitted') OR (state = 'claimed' AND answer_hash IS NOT NULL))",
     store_and_close: "UPDATE image_edit_calls SET paid_calls = paid_calls + IF(state = 'submitting', 1, 0), unanswered = 0, held = NULL, \
             state = 'done', result_hash = ?, \
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = NULL, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
+    keep_answer: "UPDATE image_edit_calls SET answer_hash = ?, answer_type = ?, paid_calls = paid_calls + ? WHERE edit_key = ? AND fence = ?",
     remember_tasks: concat!(
         "INSERT INTO provider_tasks (id_hash, seen_at) SELECT UNHEX(j.k), UTC_TIMESTAMP(3) FROM ",
         keys!(),
@@ -299,7 +302,7 @@ pub(super) static SQL: Statements = Statements {
             currency = VALUES(currency), hit_count = image_edit_cache.hit_count + VALUES(hit_count), last_hit_at = UTC_TIMESTAMP(3), \
             updated_at = UTC_TIMESTAMP(3)",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
-    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros FROM image_edit_calls c \
+    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros, c.answer_hash IS NOT NULL FROM image_edit_calls c \
         LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key WHERE c.edit_key = ? ORDER BY w.task_id, w.position",
     // With the time at which what it is followed by is said to have happened.
     lock_tasks: concat!(

@@ -53,6 +53,8 @@ pub struct LetterCall {
     pub possible_duplicates: u32,
     /// Why only a person's decision sends it again: a reason code.
     pub held: Option<String>,
+    /// Whether an answer to it was kept, which is read again before it is sent.
+    pub answer: bool,
 }
 
 impl LetterCall {
@@ -448,5 +450,6 @@ fn letter_call(row: &Row) -> Result<LetterCall, StoreError> {
         paid_calls: count(13)?,
         possible_duplicates: count(14)?,
         held: row.opt_text(15)?,
+        answer: row.int(16)? != 0,
     })
 }

@@ -43,8 +43,8 @@ pub struct Spending {
     pub currency: String,
     /// [`RESULT`], [`UNWANTED`], [`AMBIGUOUS`], or the reason code of what bought nothing.
     pub outcome: String,
-    /// Submits.
-    pub calls: u64,
+    /// Submits; fewer than none where what was counted on an earlier day was taken back on this one.
+    pub calls: i64,
     /// In millionths.
     #[serde(skip)]
     pub micros: i64,
@@ -73,19 +73,20 @@ impl Store {
         rows.iter().map(spending).collect()
     }
 
-    /// One charged call and its outcome. What costs nothing leaves no row.
+    /// Charged calls and their outcome; a negative number takes back what was counted before. What costs nothing leaves no row.
     pub(super) async fn spend(
         &self,
         tx: &mut dyn Tx,
         spec: &CallSpec,
         outcome: &str,
-        price: &Money,
+        calls: i64,
     ) -> Result<(), StepError> {
-        if price.micros == 0 {
+        let Money { micros, currency } = &spec.price;
+        if *micros == 0 {
             return Ok(());
         }
         let outcome = ascii(outcome, MAX_OUTCOME_CHARS);
-        let values = vals![&spec.lane, &spec.model, &price.currency, &outcome, price.micros];
+        let values = vals![&spec.lane, &spec.model, currency, &outcome, calls, calls * micros];
         tx.run(self.db.sql().spending.add, values).await?;
         Ok(())
     }
@@ -113,7 +114,7 @@ fn spending(row: &Row) -> Result<Spending, StoreError> {
         model: row.text(2)?,
         currency: row.text(3)?,
         outcome: row.text(4)?,
-        calls: u64::try_from(row.int(5)?).map_err(StoreError::corrupt)?,
+        calls: row.int(5)?,
         micros: row.int(6)?,
     })
 }

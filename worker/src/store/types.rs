@@ -427,7 +427,7 @@ pub struct ClaimedCall {
     pub lost_micros: i64,
 }
 
-/// A whole answer of a provider that could not be read, kept as a blob.
+/// What a provider sent and could not be used, kept as a blob: a whole answer that could not be read, a result that is no picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptAnswer {
     /// The blob.
@@ -435,6 +435,9 @@ pub struct KeptAnswer {
     /// As the provider said it; may be empty.
     pub content_type: String,
 }
+
+/// The reason code of an edit whose whole answer could not be read.
+pub const UNREADABLE_ANSWER: &str = "unreadable_answer";
 
 /// The answer to a claim.
 #[derive(Debug)]
@@ -472,6 +475,8 @@ pub struct DeadLetter {
     pub message: String,
     /// The message as it was.
     pub payload: DeadPayload,
+    /// What was paid for and could not be used.
+    pub kept: Option<KeptAnswer>,
     /// Our headers.
     pub headers: std::collections::BTreeMap<String, String>,
     /// Tries before it died.

@@ -195,7 +195,7 @@ impl Shown {
 
     /// One line a currency and outcome, over all lanes: what it bought first.
     fn print_spending(&self, within: &str) {
-        let mut sums: BTreeMap<(&str, u8, &str), (u64, i64)> = BTreeMap::new();
+        let mut sums: BTreeMap<(&str, u8, &str), (i64, i64)> = BTreeMap::new();
         for ShownSpending { spent, .. } in &self.spending {
             let rank = if spent.bought() { 0 } else { 1 + u8::from(!spent.certain()) };
             let sum = sums.entry((&spent.currency, rank, &spent.outcome)).or_default();

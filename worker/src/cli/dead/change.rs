@@ -148,6 +148,12 @@ fn print_preview(preview: &Preview, json: bool) {
     for (count, what) in lines.into_iter().filter(|(count, _)| *count > 0) {
         say(format!("  {count} {what}"));
     }
+    if preview.kept_answers > 0 {
+        say(format!(
+            "  {} kept answers are read again first, free; what still cannot be read is sent again",
+            preview.kept_answers
+        ));
+    }
     for paid in &preview.paid {
         let most = if paid.at_most > 0 { "at most " } else { "" };
         let twice = match paid.possible_duplicates {

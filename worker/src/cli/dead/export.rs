@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::super::say::say;
 use super::super::{Ending, Failure};
-use super::json_time;
 use super::pick::{Filter, States};
+use super::{json_time, kept_json};
 use crate::app::App;
 use crate::config::Settings;
 use crate::dead::payloads;
@@ -76,7 +76,7 @@ fn line(letter: &Letter) -> Value {
         "id": letter.id, "letter_key": letter.letter_key, "state": letter.state, "queue": letter.queue, "reason": letter.reason,
         "message": letter.message, "group": letter.group, "headers": letter.headers, "properties": letter.properties,
         "attempts": letter.attempts, "retries": letter.retries, "task_id": letter.task_id, "edit_key": letter.edit_key,
-        "edit_type": letter.edit_type, "payload_blob": letter.payload_blob, "first_at": json_time(letter.first_at),
+        "edit_type": letter.edit_type, "payload_blob": letter.payload_blob, "kept": kept_json(letter), "first_at": json_time(letter.first_at),
         "last_at": json_time(letter.last_at), "decided_at": letter.decided_at.map(json_time),
     })
 }

@@ -3,14 +3,17 @@
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::{Ending, Failure};
 use crate::config::Settings;
+use crate::store::Letter;
 
 mod change;
 mod export;
 mod list;
 mod pick;
+mod save;
 mod show;
 
 pub(super) use pick::since;
@@ -51,6 +54,14 @@ fn no_letter(id: i64) -> Failure {
     Failure::Usage(anyhow!(
         "no dead letter {id}: `retouch dead list --state all --each` shows those that there are"
     ))
+}
+
+/// The blob of what was paid for and could not be used, as JSON.
+fn kept_json(letter: &Letter) -> Value {
+    letter
+        .kept
+        .as_ref()
+        .map_or(Value::Null, |kept| json!({"blob": kept.hash, "content_type": kept.content_type}))
 }
 
 /// As people write times in tables: to the second, UTC.

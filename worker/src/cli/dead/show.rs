@@ -1,23 +1,30 @@
 //! `retouch dead show`: everything that is known of one letter, and what to do about it.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::super::say::say;
 use super::super::{Ending, Failure};
-use super::{json_time, no_letter, time};
+use super::save::save;
+use super::{json_time, kept_json, no_letter, time};
 use crate::app::App;
+use crate::blobs::BlobError;
 use crate::config::Settings;
 use crate::dead::{advice, payloads, shortened};
 use crate::store::{Letter, LetterCall, PastFailure};
 
 /// Show one letter: what it was, every time it failed, and how to fix it
 ///
-/// Example: retouch dead show 4711
+/// Example: retouch dead show 4711 --save answer.bin
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// The letter's id
     id: i64,
+    /// Write what was paid for and could not be used into this file, which must not be there yet
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
 }
 
 impl Show {
@@ -32,8 +39,14 @@ impl Show {
         };
         let payload = payloads(&app, &[&letter]).await.map_err(Failure::Unreachable)?.remove(&letter.id);
         let payload = payload.map_or(Value::Null, |payload| shortened(&payload));
+        let kept_bytes = kept_bytes(&app, &letter).await?;
+        let saved = match &self.save {
+            Some(file) => Some((file.as_path(), save(&app, &letter, file).await?)),
+            None => None,
+        };
         app.store.close().await;
-        let shown = Shown { letter: &letter, history: &history, call: call.as_ref(), payload: &payload };
+        let (call, payload) = (call.as_ref(), &payload);
+        let shown = Shown { letter: &letter, history: &history, call, payload, kept_bytes, saved };
         if json {
             // Plain data always serialises.
             say(serde_json::to_string_pretty(&shown.json()).unwrap_or_default());
@@ -49,6 +62,20 @@ struct Shown<'a> {
     history: &'a [PastFailure],
     call: Option<&'a LetterCall>,
     payload: &'a Value,
+    /// The size of what is kept; none where it is gone.
+    kept_bytes: Option<u64>,
+    /// Where it was written, and how many bytes.
+    saved: Option<(&'a Path, u64)>,
+}
+
+/// The size of what a letter keeps; none where nothing is, or it is gone.
+async fn kept_bytes(app: &App, letter: &Letter) -> Result<Option<u64>, Failure> {
+    let Some(kept) = &letter.kept else { return Ok(None) };
+    match app.blobs.get(kept.hash).await {
+        Ok(bytes) => Ok(Some(bytes.len() as u64)),
+        Err(BlobError::Missing(_) | BlobError::Corrupt(_)) => Ok(None),
+        Err(error @ BlobError::Unavailable(_)) => Err(Failure::Unreachable(error.into())),
+    }
 }
 
 impl Shown<'_> {
@@ -90,6 +117,13 @@ impl Shown<'_> {
         if let (Some(call), Some(members)) = (self.call, shown.as_object_mut()) {
             members.insert("call".to_owned(), call_json(call));
         }
+        shown["kept"] = kept_json(letter);
+        if let (Some(bytes), Some(kept)) = (self.kept_bytes, shown["kept"].as_object_mut()) {
+            kept.insert("bytes".to_owned(), json!(bytes));
+        }
+        if let Some((file, _)) = self.saved {
+            shown["saved"] = json!(file);
+        }
         shown
     }
 
@@ -120,6 +154,17 @@ impl Shown<'_> {
             ));
         }
         facts.extend(self.request_id().map(|id| ("request id", id.to_owned())));
+        if let Some(kept) = &letter.kept {
+            let content_type =
+                if kept.content_type.is_empty() { "no content type" } else { &kept.content_type };
+            let size = self
+                .kept_bytes
+                .map_or("gone from the blob store".to_owned(), |bytes| format!("{bytes} bytes"));
+            facts.push((
+                "kept",
+                format!("blob {} ({content_type}, {size}); --save FILE writes it", kept.hash),
+            ));
+        }
         for (name, value) in facts {
             say(format!("{name}: {value}"));
         }
@@ -135,6 +180,9 @@ impl Shown<'_> {
             Value::String(text) => say(format!("payload: {text}")),
             // Plain data always serialises.
             payload => say(format!("payload: {}", serde_json::to_string_pretty(payload).unwrap_or_default())),
+        }
+        if let Some((file, bytes)) = self.saved {
+            say(format!("saved {bytes} bytes as {}", file.display()));
         }
     }
 }

@@ -119,6 +119,7 @@ pub(super) fn with_request(error: EditError, said: &Said) -> EditError {
         | EditError::RateLimited { .. }
         | EditError::Unavailable(_)
         | EditError::Ambiguous(_)
+        | EditError::Unreadable(_)
         | EditError::Blocked { .. }) => error,
     }
 }

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use crate::editor::EditError;
+use crate::editor::answer::Fault;
+use crate::editor::{EditError, PROVIDER_ERROR};
 
 /// So many submits are worth it where the provider failed and charged nothing.
 const TRIES: u32 = 3;
@@ -271,9 +272,27 @@ pub(super) fn classify(
     }
 }
 
+/// An error that came with a 2xx. The request was answered, so where nothing is known of its code, or nothing of whether it was
+/// charged, it is the last word.
+pub(super) fn within_success(place: Place, fault: &Fault, retry_after: Option<Duration>) -> EditError {
+    let code = fault.code.as_deref().or(fault.kind.as_deref()).unwrap_or(PROVIDER_ERROR);
+    match classify(place, fault.status().unwrap_or(200), code, &fault.message, retry_after) {
+        EditError::Ambiguous(_) => {
+            // A task's error is always the last word, in the same words.
+            match classify(Place::Task, 200, code, &fault.message, None) {
+                EditError::Rejected { code, message } | EditError::Unbilled { code, message, .. } => {
+                    EditError::Rejected { code, message }
+                }
+                other => other,
+            }
+        }
+        told => told,
+    }
+}
+
 /// A provider's words, fit for tables and logs: one line, bounded, without the key that some gateways repeat, without more
 /// of a URL than its host (the rest may be a signature), without a picture in base64.
-pub(super) fn presentable(text: &str) -> String {
+pub(in crate::editor) fn presentable(text: &str) -> String {
     let words: Vec<_> = text.split_whitespace().map(without_secrets).collect();
     let text = words.join(" ");
     if text.chars().count() <= MAX_MESSAGE_CHARS {

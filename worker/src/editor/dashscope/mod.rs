@@ -23,20 +23,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
+use bytes::Bytes;
 use reqwest::header::HeaderValue;
+use tokio::task::spawn_blocking;
 use url::Url;
 
+pub(super) use errors::presentable;
 pub use functions::{COMMON, FUNCTIONS, Function, Param, Range};
 pub use inputs::{Input, UnknownInput};
 pub use models::{Style, UnknownStyle, known_models};
 
+use super::answer::{self, Contents, Found};
 use super::http::{self, Answer, ApiKey, SendError};
 use super::{
     EditError, EditRequest, EditSpec, Editor, Listed, Measure, Output, Polled, ResultUrl, Submitted,
 };
 use crate::sources::guard::AllowHosts;
 use api::{Api, with_request};
-use errors::{Place, classify};
+use errors::{Place, classify, within_success};
 use inputs::WayIn;
 use rhythm::Rhythm;
 use wire::{Said, TaskStatus};
@@ -161,20 +165,25 @@ impl DashScope {
     }
 
     /// What a good answer to a poll says.
-    fn polled(&self, said: &Said, age: Duration) -> Result<Polled, EditError> {
+    fn polled(&self, answer: &Answer, age: Duration) -> Result<Polled, EditError> {
+        let contents = if answer.flaw.is_none() { Contents::of(&answer.body) } else { Contents::default() };
+        let said = &Said::of(&contents);
         match said.task_status() {
             TaskStatus::Pending => Ok(Polled::Pending { after: self.rhythm.pause(age) }),
-            TaskStatus::Succeeded => match said.picture() {
-                Some(url) => {
+            TaskStatus::Succeeded => match contents.picture(&self.api.base_url) {
+                Some(found) => {
                     self.rhythm.ended(age, said.took());
                     tracing::info!(
                         billed = said.billed(),
                         request_id = said.request_id(),
                         "the picture is there"
                     );
-                    Ok(Polled::Done(Output::Url(result_url(url))))
+                    Ok(Polled::Done(match found {
+                        Found::Bytes(bytes) => Output::Bytes(bytes),
+                        Found::Url(url) => Output::Url(result_url(url)),
+                    }))
                 }
-                None => Err(failed(said, age)),
+                None => Err(failed(answer, &contents, said, age)),
             },
             TaskStatus::Failed => {
                 let (code, message) = said.task_fault();
@@ -203,10 +212,12 @@ impl DashScope {
     }
 }
 
-/// Succeeded without a picture: each result failed, or nothing is said.
-fn failed(said: &Said, age: Duration) -> EditError {
+/// Succeeded without a picture: each result failed, it is not there yet, or it is in no form that is known.
+fn failed(answer: &Answer, contents: &Contents, said: &Said, age: Duration) -> EditError {
     match said.task_fault() {
-        (code, _) if code.is_empty() => unknown(age),
+        (code, _) if code.is_empty() && age < MAY_BE_UNKNOWN => unknown(age),
+        // It was made and paid for: to submit it again would be answered the same.
+        (code, _) if code.is_empty() => answer::unreadable(answer, contents, Some(said.request_id())),
         (code, message) => classify(Place::Task, 200, &code, &message, None),
     }
 }
@@ -246,27 +257,54 @@ fn result_url(url: String) -> ResultUrl {
 
 /// What the answer to a submit says.
 fn taken(api: &Api, place: Place, answer: &Answer) -> Result<Submitted, EditError> {
-    let said = Said::read(&answer.body);
     if !answer.is_success() {
-        return Err(api.refused(place, answer, &said));
+        return Err(api.refused(place, answer, &Said::read(&answer.body)));
     }
-    if let Some(provider_task_id) = said.task_id() {
+    let contents = if answer.flaw.is_none() { Contents::of(&answer.body) } else { Contents::default() };
+    let said = Said::of(&contents);
+    let accepted = || {
+        let provider_task_id = contents.task_id()?;
         tracing::debug!(request_id = said.request_id(), "accepted");
-        return Ok(Submitted::Accepted { provider_task_id, at_hand: None });
-    }
-    if let Some(url) = said.picture() {
+        Some(Submitted::Accepted { provider_task_id, at_hand: None })
+    };
+    let made = || {
+        let found = contents.picture(&api.base_url)?;
         tracing::info!(billed = said.billed(), request_id = said.request_id(), "the picture is there");
-        let provider_task_id = format!("{URL_PREFIX}{url}");
-        return Ok(Submitted::Accepted { provider_task_id, at_hand: Some(result_url(url)) });
+        Some(submitted(found))
+    };
+    // A task's answer may repeat the picture that was sent; a call's may name a task that cannot be asked after.
+    let found = match place {
+        Place::Create => accepted().or_else(made),
+        Place::Call | Place::Upload | Place::Poll | Place::Task => made().or_else(accepted),
+    };
+    if let Some(submitted) = found {
+        return Ok(submitted);
     }
-    if said.fault().0.is_empty() {
-        let what = if place == Place::Create { "a task's id" } else { "a picture" };
-        return Err(EditError::Ambiguous(format!(
-            "answered {} without {what} and without an error",
-            answer.status
-        )));
+    if let Some(fault) = contents.fault() {
+        return Err(with_request(within_success(place, &fault, answer.retry_after), &said));
     }
-    Err(api.refused(place, answer, &said))
+    match contents.picture_anywhere(&api.base_url) {
+        Some(found) => Ok(submitted(found)),
+        None => {
+            Err(answer::unreadable(answer, &contents, Some(said.request_id()).filter(|id| !id.is_empty())))
+        }
+    }
+}
+
+/// A picture that came with the answer, or its address, which is something to come back to.
+fn submitted(found: Found) -> Submitted {
+    match found {
+        Found::Bytes(bytes) => Submitted::Done(bytes),
+        Found::Url(url) => Submitted::Accepted {
+            provider_task_id: format!("{URL_PREFIX}{url}"),
+            at_hand: Some(result_url(url)),
+        },
+    }
+}
+
+/// As what a style is answered.
+const fn place(style: Style) -> Place {
+    if style.is_async() { Place::Create } else { Place::Call }
 }
 
 #[async_trait]
@@ -303,7 +341,16 @@ impl Editor for DashScope {
             SendError::NotSent(why) => EditError::NotSent(why),
             SendError::NoAnswer(why) => EditError::Ambiguous(why),
         })?;
-        taken(&self.api, if style.is_async() { Place::Create } else { Place::Call }, &answer)
+        // A picture may be in it: not on the thread that answers all other requests.
+        let (api, whole) = (self.api.clone(), answer.clone());
+        let read = spawn_blocking(move || taken(&api, place(style), &whole)).await;
+        read.unwrap_or_else(|_| {
+            Err(answer::unread(&answer, "reading it failed unexpectedly".to_owned(), None))
+        })
+    }
+
+    fn read_answer(&self, spec: &EditSpec, content_type: &str, body: Bytes) -> Result<Submitted, EditError> {
+        taken(&self.api, place(self.style(&spec.model)?), &Answer::kept(content_type, body))
     }
 
     async fn poll(&self, provider_task_id: &str, age: Duration) -> Result<Polled, EditError> {
@@ -320,11 +367,10 @@ impl Editor for DashScope {
         let answer = http::send(get).await.map_err(|error| match error {
             SendError::NotSent(why) | SendError::NoAnswer(why) => EditError::Unavailable(why),
         })?;
-        let said = Said::read(&answer.body);
         let polled = if answer.is_success() {
-            self.polled(&said, age)
+            self.polled(&answer, age)
         } else {
-            match self.api.refused(Place::Poll, &answer, &said) {
+            match self.api.refused(Place::Poll, &answer, &Said::read(&answer.body)) {
                 EditError::Unavailable(_) if answer.status == 404 => Err(unknown(age)),
                 limited @ EditError::RateLimited { .. } => {
                     self.rhythm.throttled();

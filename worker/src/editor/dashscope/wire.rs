@@ -5,14 +5,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::NaiveDateTime;
 use retouch_shared::task::Params;
 use serde_json::{Map, Value, json};
-use url::Url;
 
 use super::functions::{COMMON, FUNCTIONS, PROMPT_EXTEND};
 use super::models::Style;
 use crate::editor::EditSpec;
+use crate::editor::answer::Contents;
 
 /// Named in `params`, and no parameter at the provider.
 pub(super) const FUNCTION: &str = "function";
@@ -105,12 +106,23 @@ pub(super) enum TaskStatus {
 }
 
 impl Said {
-    pub(super) fn read(body: &[u8]) -> Self {
-        Self(serde_json::from_slice(body).unwrap_or_default())
+    pub(super) fn read(body: &Bytes) -> Self {
+        Self::of(&Contents::of(body))
     }
 
+    pub(super) fn of(contents: &Contents) -> Self {
+        Self(contents.object())
+    }
+
+    /// What it says of a task, also where a gateway has wrapped it.
     fn output(&self) -> &Value {
-        &self.0["output"]
+        let whole = &self.0;
+        let wrapped = [&whole["data"]["output"], &whole["data"], &whole["result"], whole];
+        let is_one = |value: &&&Value| value["task_status"].is_string();
+        if whole["output"].is_object() {
+            return &whole["output"];
+        }
+        wrapped.iter().find(is_one).copied().unwrap_or(&whole["output"])
     }
 
     /// An error's code and message; the code is empty where there is no error. Compatible gateways nest them.
@@ -123,12 +135,6 @@ impl Said {
         text(&self.0["request_id"])
     }
 
-    /// The id of an accepted task.
-    pub(super) fn task_id(&self) -> Option<String> {
-        // An id of dots would name another path than the task's.
-        Some(text(&self.output()["task_id"])).filter(|id| !id.trim_matches('.').is_empty())
-    }
-
     pub(super) fn task_status(&self) -> TaskStatus {
         match self.output()["task_status"].as_str().unwrap_or_default() {
             "PENDING" | "RUNNING" | "SUSPENDED" => TaskStatus::Pending,
@@ -138,15 +144,6 @@ impl Said {
             "UNKNOWN" => TaskStatus::Unknown,
             other => TaskStatus::Other(other.chars().take(40).collect()),
         }
-    }
-
-    /// The first picture, wherever it stands. Others may have failed beside it.
-    pub(super) fn picture(&self) -> Option<String> {
-        let results = items(&self.output()["results"]).map(|result| &result["url"]);
-        let choices = items(&self.output()["choices"]);
-        let contents = choices.flat_map(|choice| items(&choice["message"]["content"]));
-        let images = contents.map(|content| &content["image"]);
-        results.chain(images).filter_map(Value::as_str).find(|url| is_web(url)).map(str::to_owned)
     }
 
     /// How long a task took, from its submit to its end, both by the provider's clock; none where it does not say.
@@ -203,8 +200,4 @@ fn text(value: &Value) -> String {
         Value::Number(number) => number.to_string(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => String::new(),
     }
-}
-
-fn is_web(url: &str) -> bool {
-    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }

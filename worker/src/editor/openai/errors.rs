@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::editor::EditError;
+use crate::editor::answer::Fault;
 use crate::editor::http::Answer;
+use crate::editor::{EditError, PROVIDER_ERROR};
 
 /// The longest message that is passed on.
 const MAX_MESSAGE_CHARS: usize = 500;
@@ -126,6 +127,21 @@ const fn by_status(status: u16) -> Verdict {
         // Timed out, in conflict with itself, hung up on by a proxy: it was with the provider by then.
         408 | 409 | 499 => Ambiguous,
         500..=u16::MAX => Ambiguous,
+    }
+}
+
+/// An error that came with a 2xx: by its code, its type, or the status that stands for a code. The request was answered, so
+/// where nothing is known of it, it is the last word.
+pub(super) fn within_success(fault: &Fault, key: &str, retry_after: Option<Duration>) -> EditError {
+    let (kind, code) = (fault.kind.clone().and_then(as_code), fault.code.clone().and_then(as_code));
+    let message = fit(&fault.message, key);
+    let status = fault.status().unwrap_or(200);
+    match classify(status, kind.as_deref(), code.as_deref(), &message, retry_after) {
+        EditError::Ambiguous(_) => EditError::Rejected {
+            code: code.or(kind).unwrap_or_else(|| PROVIDER_ERROR.to_owned()),
+            message: if message.is_empty() { "the provider gave no reason".to_owned() } else { message },
+        },
+        told => told,
     }
 }
 

@@ -1,12 +1,11 @@
 //! The OpenAI-compatible editor: `POST {base}/images/edits`, multipart, answered within the call. OpenAI itself and the
 //! gateways that speak like it.
 //!
-//! What must stay true: a request is sent once; an answer that may have been paid for is never called anything but
+//! What must stay true: a request is sent once; a whole answer is read or kept, and only what broke off or says so is
 //! ambiguous; a picture that comes as a URL is accepted under that address, which is committed whatever becomes of the picture; no
 //! error holds the key.
 //! <https://platform.openai.com/docs/api-reference/images/createEdit>
 
-mod answer;
 mod check;
 mod errors;
 mod mask;
@@ -23,6 +22,7 @@ use reqwest::{Body, Client};
 use tokio::task::{JoinError, spawn_blocking};
 use url::Url;
 
+use super::answer::{self, Contents, Found};
 use super::http::{self, Answer, ApiKey, SendError};
 use super::{
     EditError, EditRequest, EditSpec, Editor, KnownModel, Measure, Output, Picture, Polled, ResultUrl,
@@ -31,7 +31,6 @@ use super::{
 use crate::media::{Format, memory};
 use crate::sources::guard::AllowHosts;
 use crate::trace;
-use answer::Found;
 
 /// The provider kind that enters the edit key.
 pub const KIND: &str = "openai";
@@ -47,6 +46,8 @@ const RESULT_HOST: &str = "oaidalleapiprodscus.blob.core.windows.net";
 const URL_LIVES: Duration = Duration::from_secs(60 * 60);
 /// What an id of ours begins with; the rest is the URL.
 const URL_ID: &str = "url:";
+/// In place of a key that an old answer may hold: it was not kept with it.
+const NO_KEY: &str = "\0";
 
 /// None: OpenAI bills by tokens, so what a picture costs depends on its size and quality. A model is configured with its
 /// price, or it would be counted as free.
@@ -74,6 +75,7 @@ pub struct OpenAi {
     key: ApiKey,
     endpoint: Url,
     models: Url,
+    base_url: Url,
     result_hosts: AllowHosts,
 }
 
@@ -88,7 +90,7 @@ impl OpenAi {
         let host = base_url.host_str().context("the base URL has no host")?;
         let own: AllowHosts = format!("{host},{RESULT_HOST}").parse()?;
         let result_hosts = own.and(result_hosts);
-        Ok(Self { client: http::client(timeout)?, key, endpoint, models, result_hosts })
+        Ok(Self { client: http::client(timeout)?, key, endpoint, models, base_url, result_hosts })
     }
 
     async fn send(&self, key: &str, form: Form) -> Result<Answer, EditError> {
@@ -131,11 +133,16 @@ impl Editor for OpenAi {
         if !answer.is_success() {
             return Err(errors::refused(&answer, &key));
         }
-        // Some 30 MB of JSON and base64: not on the thread that answers everybody else.
-        let found = spawn_blocking(move || answer::picture(&answer, &key)).await;
-        found
-            .map_err(|error| EditError::Ambiguous(format!("the answer could not be read: {error}")))?
-            .map(taken)
+        // Some 30 MB of JSON and base64: not on the thread that answers all other requests.
+        let (whole, base_url) = (answer.clone(), self.base_url.clone());
+        let read = spawn_blocking(move || read(&whole, &base_url, &key)).await;
+        read.unwrap_or_else(|_| {
+            Err(answer::unread(&answer, "reading it failed unexpectedly".to_owned(), None))
+        })
+    }
+
+    fn read_answer(&self, _: &EditSpec, content_type: &str, body: Bytes) -> Result<Submitted, EditError> {
+        read(&Answer::kept(content_type, body), &self.base_url, NO_KEY)
     }
 
     async fn poll(&self, provider_task_id: &str, _: Duration) -> Result<Polled, EditError> {
@@ -162,14 +169,28 @@ impl Editor for OpenAi {
     }
 }
 
+/// A 2xx answer: its picture, the error that it says it is, or neither.
+fn read(answer: &Answer, base_url: &Url, key: &str) -> Result<Submitted, EditError> {
+    let contents = if answer.flaw.is_none() { Contents::of(&answer.body) } else { Contents::default() };
+    if let Some(found) = contents.picture(base_url) {
+        return Ok(taken(found));
+    }
+    if let Some(fault) = contents.fault() {
+        return Err(errors::within_success(&fault, key, answer.retry_after));
+    }
+    match contents.picture_anywhere(base_url) {
+        Some(found) => Ok(taken(found)),
+        None => Err(answer::unreadable(answer, &contents, None)),
+    }
+}
+
 /// Bytes are the result. A URL is something to come back to, and is committed as soon as it is known.
 fn taken(found: Found) -> Submitted {
     match found {
         Found::Bytes(bytes) => Submitted::Done(bytes),
-        Found::Url(url) => Submitted::Accepted {
-            provider_task_id: format!("{URL_ID}{url}"),
-            at_hand: Some(result_url(url.into())),
-        },
+        Found::Url(url) => {
+            Submitted::Accepted { provider_task_id: format!("{URL_ID}{url}"), at_hand: Some(result_url(url)) }
+        }
     }
 }
 

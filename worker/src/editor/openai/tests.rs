@@ -202,7 +202,7 @@ async fn refusals_keep_their_code_and_never_the_key() {
     let broken = submitted(500, None, &error("server_error")).await.unwrap_err();
     assert!(matches!(&broken, EditError::Ambiguous(_)), "{broken:?}");
     let empty = submitted(200, None, &json!({ "data": [] })).await.unwrap_err();
-    assert!(matches!(&empty, EditError::Ambiguous(_)), "{empty:?}");
+    assert!(matches!(&empty, EditError::Unreadable(_)), "{empty:?}");
     for error in [limited, broke, refused, broken] {
         assert!(!format!("{error:?} {error}").contains("0123"), "{error:?}");
     }

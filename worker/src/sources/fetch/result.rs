@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use reqwest::header::CONTENT_TYPE;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -12,6 +13,8 @@ use url::Url;
 
 use super::{FetchError, Fetcher, Purpose, failed, host_of};
 use crate::blobs::{BlobError, Blobs, Received};
+use crate::coding::{self, CodingError};
+use crate::media::memory;
 use crate::sources::guard::AllowHosts;
 
 /// For the next bytes: a host that sends none for so long is asked again.
@@ -58,16 +61,21 @@ impl Fetcher {
         }
         let said = response.headers().get(CONTENT_TYPE).and_then(|said| said.to_str().ok());
         let said = said.unwrap_or_default().chars().take(128).collect();
-        Ok(ResultFile { received: receive(&from, response, most, blobs).await?, said })
+        let codings = coding::named(response.headers());
+        Ok(ResultFile { received: receive(&from, response, codings, most, blobs).await?, said })
     }
 }
 
+/// What is compressed, announced or not, is gathered in memory and decoded within the bound on decoded pictures; anything else
+/// goes into the blob store as it comes.
 async fn receive(
     url: &Url,
     mut response: Response,
+    codings: String,
     most: u64,
     blobs: &Blobs,
 ) -> Result<Received, ResultError> {
+    let mut coded: Option<BytesMut> = (!codings.is_empty()).then(BytesMut::new);
     let unavailable = |why: String| FetchError::Unavailable { host: host_of(url), why };
     let mut arriving = blobs.receive();
     let until = Instant::now() + ALL;
@@ -81,12 +89,41 @@ async fn receive(
             Err(_) => return Err(unavailable(format!("sent nothing for {STALLED:?}")).into()),
         };
         let Some(chunk) = chunk else { break };
-        if arriving.bytes() + chunk.len() as u64 > most {
+        if arriving.bytes() == 0 && coded.is_none() && coding::begins_compressed(&chunk) {
+            coded = Some(BytesMut::new());
+        }
+        let gathered = coded.as_ref().map_or(0, BytesMut::len) as u64;
+        if arriving.bytes() + gathered + chunk.len() as u64 > most {
             return Err(too_large(url, most).into());
         }
-        arriving.write(chunk).await?;
+        match &mut coded {
+            Some(coded) => coded.extend_from_slice(&chunk),
+            None => arriving.write(chunk).await?,
+        }
+    }
+    if let Some(coded) = coded {
+        arriving.write(plain(url, coded.freeze(), codings, most).await?).await?;
     }
     Ok(arriving.finish().await?)
+}
+
+/// The bytes without their codings; as they came where they cannot be decoded, since they are paid for.
+async fn plain(url: &Url, coded: Bytes, codings: String, most: u64) -> Result<Bytes, FetchError> {
+    let limit = usize::try_from(most).unwrap_or(usize::MAX);
+    let body = coded.clone();
+    let decoded = memory::run(most, move || {
+        let plain = if codings.is_empty() { body } else { coding::decode(&codings, body, limit)? };
+        coding::decode_unnamed(plain, limit)
+    });
+    let unavailable = |why: String| FetchError::Unavailable { host: host_of(url), why };
+    match decoded.await.map_err(|_| unavailable("sent what made the decoder fail".to_owned()))? {
+        Ok(bytes) => Ok(bytes),
+        Err(CodingError::TooLarge(_)) => Err(too_large(url, most)),
+        Err(error @ (CodingError::Unknown(_) | CodingError::Damaged { .. })) => {
+            tracing::warn!(%error, host = host_of(url), "a result cannot be unpacked, and is kept as it came");
+            Ok(coded)
+        }
+    }
 }
 
 fn too_large(url: &Url, most: u64) -> FetchError {

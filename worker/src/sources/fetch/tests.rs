@@ -392,3 +392,56 @@ async fn a_providers_result_comes_from_its_own_hosts_and_past_the_guard() {
         assert_eq!(refused.code(), code, "{url}: {refused}");
     }
 }
+
+#[tokio::test]
+async fn a_picture_that_was_compressed_unasked_is_made_plain_within_the_bound() {
+    use flate2::write::GzEncoder;
+    use std::io::Write as _;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).expect("compressed");
+        encoder.finish().expect("compressed")
+    };
+    let (small, bomb) = (gzip(&[7; 900]), gzip(&[7; 1001]));
+    let answer = |named: bool, body: Vec<u8>| {
+        let response = Response::builder();
+        let response = if named { response.header(header::CONTENT_ENCODING, "GZIP") } else { response };
+        response.body(Body::from(body)).expect("a response")
+    };
+    let app = Router::new()
+        .route(
+            "/named",
+            get({
+                let body = small.clone();
+                move || async move { answer(true, body) }
+            }),
+        )
+        .route(
+            "/silent",
+            get({
+                let body = small.clone();
+                move || async move { answer(false, body) }
+            }),
+        )
+        .route("/bomb", get(move || async move { answer(true, bomb) }))
+        .route("/damaged", get(move || async move { answer(true, vec![1, 2, 3]) }));
+    let server = serve(app).await;
+    let hosts: AllowHosts = "127.0.0.1".parse().expect("a host");
+    let result = Purpose::ProviderResult { hosts: &hosts };
+    let fetcher = fetcher("127.0.0.1", LIMITS);
+    let plain = Ok(Bytes::from(vec![7; 900]));
+    for (path, purpose, expected) in [
+        ("named", Purpose::Source, plain.clone()),
+        ("named", result, plain.clone()),
+        ("silent", result, plain),
+        // Of a source the bytes as they came are what its hash is of.
+        ("silent", Purpose::Source, Ok(Bytes::from(small))),
+    ] {
+        let fetched = fetcher.fetch(&format!("http://{server}/{path}"), purpose).await;
+        assert!(fetched == expected, "{path}: {fetched:?}");
+    }
+    let bomb = fetcher.fetch(&format!("http://{server}/bomb"), Purpose::Source).await;
+    assert_eq!(bomb.expect_err("a bomb").code(), "too_large");
+    let damaged = fetcher.fetch(&format!("http://{server}/damaged"), result).await;
+    assert!(damaged.expect_err("damaged").is_temporary());
+}

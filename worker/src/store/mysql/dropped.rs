@@ -64,6 +64,8 @@ pub(super) static DROPPED: DroppedStatements = DroppedStatements {
         named!("image_edit_calls", "result_hash", "WHERE c.state NOT IN ('done', 'failed')"),
         named!("image_edit_cache", "result_hash", ""),
         named!("dead_letters", "payload_blob", ""),
+        named!("image_edit_calls", "answer_hash", ""),
+        named!("dead_letters", "kept_blob", ""),
     ],
     keep: concat!("DELETE d FROM ", marks_of_j!(), "WHERE d.deleted_at IS NULL"),
     deleted: concat!(

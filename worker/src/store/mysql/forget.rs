@@ -38,10 +38,20 @@ macro_rules! letters_of_t {
     };
 }
 
+/// The letters of a JSON list of edits that name what was kept of them, as `l`.
+macro_rules! kept_of_k {
+    () => {
+        concat!(
+            keys!(),
+            " STRAIGHT_JOIN dead_letters l FORCE INDEX (edit_key) ON l.edit_key = UNHEX(j.k) AND l.kept_blob IS NOT NULL "
+        )
+    };
+}
+
 pub(super) static FORGET: ForgetStatements = ForgetStatements {
     entries_of_edits: entries!(""),
     calls_of_edits: concat!(
-        "SELECT c.edit_key, c.image_hash, c.mask_hash, c.edit_type, c.price_micros, c.currency, c.state, c.result_hash, c.lane FROM ",
+        "SELECT c.edit_key, c.image_hash, c.mask_hash, c.edit_type, c.price_micros, c.currency, c.state, c.result_hash, c.lane, c.answer_hash FROM ",
         keys!(),
         calls_of_j!()
     ),
@@ -79,6 +89,8 @@ pub(super) static FORGET: ForgetStatements = ForgetStatements {
         tasks_of_j!(),
         "SET t.results = j.results, t.inputs = j.inputs, t.updated_at = UTC_TIMESTAMP(3)"
     ),
+    kept_of_edits: concat!("SELECT l.kept_blob FROM ", kept_of_k!(), "FOR UPDATE"),
+    unkeep: concat!("UPDATE ", kept_of_k!(), "SET l.kept_blob = NULL, l.kept_type = NULL"),
     letters_of_tasks: concat!("SELECT l.id, l.payload_blob FROM ", letters_of_t!(), "FOR UPDATE"),
     empty_letters: concat!(
         "UPDATE ",

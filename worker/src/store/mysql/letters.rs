@@ -37,13 +37,13 @@ macro_rules! is_free {
 }
 
 pub(super) static SQL: LetterStatements = LetterStatements {
-    insert: "INSERT INTO dead_letters (letter_key, queue, reason, message, group_text, payload, payload_blob, headers, properties, attempts, \
+    insert: "INSERT INTO dead_letters (letter_key, queue, reason, message, group_text, payload, payload_blob, kept_blob, kept_type, headers, properties, attempts, \
             task_id, edit_key, edit_type, state, decided_at, first_at, last_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, IF(? = 1, 'discarded', 'open'), IF(? = 1, UTC_TIMESTAMP(3), NULL), \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, IF(? = 1, 'discarded', 'open'), IF(? = 1, UTC_TIMESTAMP(3), NULL), \
             UTC_TIMESTAMP(3), UTC_TIMESTAMP(3)) \
         ON DUPLICATE KEY UPDATE last_at = UTC_TIMESTAMP(3)",
     fail_again: "UPDATE dead_letters SET state = 'open', claimed_by = NULL, claim_until = NULL, decided_at = NULL, queue = ?, reason = ?, \
-            message = ?, group_text = ?, payload = ?, payload_blob = ?, headers = ?, properties = COALESCE(?, properties), attempts = ?, \
+            message = ?, group_text = ?, payload = ?, payload_blob = ?, kept_blob = COALESCE(?, kept_blob), kept_type = COALESCE(?, kept_type), headers = ?, properties = COALESCE(?, properties), attempts = ?, \
             task_id = COALESCE(?, task_id), edit_key = COALESCE(?, edit_key), edit_type = COALESCE(?, edit_type), last_at = UTC_TIMESTAMP(3) \
         WHERE id = ? AND state IN ('retrying', 'retried') AND retries = COALESCE(?, retries)",
     exists: "SELECT id FROM dead_letters WHERE id = ?",
@@ -66,7 +66,7 @@ pub(super) static SQL: LetterStatements = LetterStatements {
             l.edit_type, l.state, CAST(l.first_at AS CHAR), CAST(l.last_at AS CHAR), CAST(l.decided_at AS CHAR), l.payload_blob, \
             l.properties, l.letter_key, CAST(NOT ",
         is_free!(),
-        " AND l.state = 'retrying' AS SIGNED) FROM ",
+        " AND l.state = 'retrying' AS SIGNED), l.kept_blob, l.kept_type FROM ",
         letters_of_j!()
     ),
     payloads: concat!("SELECT l.id, l.payload FROM ", letters_of_j!()),
@@ -126,7 +126,7 @@ pub(super) static SQL: LetterStatements = LetterStatements {
         STRAIGHT_JOIN dead_letter_retries r FORCE INDEX (PRIMARY) ON r.letter_id = j.id",
     forget: concat!("DELETE l FROM ", letters_of_j!(), "WHERE l.state IN ('retried', 'discarded')"),
     calls_of: "SELECT c.edit_key, c.image_hash, c.edit_type, c.model, c.lane, c.price_micros, c.currency, c.provider, c.state, \
-            CAST(c.submitted_at IS NOT NULL AS SIGNED), c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held \
+            CAST(c.submitted_at IS NOT NULL AS SIGNED), c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held, c.answer_hash IS NOT NULL \
         FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$')) j \
         STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = UNHEX(j.k)",
     tasks_of: concat!(

@@ -3,8 +3,8 @@
 use crate::store::spending::SpendingStatements;
 
 pub(super) static SPENDING: SpendingStatements = SpendingStatements {
-    add: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) VALUES (UTC_DATE(), ?, ?, ?, ?, 1, ?) \
-        ON DUPLICATE KEY UPDATE calls = calls + 1, micros = micros + VALUES(micros)",
+    add: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) VALUES (UTC_DATE(), ?, ?, ?, ?, ?, ?) \
+        ON DUPLICATE KEY UPDATE calls = calls + VALUES(calls), micros = micros + VALUES(micros)",
     add_unanswered: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) \
         SELECT UTC_DATE(), c.lane, c.model, c.currency, ?, 1, c.price_micros FROM image_edit_calls c \
         WHERE c.edit_key = ? AND c.fence = ? AND c.state IN ('submitting', 'submitted', 'ambiguous') \

@@ -45,6 +45,8 @@ pub(super) static DROPPED: DroppedStatements = DroppedStatements {
         named!("image_edit_calls", "result_hash", "WHERE c.state NOT IN ('done', 'failed')"),
         named!("image_edit_cache", "result_hash", ""),
         named!("dead_letters", "payload_blob", ""),
+        named!("image_edit_calls", "answer_hash", ""),
+        named!("dead_letters", "kept_blob", ""),
     ],
     keep: "DELETE FROM dropped_blobs WHERE mark IN (SELECT unhex(value) FROM json_each(?)) AND deleted_at IS NULL",
     deleted: "UPDATE dropped_blobs SET deleted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), hash = NULL, claimed_until = NULL \

@@ -19,7 +19,7 @@ macro_rules! of_pictures {
 
 pub(super) static FORGET: ForgetStatements = ForgetStatements {
     entries_of_edits: ENTRIES,
-    calls_of_edits: "SELECT c.edit_key, c.image_hash, c.mask_hash, c.edit_type, c.price_micros, c.currency, c.state, c.result_hash, c.lane \
+    calls_of_edits: "SELECT c.edit_key, c.image_hash, c.mask_hash, c.edit_type, c.price_micros, c.currency, c.state, c.result_hash, c.lane, c.answer_hash \
         FROM json_each(?) j CROSS JOIN image_edit_calls c ON c.edit_key = unhex(j.value)",
     edits_of_pictures: [
         of_pictures!("image_edit_cache", "image_hash"),
@@ -45,6 +45,9 @@ pub(super) static FORGET: ForgetStatements = ForgetStatements {
         AND EXISTS (SELECT 1 FROM json_each(?) j WHERE instr(t.results, j.value) > 0)",
     update_tasks: "UPDATE image_edit_tasks SET results = j.value ->> 'results', inputs = j.value ->> 'inputs', \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j WHERE image_edit_tasks.id = j.value ->> 'id'",
+    kept_of_edits: "SELECT kept_blob FROM dead_letters WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) AND kept_blob IS NOT NULL",
+    unkeep: "UPDATE dead_letters SET kept_blob = NULL, kept_type = NULL \
+        WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) AND kept_blob IS NOT NULL",
     letters_of_tasks: "SELECT id, payload_blob FROM dead_letters WHERE task_id IN (SELECT value FROM json_each(?)) AND edit_key IS NULL",
     empty_letters: "UPDATE dead_letters SET payload = NULL, payload_blob = NULL, \
             decided_at = iif(state IN ('open', 'retrying'), strftime('%Y-%m-%d %H:%M:%f', 'now'), decided_at), claimed_by = NULL, \

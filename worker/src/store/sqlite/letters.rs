@@ -31,13 +31,13 @@ macro_rules! is_free {
 }
 
 pub(super) static SQL: LetterStatements = LetterStatements {
-    insert: "INSERT INTO dead_letters (letter_key, queue, reason, message, group_text, payload, payload_blob, headers, properties, attempts, \
+    insert: "INSERT INTO dead_letters (letter_key, queue, reason, message, group_text, payload, payload_blob, kept_blob, kept_type, headers, properties, attempts, \
             task_id, edit_key, edit_type, state, decided_at, first_at, last_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, iif(? = 1, 'discarded', 'open'), \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, iif(? = 1, 'discarded', 'open'), \
             iif(? = 1, strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL), strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now')) \
         ON CONFLICT (letter_key) DO UPDATE SET last_at = excluded.last_at",
     fail_again: "UPDATE dead_letters SET state = 'open', claimed_by = NULL, claim_until = NULL, decided_at = NULL, queue = ?, reason = ?, \
-            message = ?, group_text = ?, payload = ?, payload_blob = ?, headers = ?, properties = coalesce(?, properties), attempts = ?, \
+            message = ?, group_text = ?, payload = ?, payload_blob = ?, kept_blob = coalesce(?, kept_blob), kept_type = coalesce(?, kept_type), headers = ?, properties = coalesce(?, properties), attempts = ?, \
             task_id = coalesce(?, task_id), edit_key = coalesce(?, edit_key), edit_type = coalesce(?, edit_type), \
             last_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE id = ? AND state IN ('retrying', 'retried') AND retries = coalesce(?, retries)",
@@ -58,7 +58,7 @@ pub(super) static SQL: LetterStatements = LetterStatements {
             l.edit_type, l.state, l.first_at, l.last_at, l.decided_at, l.payload_blob, l.properties, l.letter_key, \
             l.state = 'retrying' AND NOT ",
         is_free!(),
-        " FROM ",
+        ", l.kept_blob, l.kept_type FROM ",
         letters_of_j!()
     ),
     payloads: concat!("SELECT l.id, l.payload FROM ", letters_of_j!()),
@@ -97,7 +97,7 @@ pub(super) static SQL: LetterStatements = LetterStatements {
     forget_retries: "DELETE FROM dead_letter_retries WHERE letter_id IN (SELECT value FROM json_each(?))",
     forget: "DELETE FROM dead_letters WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('retried', 'discarded')",
     calls_of: "SELECT c.edit_key, c.image_hash, c.edit_type, c.model, c.lane, c.price_micros, c.currency, c.provider, c.state, \
-            c.submitted_at IS NOT NULL, c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held \
+            c.submitted_at IS NOT NULL, c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held, c.answer_hash IS NOT NULL \
         FROM json_each(?) j CROSS JOIN image_edit_calls c ON c.edit_key = unhex(j.value)",
     tasks_of: concat!(
         "SELECT ",

@@ -3,8 +3,8 @@
 use crate::store::spending::SpendingStatements;
 
 pub(super) static SPENDING: SpendingStatements = SpendingStatements {
-    add: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) VALUES (date('now'), ?, ?, ?, ?, 1, ?) \
-        ON CONFLICT (spent_on, lane, model, currency, outcome) DO UPDATE SET calls = calls + 1, micros = micros + excluded.micros",
+    add: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) VALUES (date('now'), ?, ?, ?, ?, ?, ?) \
+        ON CONFLICT (spent_on, lane, model, currency, outcome) DO UPDATE SET calls = calls + excluded.calls, micros = micros + excluded.micros",
     add_unanswered: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) \
         SELECT date('now'), lane, model, currency, ?, 1, price_micros FROM image_edit_calls \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted', 'ambiguous') \

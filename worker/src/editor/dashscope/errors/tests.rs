@@ -80,6 +80,7 @@ fn class_of(error: &EditError) -> Class {
         EditError::Unbilled { .. } => Unbilled,
         EditError::Unavailable(_) => Unavailable,
         EditError::Ambiguous(_) => Ambiguous,
+        EditError::Unreadable(_) => panic!("no error of the provider's"),
         EditError::Rejected { .. } => Rejected,
         EditError::Blocked { .. } => Blocked,
     }

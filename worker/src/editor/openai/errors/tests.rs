@@ -10,7 +10,7 @@ use super::*;
 const KEY: &str = "sk-proj-abcdefgh12345678";
 
 fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
-    Answer { status, retry_after: Some(Duration::from_secs(7)), date: None, body: body.into() }
+    Answer { status, retry_after: Some(Duration::from_secs(7)), ..Answer::kept("", body.into()) }
 }
 
 fn refuse(status: u16, body: &Value) -> EditError {
@@ -28,6 +28,7 @@ fn class(error: &EditError) -> &'static str {
         EditError::Unbilled { .. } => "unbilled",
         EditError::Unavailable(_) => "unavailable",
         EditError::Ambiguous(_) => "ambiguous",
+        EditError::Unreadable(_) => "unreadable",
         EditError::Rejected { .. } => "rejected",
         EditError::Blocked { .. } => "blocked",
     }
