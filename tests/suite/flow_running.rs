@@ -197,8 +197,11 @@ async fn no_password_is_in_any_line_of_the_log() {
     worker.terminate();
     worker.exit().await;
     let told = worker.stderr() + &worker.stdout();
-    assert!(told.contains(r#""level":"TRACE""#), "it did not tell everything");
-    assert_eq!(told.lines().find(|line| line.contains(PASSWORD)), None);
+    // This program has no lines of that level; libraries would tell what they send.
+    assert_eq!(told.lines().find(|line| line.contains(r#""level":"TRACE""#)), None);
+    // Libraries tell what they send as numbers.
+    let bytes = PASSWORD.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+    assert_eq!(told.lines().find(|line| line.contains(PASSWORD) || line.contains(&bytes)), None);
     site.env.management().delete_user(name).await.unwrap();
     site.execute(&format!("DROP USER {user}")).await;
 }

@@ -38,8 +38,10 @@ async fn messages_of_millions_of_values_are_dead_letters_at_once_and_take_little
         site.publish_bytes(message).await;
     }
     site.publish(&task("good", json!({}), &[seed(1)])).await;
-    assert_eq!(site.ended("good").await.counts, [0, 0, 1, 0]);
-    site.counts("SELECT COUNT(*) FROM dead_letters WHERE reason = 'bad_message'", hostile.len() as i64).await;
+    let good = "SELECT COUNT(*) FROM image_edit_tasks WHERE task_id = 'good' AND status = 'completed'";
+    site.counts_within(wait::SOON * 3, good, 1).await;
+    let refused = "SELECT COUNT(*) FROM dead_letters WHERE reason = 'bad_message'";
+    site.counts_within(wait::SOON * 2, refused, hostile.len() as i64).await;
     assert_eq!(site.number("SELECT COUNT(*) FROM dead_letters").await, hostile.len() as i64);
     let peak = peak_mib(worker.pid());
     let sent = hostile.iter().map(Vec::len).sum::<usize>() / MIB;
@@ -51,7 +53,7 @@ async fn messages_of_millions_of_values_are_dead_letters_at_once_and_take_little
 
 async fn pictures_in_messages_stay_near_the_bound_on_memory(site: Site) {
     let count: usize =
-        std::env::var("RETOUCH_TEST_LARGE_MESSAGES").map_or(24, |count| count.parse().unwrap());
+        std::env::var("RETOUCH_TEST_LARGE_MESSAGES").map_or(12, |count| count.parse().unwrap());
     // What a worker declares, without the worker.
     let [first] = site.workers().await;
     first.terminate();
@@ -64,7 +66,7 @@ async fn pictures_in_messages_stay_near_the_bound_on_memory(site: Site) {
     }
     let worker = site.worker_with(&[("RETOUCH_INTAKE_MEMORY_MIB", "32")]).await;
     let ended = "SELECT COUNT(*) FROM image_edit_tasks WHERE status = 'completed'";
-    site.counts_within(wait::SOON * 2, ended, count as i64).await;
+    site.counts_within(wait::SOON * 3, ended, count as i64).await;
     let peak = peak_mib(worker.pid());
     println!("{count} messages of {} MiB: {peak} MiB at most", uri.len() / MIB);
     assert!(peak < 400, "{peak} MiB");
