@@ -101,7 +101,7 @@ async fn people_read_models_days_and_what_was_served_most() {
     for line in [
         "1 entry, ",
         ", served 2 times",
-        " 1             local local-2 ",
+        " 2             local local-2 ",
         "50 %",
         "       2 times  sketch local-2, 0 CNY",
     ] {

@@ -32,14 +32,14 @@ async fn a_folder_is_read_by_content_and_what_is_left_out_is_named() {
     assert_eq!(images(&report, "input"), ["in/IMG_1.HEIC", "in/IMG_2", "in/IMG_3.MPO"]);
     let left_out = json!({
         "hidden": 5, "folders": 1, "not_pictures": ["notes.txt"],
-        "to_convert": ["IMG_4.heic: a HEIC", "IMG_5.NEF: a camera raw"], "others": 0
+        "to_convert": ["IMG_4.heic: HEIC", "IMG_5.NEF: camera raw"], "others": 0
     });
     assert_eq!(report["left_out"], left_out);
     let done = laptop.retouch(&["edit", "in", "-t", "invert"]).run().await;
     assert_eq!(
         done.stderr,
         "left out: 5 hidden, 1 no picture (notes.txt), 2 to be converted first, to JPEG or PNG \
-         (IMG_4.heic: a HEIC, IMG_5.NEF: a camera raw), 1 folder (--recursive)\n"
+         (IMG_4.heic: HEIC, IMG_5.NEF: camera raw), 1 folder (--recursive)\n"
     );
     assert!(done.status.success());
 }

@@ -44,8 +44,8 @@ fn bill(ledger: &Ledger) -> (i64, i64) {
         ledger.received.iter().filter_map(|create| Some((create.task_id.as_deref()?, create))).collect();
     let mut sums = (0, 0);
     for bill in &ledger.bills {
-        let cents =
-            find_model(&bill.model).map_or(GPT_CENTS, |model| i64::try_from(model.price_fen).unwrap());
+        let fen = find_model(&bill.model).map_or(0, |model| i64::try_from(model.price_fen).unwrap());
+        let cents = if fen == 0 { GPT_CENTS } else { fen };
         let amount = cents * i64::try_from(bill.images).unwrap() * CENT;
         match told[bill.task_id.as_str()].told {
             Heard::Accepted => sums.0 += amount,

@@ -99,7 +99,7 @@ fn table() -> Vec<Row> {
             "JPEG without its end",
             Makes::new("image/jpeg", &jpeg[..jpeg.len() - 2]),
             ("image/jpeg", 64, 48),
-            true,
+            false,
         ),
         row("PNG without its end", Makes::new("image/png", &png[..iend]), ("image/png", 512, 512), true),
         row("PNG cut at half", Makes::new("image/png", &png[..png.len() / 2]), ("image/png", 512, 512), true),
@@ -387,7 +387,10 @@ async fn a_command_says_why_a_result_cannot_be_fetched_and_goes_on_when_it_can()
     println!("the reason after {:.1?}: {line}", since.elapsed());
     proxy.accept().await;
     assert!(running.exit().await.success(), "{}", running.stderr());
-    let expected = retouch_tests::stand_in::expected(&picture(1), &asked("remove_watermark", ""));
+    let expected = retouch_tests::stand_in::expected(
+        &picture(1),
+        &asked("remove_watermark", "Remove the watermark from the picture."),
+    );
     assert!(pictures::same_pixels(&laptop.read("out/one-remove_watermark.png"), &expected));
     assert_eq!(provider.ledger().billed(), 1);
 }

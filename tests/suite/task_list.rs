@@ -27,7 +27,7 @@ async fn tasks_are_listed_the_newest_first_by_status_type_and_age() {
         (&task["status"], &task["images"], &task["paid"]),
         (&json!("completed"), &json!(1), &json!(1))
     );
-    assert_eq!(task["cost"], json!({"paid": "0.14", "saved": "0", "currency": "CNY"}));
+    assert_eq!(task["cost"], json!({"paid": "0.14", "saved": "0", "lost": "0", "currency": "CNY"}));
     for (filter, expected) in [
         (&["--status", "partial"][..], vec![cut.as_str()]),
         (&["--edit-type", "double"], vec![bought.as_str()]),

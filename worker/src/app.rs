@@ -213,6 +213,11 @@ impl App {
         Ok(shown.filter_map(|lane| lane.unfetched).map(|unfetched| unfetched.notice()).collect())
     }
 
+    /// Whether a provider fetches the pictures that it edits from our blobs.
+    pub(crate) fn serves_inputs(&self) -> bool {
+        self.editors.values().any(|editor| editor.fetches_inputs())
+    }
+
     /// A result reference as a URL for people and producers.
     pub fn resolve(&self, reference: &str) -> String {
         resolve(&self.settings.public_url, reference)

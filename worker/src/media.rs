@@ -266,12 +266,23 @@ fn unsupported_by_decoder(format: Format, error: &ImageError) -> MediaError {
     }
 }
 
-/// What the first bytes of a file begin like: a picture of this format, or something else, in words.
-///
-/// # Errors
-/// A guess at what it is instead.
-pub fn sniff(head: &[u8]) -> Result<Format, &'static str> {
-    recognise(head).ok_or_else(|| looks_like(head))
+/// What a file is, as far as its first bytes tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sniffed {
+    /// A picture that is read.
+    Picture(Format),
+    /// A picture, or the like, of a kind that is not read: its name.
+    Unread(String),
+    /// Anything else: a guess, for people.
+    Other(&'static str),
+}
+
+/// Tells a file by its first bytes.
+pub fn sniff(head: &[u8]) -> Sniffed {
+    if let Some(Unread { what, .. }) = kinds::unread(head) {
+        return Sniffed::Unread(what);
+    }
+    recognise(head).map_or_else(|| Sniffed::Other(looks_like(head)), Sniffed::Picture)
 }
 
 /// Refuses dimensions beyond [`MAX_PIXELS`].

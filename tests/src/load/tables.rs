@@ -37,6 +37,8 @@ pub(super) const TABLES: &[(&str, Bound, &str)] = &[
     ),
     ("cache_chores", Bound::Most(2), "a row a chore"),
     ("lanes", Bound::Most(16), "a row a lane, as configured"),
+    ("installation", Bound::Most(1), "the database's own id"),
+    ("spending", Bound::Most(99), "a row a day, lane, model, currency and outcome"),
     ("broker_messages", Bound::Most(0), "the embedded broker's"),
     ("retouch_migrations", Bound::Most(99), "a row a version of the schema"),
 ];

@@ -105,30 +105,6 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
             db.execute(&format!("DROP INDEX image_edit_{index}")).await;
         }
         db.execute("DROP INDEX dead_letters_payload_blob").await;
-        db.execute("DROP TABLE spending").await;
-        db.execute("DROP TABLE installation").await;
-        db.execute("DROP INDEX image_edit_calls_answer_hash").await;
-        db.execute("DROP INDEX dead_letters_kept_blob").await;
-        db.execute("DROP INDEX image_edit_tasks_ended").await;
-        let added = [
-            ("cache", "result_check"),
-            ("tasks", "lost_micros"),
-            ("calls", "unanswered"),
-            ("calls", "held"),
-            ("calls", "answer_hash"),
-            ("calls", "answer_type"),
-            ("calls", "ended_at"),
-            ("calls", "fetch_host"),
-            ("calls", "fetch_error"),
-            ("calls", "result_check"),
-            ("calls", "lost_micros"),
-        ];
-        for (table, column) in added {
-            db.execute(&format!("ALTER TABLE image_edit_{table} DROP COLUMN {column}")).await;
-        }
-        for column in ["kept_blob", "kept_type"] {
-            db.execute(&format!("ALTER TABLE dead_letters DROP COLUMN {column}")).await;
-        }
         db.execute("DROP TABLE dropped_blobs").await;
         db.execute("DROP TABLE cache_chores").await;
         for column in ["key_version", "imported_hits", "verified_at"] {
@@ -147,7 +123,7 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
         {
             db.execute(&format!("ALTER TABLE dead_letters DROP COLUMN {column}")).await;
         }
-        for index in ["image_edit_calls_answer_hash", "dead_letters_kept_blob"] {
+        for index in ["image_edit_calls_answer_hash", "dead_letters_kept_blob", "image_edit_tasks_ended"] {
             db.execute(&format!("DROP INDEX {index}")).await;
         }
         for (table, columns) in [
@@ -162,6 +138,7 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
                     "fetch_host",
                     "fetch_error",
                     "result_check",
+                    "lost_micros",
                 ][..],
             ),
             ("image_edit_cache", &["result_check"]),

@@ -75,6 +75,10 @@ const CLOCKS: &[(&str, &str)] = &[
     ("worker/src/broker/supervise.rs", "says to people since when a consumer is lost"),
     ("worker/src/doctor/database/facts.rs", "compares it with the database's, and tells people"),
     (
+        "worker/src/blobs/incoming.rs",
+        "finds files that were begun a day ago and never finished; nothing names them",
+    ),
+    (
         "worker/src/blobs/mod.rs",
         "finds blobs that nothing names for a week at least; whether one may go is decided by rows and marks",
     ),

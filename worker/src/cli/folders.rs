@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::inputs::{Input, Picture};
-use crate::media::{self, Format};
+use crate::media::{self, Format, Sniffed};
 
 /// Names in a message; the others are counted.
 const NAMED: usize = 3;
@@ -176,7 +176,7 @@ impl Folders {
 
 enum Kind {
     Picture,
-    ToConvert(&'static str),
+    ToConvert(String),
     Other,
 }
 
@@ -184,20 +184,13 @@ fn kind(path: &Path, head: &[u8]) -> Kind {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     let raw = ending.is_some_and(|ending| RAW.contains(&ending.as_str()));
     match media::sniff(head) {
-        Ok(Format::Tiff) | Err("a video" | "unknown binary data") if raw => Kind::ToConvert("a camera raw"),
-        Ok(_) => Kind::Picture,
-        Err(
-            what @ ("a HEIC"
-            | "an AVIF"
-            | "a JPEG XL"
-            | "a JPEG 2000"
-            | "a Photoshop document"
-            | "a QOI"
-            | "an OpenEXR"
-            | "a DDS texture"
-            | "an SVG"),
-        ) => Kind::ToConvert(what),
-        Err(_) => Kind::Other,
+        Sniffed::Picture(Format::Tiff) | Sniffed::Other("a video" | "unknown binary data") if raw => {
+            Kind::ToConvert("camera raw".to_owned())
+        }
+        Sniffed::Picture(_) => Kind::Picture,
+        Sniffed::Unread(what) => Kind::ToConvert(what),
+        Sniffed::Other(what @ ("a QOI" | "an OpenEXR" | "a DDS texture")) => Kind::ToConvert(what.to_owned()),
+        Sniffed::Other(_) => Kind::Other,
     }
 }
 

@@ -70,10 +70,6 @@ pub const ADVICE: &[Advice] = &[
     fix("not_an_image", "see what the URL really answers (often a page of HTML), mend it, then retry"),
     fix("unsupported", "convert the picture as the message says, under the same URL, then retry"),
     fix("undecodable", "the picture is damaged: upload it anew under the same URL, then retry"),
-    fix(
-        "unsupported",
-        "the message says as what to save the picture: upload that under the same URL, then retry",
-    ),
     fix("unencodable", "a result or mask could not be encoded: send the picture in another format"),
     fix(
         "bad_data_uri",

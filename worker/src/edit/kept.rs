@@ -83,7 +83,7 @@ impl Work<'_> {
         match read {
             Ok(submitted) => {
                 tracing::info!(blob = %kept.hash, "an answer that was kept can be read now; nothing is sent");
-                self.go_on_with(submitted).await.map(Some)
+                Box::pin(self.go_on_with(submitted)).await.map(Some)
             }
             Err(why) => Ok(self.still_unreadable(kept, &why).await),
         }
@@ -116,7 +116,7 @@ impl Work<'_> {
             Submitted::Done(bytes) => self.keep_bytes(bytes).await,
             Submitted::Accepted { provider_task_id, at_hand: None } => {
                 self.record_submitted(&provider_task_id).await?;
-                self.poll(&provider_task_id, age).await
+                Box::pin(self.poll(&provider_task_id, age)).await
             }
             Submitted::Accepted { provider_task_id, at_hand: Some(result) } => {
                 let recorded = self.record_submitted(&provider_task_id);

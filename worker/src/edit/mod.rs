@@ -178,10 +178,11 @@ impl Work<'_> {
 
     async fn carry_on(&self) -> Outcome {
         let went = match self.call.state {
-            CallState::Claimed => self.submit().await,
-            CallState::Submitted => self.poll_on().await,
-            CallState::Stored => self.finish().await,
-            CallState::Ambiguous => self.resolve_left().await,
+            // Boxed, here and at each stage that follows another: nested, their futures would not fit on a thread's stack.
+            CallState::Claimed => Box::pin(self.submit()).await,
+            CallState::Submitted => Box::pin(self.poll_on()).await,
+            CallState::Stored => Box::pin(self.finish()).await,
+            CallState::Ambiguous => Box::pin(self.resolve_left()).await,
             // `claim_call` never hands these out.
             CallState::Queued | CallState::Submitting | CallState::Done | CallState::Failed => {
                 Ok(Outcome::Done)

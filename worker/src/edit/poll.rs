@@ -28,7 +28,7 @@ impl Work<'_> {
             return Ok(self.hand_over(Some(why), REFUSED).await);
         }
         match &self.call.provider_task_id {
-            Some(id) => self.poll(id, Age::new(self.call.since_submit)).await,
+            Some(id) => Box::pin(self.poll(id, Age::new(self.call.since_submit))).await,
             None => {
                 let message = "the call was submitted, and its id is not in the store";
                 Ok(self.fail("no_provider_task_id", message, true).await)
@@ -39,7 +39,7 @@ impl Work<'_> {
     pub(super) async fn poll(&self, id: &str, age: Age) -> Result<Outcome, Stop> {
         self.doing.at(activity::Phase::Polling);
         match self.phase(Phase::Run, self.ask_until_done(id, age)).await? {
-            Ok(output) => self.keep(output, age).await,
+            Ok(output) => Box::pin(self.keep(output, age)).await,
             Err(outcome) => Ok(outcome),
         }
     }

@@ -94,7 +94,7 @@ impl Work<'_> {
             return self.by_policy(why).await;
         }
         let began = Age::new(self.call.since_submit);
-        self.resolve(why, Sending { began, over: None }).await
+        Box::pin(self.resolve(why, Sending { began, over: None })).await
     }
 
     /// Sent, and nobody knows whether it was accepted.
@@ -199,7 +199,7 @@ impl Work<'_> {
         self.record_submitted(id).await?;
         // Whatever the lane thought: its account and model work.
         self.reopen(false).await;
-        self.poll(id, sending.began).await
+        Box::pin(self.poll(id, sending.began)).await
     }
 
     /// Nothing was paid, so nothing may be paid twice.

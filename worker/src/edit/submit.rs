@@ -55,13 +55,13 @@ impl Work<'_> {
                 Ok(Submitted::Done(bytes)) => {
                     tracing::info!(took = ?sent.elapsed(), "answered");
                     self.lane_works(pass).await;
-                    return self.keep_bytes(bytes).await;
+                    return Box::pin(self.keep_bytes(bytes)).await;
                 }
                 Ok(Submitted::Accepted { provider_task_id, at_hand: None }) => {
                     tracing::info!(took = ?sent.elapsed(), "accepted");
                     self.record_submitted(&provider_task_id).await?;
                     self.lane_works(pass).await;
-                    return self.poll(&provider_task_id, Age::new(sent.elapsed())).await;
+                    return Box::pin(self.poll(&provider_task_id, Age::new(sent.elapsed()))).await;
                 }
                 Ok(Submitted::Accepted { provider_task_id, at_hand: Some(result) }) => {
                     tracing::info!(took = ?sent.elapsed(), "answered with an address");
@@ -70,13 +70,13 @@ impl Work<'_> {
                         self.lane_works(pass).await;
                         Ok(())
                     };
-                    return self.keep_at_hand(&result, Age::new(sent.elapsed()), recorded).await;
+                    return Box::pin(self.keep_at_hand(&result, Age::new(sent.elapsed()), recorded)).await;
                 }
                 Err(EditError::Ambiguous(why)) => {
                     self.unanswered(pass).await;
                     let began = Age::new(sent.elapsed());
                     let over = Some(Age::new(Duration::ZERO));
-                    return self.resolve(&why, Sending { began, over }).await;
+                    return Box::pin(self.resolve(&why, Sending { began, over })).await;
                 }
                 Err(error) => {
                     self.give_back(&error, &price);

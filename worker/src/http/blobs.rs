@@ -1,7 +1,7 @@
 //! Result pictures, by the digest in their names.
 //!
-//! What must stay true: nothing but results is served, since an event tells the digest of the input picture too; and nothing that is
-//! served runs or is taken for something else, since part of what providers return was written by others.
+//! What must stay true: nothing but results is served, since an event tells the digest of the input picture too (inputs as well
+//! where an editor is set to have its provider fetch them here); and nothing that is served runs or is taken for something else, since part of what providers return was written by others.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use retouch_shared::key::Digest32;
 
 use super::Served;
 use crate::blobs::{BlobError, BlobStream};
+use crate::media;
 
 /// For another answer to be read to its end, so that this one may begin.
 const TURN: Duration = Duration::from_secs(10);
@@ -46,6 +47,13 @@ pub(super) async fn blob(
     }
     let content_type = match served.app.store.result_type(hash).await {
         Ok(Some(content_type)) => content_type,
+        // A provider that fetches pictures by their address has no other way to them.
+        Ok(None) if served.app.serves_inputs() => match served.app.blobs.get(hash).await {
+            Ok(bytes) => {
+                media::identify(&bytes).map_or_else(String::new, |kind| kind.content_type.to_owned())
+            }
+            Err(_) => return StatusCode::NOT_FOUND.into_response(),
+        },
         Ok(None) => return StatusCode::NOT_FOUND.into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot ask whether a blob is a result");

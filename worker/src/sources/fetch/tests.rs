@@ -384,8 +384,8 @@ async fn a_providers_result_comes_from_its_own_hosts_and_past_the_guard() {
     let answer = fetcher.fetch(&format!("http://{server}/picture"), purpose).await;
     assert_eq!(answer, Ok(Bytes::from_static(b"here")));
     for (url, code) in [
-        (format!("http://{server}/away"), "bad_url"),
-        ("http://elsewhere.example/".to_owned(), "bad_url"),
+        (format!("http://{server}/away"), "foreign_host"),
+        ("http://elsewhere.example/".to_owned(), "foreign_host"),
         ("http://10.0.0.1/".to_owned(), "private_address"),
     ] {
         let refused = fetcher.fetch(&url, purpose).await.expect_err(&url);
