@@ -33,7 +33,8 @@ const BEFORE: &[&str] = &[
     "rejected(\n                \"",
 ];
 /// Codes that close a lane, and end no edit; and words that are no reasons.
-const NO_REASONS: &[&str] = &["budget_spent", "paused", "no_key", "no_api_key", "upload_host"];
+const NO_REASONS: &[&str] =
+    &["budget_spent", "paused", "no_key", "no_api_key", "upload_host", "foreign_host", "result_host"];
 
 /// The codes in the files that write reasons, those of the test double and of tests left out.
 fn codes() -> BTreeSet<String> {
