@@ -9,7 +9,8 @@ use retouch_tests::kills::agree::{Told, disagreements};
 use retouch_tests::kills::feed::{Mode, nth};
 use retouch_tests::paid::Paid;
 use retouch_tests::stand_in::{
-    Chaos, Create, Fault, Ledger, Limits, OnCreate, OnResult, OnTask, Refusal, Told as Heard, find_model,
+    Chaos, Create, Fault, Ledger, Limits, OnCreate, OnResult, OnTask, Refusal, Shape, Told as Heard,
+    find_model,
 };
 use retouch_tests::watched::Watched;
 use serde_json::Value;
@@ -103,6 +104,14 @@ async fn metrics(watched: &Watched) -> [i64; 2] {
     [sum(&["retouch_paid_money_total", "retouch_lost_money_total"]), sum(&["retouch_spent_today_money"])]
 }
 
+/// A person has looked at the answer, and lets the lane go on.
+async fn resume_after_an_unreadable_answer(paid: &Paid) {
+    paid.site.counts("SELECT COUNT(*) FROM dead_letters WHERE reason = 'unreadable_answer'", 1).await;
+    for lane in paid.site.texts("SELECT name FROM lanes WHERE blocked_code = 'unreadable_answer'").await {
+        assert!(paid.program(&["lanes", "resume", &lane], "").run().await.status.success());
+    }
+}
+
 async fn every_figure_agrees(mode: Mode, seed: u64) {
     let paid = Paid::on_servers().await;
     if mode != Mode::AsyncList {
@@ -113,8 +122,16 @@ async fn every_figure_agrees(mode: Mode, seed: u64) {
     let struck = paid.provider.chaos(seed, faults());
     let toml = mode.toml().replacen("[editors.dashscope]\npoll_seconds = 0.1\n", "", 1);
     let watched = Watched::start(&paid, &toml, &HURRY).await;
+    // One answer cannot be read. Where the list is asked, its task would be taken for somebody else's.
+    let unreadable = mode != Mode::AsyncList;
+    if unreadable {
+        paid.provider.arm(Fault::Create(OnCreate::Shaped(Shape::Odd)));
+    }
     for n in 0..TASKS {
         paid.site.publish(&nth(mode, n).2).await;
+    }
+    if unreadable {
+        resume_after_an_unreadable_answer(&paid).await;
     }
     paid.site.counts_within(WITHIN, ENDED, i64::try_from(TASKS).unwrap()).await;
     paid.provider.clear_faults();
@@ -132,6 +149,7 @@ async fn every_figure_agrees(mode: Mode, seed: u64) {
         said.lost,
         said.perhaps
     );
+    assert_eq!(said.lost > 0, unreadable, "{said:?}");
     if mode == Mode::AsyncList {
         // The provider's list tells what became of a submit without an answer, so that nothing is left uncertain.
         assert_eq!((said.bought + said.lost, said.perhaps), (heard + unheard, 0), "{said:?}");

@@ -70,6 +70,10 @@ pub const ADVICE: &[Advice] = &[
     fix("not_an_image", "see what the URL really answers (often a page of HTML), mend it, then retry"),
     fix("unsupported", "convert the picture as the message says, under the same URL, then retry"),
     fix("undecodable", "the picture is damaged: upload it anew under the same URL, then retry"),
+    fix(
+        "result_too_large",
+        "ask for a smaller factor in a new task, or raise RETOUCH_RESULT_MAX_MIB and retry; nothing was paid",
+    ),
     fix("unencodable", "a result or mask could not be encoded: send the picture in another format"),
     fix(
         "bad_data_uri",
