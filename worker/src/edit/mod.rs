@@ -177,11 +177,12 @@ impl Work<'_> {
     }
 
     async fn carry_on(&self) -> Outcome {
+        // Boxed: what is large is moved with all that holds it, and every move of it takes its place on the stack.
         let went = match self.call.state {
-            CallState::Claimed => self.submit().await,
-            CallState::Submitted => self.poll_on().await,
-            CallState::Stored => self.finish().await,
-            CallState::Ambiguous => self.resolve_left().await,
+            CallState::Claimed => Box::pin(self.submit()).await,
+            CallState::Submitted => Box::pin(self.poll_on()).await,
+            CallState::Stored => Box::pin(self.finish()).await,
+            CallState::Ambiguous => Box::pin(self.resolve_left()).await,
             // `claim_call` never hands these out.
             CallState::Queued | CallState::Submitting | CallState::Done | CallState::Failed => {
                 Ok(Outcome::Done)

@@ -39,7 +39,7 @@ impl Work<'_> {
     pub(super) async fn poll(&self, id: &str, age: Age) -> Result<Outcome, Stop> {
         self.doing.at(activity::Phase::Polling);
         match self.phase(Phase::Run, self.ask_until_done(id, age)).await? {
-            Ok(output) => self.keep(output, age).await,
+            Ok(output) => Box::pin(self.keep(output, age)).await,
             Err(outcome) => Ok(outcome),
         }
     }

@@ -70,7 +70,7 @@ impl Work<'_> {
                         self.lane_works(pass).await;
                         Ok(())
                     };
-                    return self.keep_at_hand(&result, Age::new(sent.elapsed()), recorded).await;
+                    return Box::pin(self.keep_at_hand(&result, Age::new(sent.elapsed()), recorded)).await;
                 }
                 Err(EditError::Ambiguous(why)) => {
                     self.unanswered(pass).await;
