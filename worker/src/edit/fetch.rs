@@ -178,7 +178,12 @@ impl Work<'_> {
             "the result cannot be had yet; it is paid for, so it is asked for again"
         );
         if pause > Duration::from_secs(30) || self.began.elapsed() + pause > HOLD {
-            return Err(self.hand_over(Some(error), pause).await);
+            let later = self.hand_over(Some(error), pause).await;
+            return Err(match trouble.next {
+                Next::Again => later,
+                // The sweep asks then, and so does a worker that starts: a message would outlive what that one has done.
+                Next::AllowHost | Next::AllowSize => Stop::Done,
+            });
         }
         tokio::select! {
             () = self.app.shutdown.cancelled() => Err(self.hand_over(Some(error), Duration::ZERO).await),

@@ -120,7 +120,7 @@ impl Work<'_> {
             }
             Submitted::Accepted { provider_task_id, at_hand: Some(result) } => {
                 let recorded = self.record_submitted(&provider_task_id);
-                self.keep_at_hand(&result, age, recorded).await
+                Box::pin(self.keep_at_hand(&result, age, recorded)).await
             }
         }
     }

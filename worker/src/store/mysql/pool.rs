@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use sqlx::MySql;
 use sqlx::mysql::{MySqlConnection, MySqlPool};
 use sqlx::pool::PoolConnection;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 /// What was not needed for so long goes back to the pool, which closes it later.
 const REST: Duration = Duration::from_secs(60);
@@ -38,7 +40,9 @@ impl Pool {
             }
             Err(waiting) => waiting,
         };
-        let connection = self.pool.acquire().await?;
+        // In a task of its own: a handshake polls deep, and the steps that need a connection stand deep on their stack already.
+        let asking = AbortOnDropHandle::new(tokio::spawn(self.pool.acquire().in_current_span()));
+        let connection = asking.await.map_err(|_ended| sqlx::Error::WorkerCrashed)??;
         Ok(Lent { connection, pile, since: Instant::now(), rested: Duration::ZERO })
     }
 
