@@ -155,8 +155,8 @@ pub struct Cost {
     /// What the hit and joined images would have cost: the price of the entries that answered them.
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,6})?$"))]
     pub saved: String,
-    /// Money that bought nothing: calls that were charged and have no result, and submits without an answer, which the
-    /// provider may have charged.
+    /// Money that bought nothing: calls that were charged and have no result, and submits without an answer,
+    /// which the provider may have charged.
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,6})?$"))]
     pub lost: String,
     /// ISO 4217.

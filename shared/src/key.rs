@@ -18,9 +18,9 @@ use crate::params::Params;
 pub const KEY_VERSION: &str = "retouch-edit-v2";
 /// The same as a number: what the cache's rows say of the key that they have.
 pub const KEY_VERSION_NUMBER: u16 = 2;
-/// What an editor gets of a picture, by the rules of this number: 1 is upright, with the EXIF orientation applied to
-/// picture and mask. A change of the rules changes every key, and raises the version of the key as well: what the rows
-/// say of their key is its number alone.
+/// What an editor gets of a picture, by the rules of this number: 1 is upright, with the EXIF orientation
+/// applied to picture and mask. A change of the rules changes every key, and raises the version of the key as
+/// well: what the rows say of their key is its number alone.
 pub const INPUT_RULES: u16 = 1;
 
 /// A SHA-256 digest; written as 64 lower-case hex digits.

@@ -1,8 +1,9 @@
 //! Limits on the shape of a message, checked on its bytes before anything is built from them.
 //!
-//! A parsed value takes up to a hundred times the memory of its text: `{"":0}` has 6 bytes, and a map with one entry has 632. So
-//! the message is first walked byte by byte, without an allocation that grows with it. Text that is no JSON is none of this
-//! module's business: the walk goes on to the end, and the parser says where it is wrong.
+//! A parsed value takes up to a hundred times the memory of its text: `{"":0}` has 6 bytes, and a map with
+//! one entry has 632. So the message is first walked byte by byte, without an allocation that grows with it.
+//! Text that is no JSON is none of this module's business: the walk goes on to the end, and the parser says
+//! where it is wrong.
 
 use crate::task::{Invalid, MAX_IMAGES, MAX_METADATA_BYTES, MAX_PARAMS_BYTES, MAX_PROMPT_CHARS};
 

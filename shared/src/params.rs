@@ -10,7 +10,8 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
-/// Parameters of an edit. Two are equal if and only if [`Params::canonical`] is. Clones share them: each call of a task has one.
+/// Parameters of an edit. Two are equal if and only if [`Params::canonical`] is. Clones share them: each call
+/// of a task has one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Params(Arc<Map<String, Value>>);

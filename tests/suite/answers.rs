@@ -1,5 +1,5 @@
-//! Whole answers to a submit, as providers and gateways really give them: read, or kept; never a reason to pay again. By the
-//! provider's own books, through `retouch edit` with its default settings.
+//! Whole answers to a submit, as providers and gateways really give them: read, or kept; never a reason to
+//! pay again. By the provider's own books, through `retouch edit` with its default settings.
 //!
 //! `tests/run -E 'test(answers::every)' --success-output immediate` prints the table of docs/reliability.md.
 
@@ -206,7 +206,8 @@ async fn every_answer_of_the_table_is_read_or_kept() {
     }
 }
 
-/// Neither the same command nor a task of another one sends it again; a person's retry reads the kept body first.
+/// Neither the same command nor a task of another one sends it again; a person's retry reads the kept body
+/// first.
 #[tokio::test]
 async fn a_kept_answer_is_sent_again_only_by_a_persons_retry() {
     let (laptop, provider) = (Laptop::new(), StandIn::start().await);

@@ -1,4 +1,5 @@
-//! Folders of pictures as they really are: hidden files, pictures under wrong names, what cannot be read, results inside.
+//! Folders of pictures as they really are: hidden files, pictures under wrong names, what cannot be read,
+//! results inside.
 
 use std::os::unix::fs::symlink;
 

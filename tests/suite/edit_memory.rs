@@ -49,7 +49,8 @@ async fn many_large_pictures_at_once_stay_within_the_bound_on_decoded_memory() {
     assert!(most > 80 && most < 220, "{most} MiB");
 }
 
-/// Six at once with the settings that users have. `RETOUCH_TEST_MEGAPIXELS=64` takes the largest that are allowed, which takes minutes.
+/// Six at once with the settings that users have. `RETOUCH_TEST_MEGAPIXELS=64` takes the largest that are
+/// allowed, which takes minutes.
 #[tokio::test]
 async fn the_largest_pictures_of_16_bits_stay_within_2_gib() {
     let megapixels: u32 =

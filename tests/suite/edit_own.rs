@@ -1,4 +1,5 @@
-//! A person pays for what that person started: an edit performs its own calls, and what it leaves is its own to go on with.
+//! A person pays for what that person started: an edit performs its own calls, and what it leaves is its own
+//! to go on with.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What providers get of the pictures that people have: whole ones, upright, with masks in the same coordinates; and nothing
-//! of what is damaged.
+//! What providers get of the pictures that people have: whole ones, upright, with masks in the same
+//! coordinates; and nothing of what is damaged.
 
 use std::io::Cursor;
 

@@ -1,5 +1,5 @@
-//! One namespace, one database: a worker with another database is refused, at its start and while it runs, until a person
-//! decides otherwise.
+//! One namespace, one database: a worker with another database is refused, at its start and while it runs,
+//! until a person decides otherwise.
 
 use futures::future::join_all;
 use retouch_shared::topology::Topology;
@@ -145,7 +145,7 @@ async fn of_databases_that_come_at_once_one_is_bound() {
             "{lost:?}"
         );
     }
-    // What was deleted at the broker is bound anew by who has it.
+    // What was deleted at the broker is bound again by the database that has its id.
     env.management().delete_all(env.namespace()).await.unwrap();
     let winner = &brokers[ids.iter().position(|id| id == winners[0]).unwrap()];
     winner.declare(&[]).await.unwrap();

@@ -1,5 +1,6 @@
-//! Every amount of money is shown: the provider's bill, `cache stats`, `lanes`, `/metrics` and the events' costs say the same, to
-//! the cent, whatever went wrong. What may or may not have been charged is a figure of its own.
+//! Every amount of money is shown: the provider's bill, `cache stats`, `lanes`, `/metrics` and the events'
+//! costs say the same, to the cent, whatever went wrong. What may or may not have been charged is a figure of
+//! its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -122,7 +123,7 @@ async fn every_figure_agrees(mode: Mode, seed: u64) {
     let struck = paid.provider.chaos(seed, faults());
     let toml = mode.toml().replacen("[editors.dashscope]\npoll_seconds = 0.1\n", "", 1);
     let watched = Watched::start(&paid, &toml, &HURRY).await;
-    // One answer cannot be read. Where the list is asked, its task would be taken for somebody else's.
+    // One answer cannot be read. Where the list is asked, its task would be taken for another program's.
     let unreadable = mode != Mode::AsyncList;
     if unreadable {
         paid.provider.arm(Fault::Create(OnCreate::Shaped(Shape::Odd)));
@@ -151,7 +152,8 @@ async fn every_figure_agrees(mode: Mode, seed: u64) {
     );
     assert_eq!(said.lost > 0, unreadable, "{said:?}");
     if mode == Mode::AsyncList {
-        // The provider's list tells what became of a submit without an answer, so that nothing is left uncertain.
+        // The provider's list tells what became of a submit without an answer, so that nothing is left
+        // uncertain.
         assert_eq!((said.bought + said.lost, said.perhaps), (heard + unheard, 0), "{said:?}");
     } else {
         assert_eq!(said.bought + said.lost, heard, "{said:?}");

@@ -1,6 +1,6 @@
-//! Outages of each server, by refused connections and by silence: how soon `/readyz`, `retouch health` and `retouch top` say
-//! so, and how soon after the end they are right again. Each prints one line of the table in docs/reliability.md;
-//! `RETOUCH_TEST_OUTAGES=5,30,120` gives the lengths in seconds.
+//! Outages of each server, by refused connections and by silence: how soon `/readyz`, `retouch health` and
+//! `retouch top` say so, and how soon after the end they are right again. Each prints one line of the table
+//! in docs/reliability.md; `RETOUCH_TEST_OUTAGES=5,30,120` gives the lengths in seconds.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Submits that the provider never answers: sent once more at most, whatever comes and goes; then a person decides. By the
-//! provider's own books.
+//! Submits that the provider never answers: sent once more at most, whatever comes and goes; then a person
+//! decides. By the provider's own books.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Paid results, whatever they are: kept as they came, fetched for as long as it takes, and never in the way of other edits.
+//! Paid results, whatever they are: kept as they came, fetched for as long as it takes, and never in the way
+//! of other edits.
 
 use std::io::Cursor;
 use std::time::{Duration, Instant};
@@ -210,7 +211,8 @@ enum Trouble {
     Resets,
 }
 
-/// Two results that cannot be fetched on a lane of two places: a third edit is made meanwhile, and the reason is shown.
+/// Two results that cannot be fetched on a lane of two places: a third edit is made meanwhile, and the reason
+/// is shown.
 async fn two_cannot_be_fetched(trouble: Trouble) {
     let paid = Paid::on_servers().await;
     let watched = Watched::start(&paid, "", &[]).await;

@@ -60,7 +60,8 @@ async fn connections_that_only_wait_are_closed_and_probes_answered_meanwhile() {
     assert!(began.elapsed() < Duration::from_secs(40));
 }
 
-/// A result of so many bytes, as a provider could have returned it: the row of a finished edit names it. Returns its path.
+/// A result of so many bytes, as a provider could have returned it: the row of a finished edit names it.
+/// Returns its path.
 async fn large_result(site: &Site, bytes: &[u8]) -> String {
     site.publish(&task("task", json!({}), &[seed(1)])).await;
     site.ended("task").await;

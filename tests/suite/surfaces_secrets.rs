@@ -1,4 +1,4 @@
-//! What is told to nobody: logins in the log at any level, pictures and prompts to other users of the machine; and what commands no
+//! What stays secret: logins in the log at any level, pictures and prompts to other users of the machine; and what commands no
 //! terminal.
 
 use std::os::unix::fs::PermissionsExt;

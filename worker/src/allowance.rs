@@ -1,6 +1,8 @@
-//! What the calls of one process may cost in all: `retouch edit --max-cost`. A worker has no such limit; its lanes have budgets.
+//! What the calls of one process may cost in all: `retouch edit --max-cost`. A worker has no such limit; its
+//! lanes have budgets.
 //!
-//! What must stay true: a call is counted before it is sent, and given back only where the provider certainly charges nothing.
+//! What must stay true: a call is counted before it is sent, and given back only where the provider certainly
+//! charges nothing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

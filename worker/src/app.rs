@@ -66,8 +66,8 @@ pub struct App {
     pub shutdown: CancellationToken,
 }
 
-/// Of what an older system's link or a provider's result leads to: larger and slower than what producers may send. A result is not
-/// held to the size: it is paid for, and has a setting of its own.
+/// Of what an older system's link or a provider's result leads to: larger and slower than what producers may
+/// send. A result is not held to the size: it is paid for, and has a setting of its own.
 const RESULT_LIMITS: FetchLimits = FetchLimits {
     max_bytes: 64 * 1024 * 1024,
     deadline: Duration::from_secs(90),
@@ -204,7 +204,8 @@ impl App {
         limits.max_in_flight.map_or(16, |most| u16::try_from(most).unwrap_or(u16::MAX)).max(1)
     }
 
-    /// Why paid results of these lanes cannot be fetched now: a sentence for each lane, with the host and the setting.
+    /// Why paid results of these lanes cannot be fetched now: a sentence for each lane, with the host and the
+    /// setting.
     ///
     /// # Errors
     /// The store cannot be asked.

@@ -1,7 +1,7 @@
 //! `Content-Encoding`: what a server compressed, asked for or not, made plain again within a bound.
 //!
-//! What must stay true: no more than `most` bytes and a little are ever made of an answer, whatever it claims to hold; and
-//! what cannot be decoded is said so, never passed on as if it were plain.
+//! What must stay true: no more than `most` bytes and a little are ever made of an answer, whatever it claims
+//! to hold; and what cannot be decoded is said so, never passed on as if it were plain.
 //! <https://www.rfc-editor.org/rfc/rfc9110#name-content-encoding>
 
 use std::io::{self, Read};
@@ -115,8 +115,8 @@ fn zstd(mut body: &[u8], most: usize) -> Result<Bytes, Ended> {
     Ok(plain.into())
 }
 
-/// The window that a zstd frame asks for, by its descriptor; what has one segment asks for as much as it holds.
-/// <https://www.rfc-editor.org/rfc/rfc8878#name-window-descriptor>
+/// The window that a zstd frame asks for, by its descriptor; what has one segment asks for as much as it
+/// holds. <https://www.rfc-editor.org/rfc/rfc8878#name-window-descriptor>
 fn window(frame: &[u8]) -> u64 {
     let (descriptor, window) = (frame[4], frame[5]);
     if descriptor & 0x20 != 0 {

@@ -17,8 +17,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// For connections and everything else that the whole worker waits for. Never long: within 10 s of the end of an
-    /// outage, however long it was, work flows again.
+    /// For connections and everything else that the whole worker waits for. Never long: within 10 s of the
+    /// end of an outage, however long it was, work flows again.
     pub const RECONNECT: Self = Self { first: Duration::from_millis(500), most: Duration::from_secs(5) };
 
     /// The delay after `attempt` failures (0 is the first). `jitter` of `0.0..=1.0` picks from the upper half, so that

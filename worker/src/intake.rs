@@ -142,8 +142,8 @@ async fn register(app: &Arc<App>, message: &Message, task: &Task) -> Result<(New
     }
 }
 
-/// Takes in the task of a command that performs its calls itself: no edit message is published for them. What cannot be asked
-/// now is asked again, as long as the command waits.
+/// Takes in the task of a command that performs its calls itself: no edit message is published for them. What
+/// cannot be asked now is asked again, as long as the command waits.
 ///
 /// # Errors
 /// The task is refused.

@@ -17,6 +17,7 @@ mod tags;
 mod tiff;
 mod tiff_kinds;
 mod upright;
+mod whole;
 mod write;
 
 use std::fmt;
@@ -29,6 +30,7 @@ pub use density::Density;
 pub use identify::{Kind, describe, identify, is_attachment};
 pub use pixels::{Pixels, decode};
 pub use upright::upright;
+pub use whole::is_cut_short;
 
 use kinds::{Unread, looks_like};
 
@@ -296,8 +298,8 @@ pub fn check_pixels(width: u32, height: u32) -> Result<(), MediaError> {
     Err(MediaError::TooManyPixels { width, height, limit: MAX_PIXELS })
 }
 
-/// What reading a header may allocate. Of a PNG that is its metadata and three rows: a profile or a text of a few bytes can
-/// be hundreds of megabytes once it is decompressed.
+/// What reading a header may allocate. Of a PNG that is its metadata and three rows: a profile or a text of a
+/// few bytes can be hundreds of megabytes once it is decompressed.
 fn header_limits(bytes: &[u8], format: Format) -> Limits {
     let mut limits = Limits::no_limits();
     let rows = png_dimensions(format, bytes).map(|(width, _)| u64::from(width) * 8 * 3);
@@ -317,7 +319,8 @@ fn recognise(bytes: &[u8]) -> Option<Format> {
     Format::ALL.into_iter().find(|format| format.library() == guessed)
 }
 
-/// Whether this begins as a picture does, be it one that nothing here decodes: no text and no other kind of file.
+/// Whether this begins as a picture does, be it one that nothing here decodes: no text and no other kind of
+/// file.
 pub(crate) fn begins_like_a_picture(bytes: &[u8]) -> bool {
     match recognise(bytes) {
         // Two letters alone are no picture: its header has a size of one byte next.

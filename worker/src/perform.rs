@@ -1,8 +1,10 @@
-//! Performs the calls that the tasks of one command wait for, and no others: a person pays for what that person started.
+//! Performs the calls that the tasks of one command wait for, and no others: a person pays for what that
+//! person started.
 //!
-//! What must stay true: no queue is consumed, and a call is begun only while an image of these tasks waits for it. Which process
-//! works on a call is decided by its lease: one that another process holds is waited for, and begun here should that process die. What
-//! this process leaves is found by the next one that wants it, or by a worker's sweep.
+//! What must stay true: no queue is consumed, and a call is begun only while an image of these tasks waits
+//! for it. Which process works on a call is decided by its lease: one that another process holds is waited
+//! for, and begun here should that process die. What this process leaves is found by the next one that wants
+//! it, or by a worker's sweep.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,8 +25,8 @@ use crate::{trace, wake};
 /// Between two looks at the store; longer where a look takes long.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Calls that were sent already and are carried on at a time: each takes a place on its lane, for which those wait that are not sent,
-/// so that it must never wait behind them here.
+/// Calls that were sent already and are carried on at a time: each takes a place on its lane, for which those
+/// wait that are not sent, so that it must never wait behind them here.
 const SENT: usize = 16;
 
 /// Where a call is counted: its lane, and whether it had been sent when it was begun here.
@@ -101,7 +103,8 @@ impl OwnCalls {
         self.resumed.values()
     }
 
-    /// Looks at the store, and begins what may be begun. Returns the tasks of which images were answered since the last look.
+    /// Looks at the store, and begins what may be begun. Returns the tasks of which images were answered
+    /// since the last look.
     ///
     /// # Errors
     /// The store cannot be asked.
@@ -177,7 +180,7 @@ impl OwnCalls {
             }
             *at_work += 1;
             self.at_work.insert(key);
-            // Started by an image of these tasks, it is no earlier command's, whoever joined it.
+            // Started by an image of these tasks, it is no earlier command's, whichever task joined it.
             let own = |other: &OpenWait| other.edit_key == key && !other.joined;
             if wait.joined && !self.resumed.contains_key(&key) && !self.waits.iter().any(own) {
                 self.resumed.insert(key, wait.clone());

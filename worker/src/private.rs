@@ -1,4 +1,5 @@
-//! Files and folders that only their owner may read: the SQLite file holds every prompt and address, the blobs every picture.
+//! Files and folders that only their owner may read: the SQLite file holds every prompt and address, the
+//! blobs every picture.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
@@ -15,8 +16,8 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER).create(folder)
 }
 
-/// Makes an empty SQLite file where there is none, and takes the rights of others from one that is there. SQLite gives the files
-/// that it keeps beside it the same rights.
+/// Makes an empty SQLite file where there is none, and takes the rights of others from one that is there.
+/// SQLite gives the files that it keeps beside it the same rights.
 pub(crate) fn secure_sqlite(file: &Path) {
     // SQLite itself says what is wrong where this fails.
     let _made = OpenOptions::new().create(true).append(true).mode(FILE).open(file);

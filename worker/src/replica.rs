@@ -18,7 +18,8 @@ use crate::store::{ReplicaReport, StoreError};
 const EVERY: Duration = Duration::from_secs(3);
 /// After one that failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// A report that takes longer has lost its connection: the next one takes another, so that the list is right soon after an outage.
+/// A report that takes longer has lost its connection: the next one takes another, so that the list is right
+/// soon after an outage.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// What a replica is doing. What an older or newer one does not say is taken for nothing.

@@ -97,8 +97,8 @@ pub(crate) async fn run(app: &Arc<App>) {
     app.beside.wait().await;
 }
 
-/// A namespace that was given to another database is worked on by that one's workers alone: ours stop consuming until it
-/// is given back.
+/// A namespace that was given to another database is worked on by that one's workers alone: ours stop
+/// consuming until it is given back.
 async fn check_namespace(app: &App, is_elsewhere: &mut bool) {
     let bound = match app.bind().await {
         Ok(bound) => bound,

@@ -31,7 +31,8 @@ pub struct Settings {
     pub fails_late: bool,
     /// OpenAI answers with URLs although `response_format` does not say so.
     pub openai_urls: bool,
-    /// Where results are said to be, e.g. `http://localhost:1234` through a proxy; none: where the stand-in listens.
+    /// Where results are said to be, e.g. `http://localhost:1234` through a proxy; none: where the stand-in
+    /// listens.
     pub result_base: Option<String>,
     /// What every result is, in place of the picture that was made.
     pub makes: Option<Makes>,

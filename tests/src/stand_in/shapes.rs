@@ -1,4 +1,5 @@
-//! Whole answers in shapes that providers, gateways and what stands before them really give. The work is done and billed all the same.
+//! Whole answers in shapes that providers, gateways and what stands before them really give. The work is done
+//! and billed all the same.
 
 use std::io::Write;
 

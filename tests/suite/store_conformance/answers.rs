@@ -1,4 +1,5 @@
-//! Whole answers that could not be read: named by their call and its letter, read again before anything is sent, counted once.
+//! Whole answers that could not be read: named by their call and its letter, read again before anything is
+//! sent, counted once.
 
 use std::time::{Duration, Instant};
 

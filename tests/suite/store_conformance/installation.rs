@@ -1,4 +1,4 @@
-//! Which installation a database is: one id, whoever asks.
+//! Which installation a database is: one id, for every process that asks.
 
 use futures::future::join_all;
 

@@ -418,7 +418,7 @@ async fn a_call_whose_work_has_ended_takes_no_place_and_its_lane_says_why(db: Fi
         (shown.calls, shown.host.as_str(), shown.setting()),
         (2, "host:81", Some("RETOUCH_ALLOW_HOSTS"))
     );
-    // The next owner knows; a call that is sent anew begins without it.
+    // The next owner knows; a call that is sent again begins without it.
     assert!(store.hand_over_call(leases[0], None, Duration::ZERO).await.unwrap());
     let next = claim(&store, leases[0].edit_key).await;
     assert!(next.ended && next.state == CallState::Submitted);

@@ -1,7 +1,8 @@
-//! Files that are too large for memory: written to the store while they arrive, and named when their digest is known.
+//! Files that are too large for memory: written to the store while they arrive, and named when their digest
+//! is known.
 //!
-//! What must stay true: what is under the name of a digest is whole. Until then a file is under `incoming/`, where
-//! nothing is served from, and what a crash leaves there is deleted by the next large file after a day.
+//! What must stay true: what is under the name of a digest is whole. Until then a file is under `incoming/`,
+//! where nothing is served from, and what a crash leaves there is deleted by the next large file after a day.
 
 use bytes::{Bytes, BytesMut};
 use chrono::{TimeDelta, Utc};

@@ -214,8 +214,8 @@ impl Blobs {
         }
     }
 
-    /// The bytes of a blob as they are read, a few at a time. The last of them come only when all had the digest that was asked
-    /// for: a damaged blob ends in an error instead.
+    /// The bytes of a blob as they are read, a few at a time. The last of them come only when all had the
+    /// digest that was asked for: a damaged blob ends in an error instead.
     ///
     /// # Errors
     /// Any [`BlobError`].

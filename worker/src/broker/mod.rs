@@ -157,8 +157,9 @@ fn other(theirs: &Option<String>) -> String {
 /// A broker.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// Binds the namespace to this installation (a database's id), unless it belongs to one: the first wins. Consumers and
-    /// publications of a process whose namespace was given to another installation fail until it is bound to ours again.
+    /// Binds the namespace to this installation (a database's id), unless it belongs to one: the first wins.
+    /// Consumers and publications of a process whose namespace was given to another installation fail until
+    /// it is bound to ours again.
     ///
     /// # Errors
     /// [`BrokerError::OtherInstallation`] where it belongs to another one.

@@ -1,4 +1,5 @@
-//! The pictures in a folder: told by their content, whatever they are called. What is left out is counted and named.
+//! The pictures in a folder: told by their content, whatever they are called. What is left out is counted and
+//! named.
 //!
 //! What must stay true: nothing that a command wrote into `--out` is read by it again.
 

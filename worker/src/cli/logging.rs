@@ -64,9 +64,10 @@ fn filter(worker: bool) -> Result<EnvFilter> {
     Ok(filter.add_directive(format!("{PHASE}=off").parse()?))
 }
 
-/// What libraries log of their inner workings holds what passes through them: the AMQP client its login, every message and the
-/// signed addresses in it, an HTTP client its headers, a database driver its statements. They are never heard below `info`,
-/// whatever `RUST_LOG` asks for; what this program logs itself is written with secrets in mind.
+/// What libraries log of their inner workings holds what passes through them: the AMQP client its login,
+/// every message and the signed addresses in it, an HTTP client its headers, a database driver its
+/// statements. They are never heard below `info`, whatever `RUST_LOG` asks for; what this program logs itself
+/// is written with secrets in mind.
 fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::INFO || is_ours(metadata.target())
 }

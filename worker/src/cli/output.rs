@@ -30,8 +30,9 @@ impl OutputFolder {
         Ok(Self { folder: folder.to_owned(), taken: HashSet::new() })
     }
 
-    /// Writes a picture into the folder `under` that of the results as `name.ending`, or with a number behind the name where a file of that name holds something
-    /// else: the same command run again writes the same files, and another picture of that name is kept.
+    /// Writes a picture into the folder `under` that of the results as `name.ending`, or with a number behind
+    /// the name where a file of that name holds something else: the same command run again writes the same
+    /// files, and another picture of that name is kept.
     ///
     /// # Errors
     /// It cannot be written.
@@ -74,8 +75,8 @@ fn place(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
     }
 }
 
-/// Whether the file holds these bytes; `None` where there is no file. What is no file is not opened: a pipe that has no writer
-/// would never be.
+/// Whether the file holds these bytes; `None` where there is no file. What is no file is not opened: a pipe
+/// that has no writer would never be.
 fn holds(path: &Path, bytes: &[u8]) -> std::io::Result<Option<bool>> {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,

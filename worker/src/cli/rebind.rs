@@ -1,4 +1,5 @@
-//! `retouch rebind`: gives a namespace at RabbitMQ to this database on purpose, or a copied database an id of its own.
+//! `retouch rebind`: gives a namespace at RabbitMQ to this database on purpose, or a copied database an id of
+//! its own.
 
 use anyhow::Context;
 use clap::Args;
@@ -15,10 +16,10 @@ use crate::store::Store;
 
 /// Give the namespace at RabbitMQ to this database: say first what that means, then do it with --yes
 ///
-/// The first worker binds its namespace and its database to each other, and a worker with another database refuses to start. This
-/// command is for a database that takes the place of another one for good. Workers of the other one stop taking messages within
-/// seconds; stop them first. With --new-id it gives this database an id of its own instead: for a copy, as of a dump for staging, which
-/// has the id of its original.
+/// The first worker binds its namespace and its database to each other, and a worker with another database
+/// refuses to start. This command is for a database that takes the place of another one for good. Workers of
+/// the other one stop taking messages within seconds; stop them first. With --new-id it gives this database
+/// an id of its own instead: for a copy, as of a dump for staging, which has the id of its original.
 ///
 /// Example: retouch rebind --yes
 #[derive(Debug, Args)]

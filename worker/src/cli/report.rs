@@ -42,7 +42,8 @@ pub(super) struct Aside {
     /// What of the folders was not edited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
-    /// Edits that earlier runs had started and this one has carried on: their cost is in no other figure of this report.
+    /// Edits that earlier runs had started and this one has carried on: their cost is in no other figure of
+    /// this report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Edits>,
     /// Unfinished edits of earlier commands, which this one has not touched.

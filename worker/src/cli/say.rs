@@ -1,7 +1,8 @@
 //! Printing what a command has to say.
 //!
-//! What must stay true: what comes from outside (producers, providers, servers, file names) never commands a terminal, on standard
-//! output, on standard error and in the log; and a line that could not be kept does not end well.
+//! What must stay true: what comes from outside (producers, providers, servers, file names) never commands a
+//! terminal, on standard output, on standard error and in the log; and a line that could not be kept does not
+//! end well.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -36,8 +37,8 @@ pub(super) fn unsaid() -> Option<io::Error> {
     UNSAID.lock().ok()?.take()
 }
 
-/// Without the characters that move cursors, clear screens, or show text in another order than it has. In JSON they are escaped,
-/// which loses nothing: there they can only be within a text.
+/// Without the characters that move cursors, clear screens, or show text in another order than it has. In
+/// JSON they are escaped, which loses nothing: there they can only be within a text.
 pub(super) fn harmless(line: &str) -> Cow<'_, str> {
     if !line.contains(is_command) {
         return line.into();

@@ -35,7 +35,8 @@ pub(crate) struct Preview {
     pub(crate) unknown: u64,
     /// Calls that would be paid, by model and currency.
     pub(crate) paid: Vec<Paid>,
-    /// Calls among them whose answer was kept: it is read again first, free, and only what still cannot be read is sent again.
+    /// Calls among them whose answer was kept: it is read again first, free, and only what still cannot be
+    /// read is sent again.
     pub(crate) kept_answers: u64,
     /// Calls among them that may have been paid before.
     pub(crate) possible_duplicates: u64,

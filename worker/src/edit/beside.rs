@@ -1,7 +1,9 @@
-//! Beside the lane's places: a call whose work has ended at the provider leaves its delivery, and its result is fetched on.
+//! Beside the lane's places: a call whose work has ended at the provider leaves its delivery, and its result
+//! is fetched on.
 //!
-//! What must stay true: the database is the truth, so a call without a delivery keeps its lease, and the sweep finds it when
-//! that runs out; and a worker that stops waits for these calls as it does for deliveries.
+//! What must stay true: the database is the truth, so a call without a delivery keeps its lease, and the
+//! sweep finds it when that runs out; and a worker that stops waits for these calls as it does for
+//! deliveries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -102,8 +104,8 @@ pub(crate) async fn go_on_later(app: &App, edit_key: EditKey, lane: String, outc
 }
 
 impl Work<'_> {
-    /// The call goes on without its delivery, so that the process has room for another call of the lane. `false`: as many
-    /// results are being fetched as may be.
+    /// The call goes on without its delivery, so that the process has room for another call of the lane.
+    /// `false`: as many results are being fetched as may be.
     pub(super) fn leave_delivery(&self) -> bool {
         // A worker that stops waits for its deliveries.
         self.app.shutdown.is_cancelled() || self.exit.leave(self.gate)

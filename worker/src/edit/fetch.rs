@@ -1,7 +1,8 @@
-//! Fetching a paid result: from the provider's temporary address past the guard, for as long as the provider keeps it.
+//! Fetching a paid result: from the provider's temporary address past the guard, for as long as the provider
+//! keeps it.
 //!
-//! What must stay true: the provider's work has ended, so a result that is not at hand at once takes no place on its lane,
-//! here or in the store; and while it cannot be had, the lane says why.
+//! What must stay true: the provider's work has ended, so a result that is not at hand at once takes no place
+//! on its lane, here or in the store; and while it cannot be had, the lane says why.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -181,7 +182,8 @@ impl Work<'_> {
             let later = self.hand_over(Some(error), pause).await;
             return Err(match trouble.next {
                 Next::Again => later,
-                // The sweep asks then, and so does a worker that starts: a message would outlive what that one has done.
+                // The sweep asks then, and so does a worker that starts: a message would outlive what that
+                // one has done.
                 Next::AllowHost | Next::AllowSize => Stop::Done,
             });
         }
@@ -191,7 +193,8 @@ impl Work<'_> {
         }
     }
 
-    /// The lane has a place again, and says why the result is not there. Not worth failing for: the next try says it again.
+    /// The lane has a place again, and says why the result is not there. Not worth failing for: the next try
+    /// says it again.
     async fn note_unfetched(&self, trouble: &Trouble) {
         let Trouble { host, error, next } = trouble;
         let lane = &self.call.spec.lane;
@@ -242,7 +245,8 @@ fn host_of(from: &ResultUrl) -> String {
     }
 }
 
-/// Soon at first, then less and less often: a tenth of its age, half a second at least and ten minutes at most.
+/// Soon at first, then less and less often: a tenth of its age, half a second at least and ten minutes at
+/// most.
 fn refetch(age: Duration) -> Duration {
     (age / 10).clamp(Duration::from_millis(500), Duration::from_secs(600))
 }

@@ -1,7 +1,7 @@
 //! What a provider gets of a picture and its mask: decoded in full, and upright, before anything is sent.
 //!
-//! What must stay true: a picture that cannot be decoded is never paid for; pixels, mask and limits speak of the same,
-//! upright picture, whatever the editor.
+//! What must stay true: a picture that cannot be decoded is never paid for; pixels, mask and limits speak of
+//! the same, upright picture, whatever the editor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::editor::{EditError, EditRequest, EditSpec, Measure, Picture, local};
 use crate::media::{self, MediaError};
 
 impl Work<'_> {
-    /// The request with upright pictures, or the end of the edit. Where nothing has to be turned, the files are sent as
-    /// they came.
+    /// The request with upright pictures, or the end of the edit. Where nothing has to be turned, the files
+    /// are sent as they came.
     pub(super) async fn upright(&self, request: EditRequest) -> Result<EditRequest, Stop> {
         // It decodes and turns them itself, and costs nothing where they are damaged.
         if self.editor.kind() == local::KIND {

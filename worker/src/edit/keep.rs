@@ -1,5 +1,6 @@
-//! From a result to the end of the edit: in our own blobs as it came, stored, finished. What was paid for is kept, whatever
-//! it is: pixels that cannot be decoded are recorded and no reason, and what is no picture at all is kept for a person.
+//! From a result to the end of the edit: in our own blobs as it came, stored, finished. What was paid for is
+//! kept, whatever it is: pixels that cannot be decoded are recorded and no reason, and what is no picture at
+//! all is kept for a person.
 
 use std::time::Instant;
 
@@ -86,7 +87,10 @@ impl Work<'_> {
             // Encoded a moment ago, by us.
             Received::Whole(_) if self.editor.kind() == local::KIND => None,
             // A process has died of this call already, perhaps of this picture.
-            Received::Whole(_) if self.call.starts.is_some_and(|starts| starts > 0) => None,
+            Received::Whole(bytes) if self.call.starts.is_some_and(|starts| starts > 0) => {
+                let cut = kind.format.is_some_and(|format| media::is_cut_short(bytes, format));
+                cut.then(|| "it is cut short".to_owned())
+            }
             Received::Whole(bytes) if kind.format.is_some() => decode_error(bytes.clone()).await,
             Received::Whole(_) | Received::Incoming(_) => None,
         };

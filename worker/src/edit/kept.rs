@@ -1,7 +1,7 @@
-//! A whole answer that cannot be read: kept as it came, its lane blocked, its call ended; and read again, free, before its call is
-//! ever sent again.
+//! A whole answer that cannot be read: kept as it came, its lane blocked, its call ended; and read again,
+//! free, before its call is ever sent again.
 //!
-//! What must stay true: nothing of this sends anything; what was kept is read before the call is sent, whoever asked for that; and
+//! What must stay true: nothing of this sends anything; what was kept is read before the call is sent, by task or by retry; and
 //! a call that is held is sent by a person's decision only.
 
 use std::sync::Arc;
@@ -17,13 +17,15 @@ use crate::lanes::probe_after;
 use crate::outcome::Outcome;
 use crate::store::{ClosedBy, KeptAnswer, UNREADABLE_ANSWER};
 
-/// A probe of such a lane is a call that is paid and most likely lost as well: so much rarer than one of a lane that charges nothing.
+/// A probe of such a lane is a call that is paid and most likely lost as well: so much rarer than one of a
+/// lane that charges nothing.
 const PROBE_FACTOR: u32 = 120;
 /// What a blob is said to be where the provider said nothing.
 const NO_TYPE: &str = "application/octet-stream";
 
 impl Work<'_> {
-    /// The answer is kept, the lane is blocked, the edit ends. `probes`: how often in a row a call has found the lane blocked.
+    /// The answer is kept, the lane is blocked, the edit ends. `probes`: how often in a row a call has found
+    /// the lane blocked.
     pub(super) async fn unreadable(&self, answer: UnreadableAnswer, probes: u32) -> Outcome {
         let said = answer.to_string();
         // The lane first: its next call would be answered the same.
@@ -65,8 +67,8 @@ impl Work<'_> {
         }
     }
 
-    /// Goes on with what an answer that was kept says, if it can be read by now. `None`: there is none, or it cannot, and a person has
-    /// decided that the call is sent again.
+    /// Goes on with what an answer that was kept says, if it can be read by now. `None`: there is none, or it
+    /// cannot, and a person has decided that the call is sent again.
     pub(super) async fn read_kept(&self) -> Result<Option<Outcome>, Stop> {
         let Some(kept) = &self.call.answer else { return Ok(None) };
         let body = match self.app.blobs.get(kept.hash).await {

@@ -178,7 +178,8 @@ impl Work<'_> {
 
     async fn carry_on(&self) -> Outcome {
         let went = match self.call.state {
-            // Boxed, here and at each stage that follows another: nested, their futures would not fit on a thread's stack.
+            // Boxed, here and at each stage that follows another: nested, their futures would not fit on a
+            // thread's stack.
             CallState::Claimed => Box::pin(self.submit()).await,
             CallState::Submitted => Box::pin(self.poll_on()).await,
             CallState::Stored => Box::pin(self.finish()).await,

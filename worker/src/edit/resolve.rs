@@ -255,7 +255,7 @@ impl Work<'_> {
         }
     }
 
-    /// `RETOUCH_ON_AMBIGUOUS`: once more at most, whoever sent it before, then a person decides. What costs
+    /// `RETOUCH_ON_AMBIGUOUS`: once more at most over all owners, then a person decides. What costs
     /// nothing cannot be paid twice, and is sent as often as any other.
     pub(super) async fn by_policy(&self, why: &str) -> Result<Outcome, Stop> {
         let why = clipped(why);

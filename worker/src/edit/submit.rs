@@ -36,7 +36,8 @@ enum Next {
 }
 
 impl Work<'_> {
-    /// claimed → submitting → submitted or stored. An answer that was kept is read again before anything is sent.
+    /// claimed → submitting → submitted or stored. An answer that was kept is read again before anything is
+    /// sent.
     pub(super) async fn submit(&self) -> Result<Outcome, Stop> {
         if let Some(outcome) = self.read_kept().await? {
             return Ok(outcome);
@@ -296,7 +297,8 @@ impl Work<'_> {
         self.block_for(by, code, message, probe_after(self.app.settings.rhythm.probe, probes)).await;
     }
 
-    /// Of the probes that found the lane blocked, those of this cause: others say nothing about when it may have gone.
+    /// Of the probes that found the lane blocked, those of this cause: others say nothing about when it may
+    /// have gone.
     pub(super) async fn probes_of(&self, code: &str, probes: u32) -> u32 {
         if probes == 0 {
             return 0;

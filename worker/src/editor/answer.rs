@@ -1,8 +1,10 @@
-//! A whole 2xx answer, in whatever shape a provider, a gateway or what stands before them gives it: the picture in it, the task
-//! that it names, or why there is neither. The same reader for every provider, for an answer that just came and for one that was kept.
+//! A whole 2xx answer, in whatever shape a provider, a gateway or what stands before them gives it: the
+//! picture in it, the task that it names, or why there is neither. The same reader for every provider, for an
+//! answer that just came and for one that was kept.
 //!
-//! What must stay true: nothing is taken that was only echoed from the request, and no draft for the picture; what is not
-//! found here is never said to be not there: such an answer is kept whole, because it was paid for.
+//! What must stay true: nothing is taken that was only echoed from the request, and no draft for the picture;
+//! what is not found here is never said to be not there: such an answer is kept whole, because it was paid
+//! for.
 
 mod fault;
 mod find;
@@ -136,8 +138,8 @@ pub(super) fn unread(answer: &Answer, what: String, request_id: Option<String>) 
     }))
 }
 
-/// The first characters of an answer that can be shown: no control characters and none that turn the direction of writing, no key,
-/// and of a URL no more than its host.
+/// The first characters of an answer that can be shown: no control characters and none that turn the
+/// direction of writing, no key, and of a URL no more than its host.
 pub(super) fn beginning(body: &[u8]) -> String {
     let head = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]);
     let shown = |char: &char| {

@@ -19,8 +19,8 @@ use crate::coding;
 
 const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer that is read, before and after decompression: a picture of 90 MiB in base64, and room. Of what is larger
-/// the beginning is kept: it was answered, so it is no reason to send again.
+/// The largest answer that is read, before and after decompression: a picture of 90 MiB in base64, and room.
+/// Of what is larger the beginning is kept: it was answered, so it is no reason to send again.
 const MAX_ANSWER: usize = 128 * 1024 * 1024;
 /// Where providers and what stands before them name a request.
 const REQUEST_IDS: [&str; 6] =
@@ -92,7 +92,8 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// When it was given, by the provider's clock, in whole seconds.
     pub date: Option<SystemTime>,
-    /// What the body is said to be; empty where nothing is said. With the codings that are still on it, if any are.
+    /// What the body is said to be; empty where nothing is said. With the codings that are still on it, if
+    /// any are.
     pub content_type: String,
     /// The provider's name for the request, as a header says it.
     pub request_id: Option<String>,
@@ -117,8 +118,8 @@ fn reopened(content_type: &str, body: Bytes) -> (String, Bytes, Option<String>) 
 }
 
 impl Answer {
-    /// A body that was kept with this content type, as the answer that it came with. A program that knows more codings than the one
-    /// that kept it takes them off.
+    /// A body that was kept with this content type, as the answer that it came with. A program that knows
+    /// more codings than the one that kept it takes them off.
     pub(super) fn kept(content_type: &str, body: Bytes) -> Self {
         let (content_type, body, flaw) = reopened(content_type, body);
         Self { status: 200, retry_after: None, date: None, content_type, request_id: None, body, flaw }

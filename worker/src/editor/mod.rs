@@ -197,8 +197,8 @@ pub enum EditError {
     /// Sent and not answered: it may have been paid.
     #[error("ambiguous: {0}")]
     Ambiguous(String),
-    /// Answered whole, and in a way that cannot be read: paid for, most likely. The same request would be answered the same,
-    /// so it is kept as it came and never sent again by itself.
+    /// Answered whole, and in a way that cannot be read: paid for, most likely. The same request would be
+    /// answered the same, so it is kept as it came and never sent again by itself.
     #[error("unreadable: {0}")]
     Unreadable(Box<UnreadableAnswer>),
     /// The provider's final word on this edit, not charged: fail it with this code.
@@ -309,8 +309,8 @@ pub trait Editor: Send + Sync {
     /// See [`EditError`]; each adapter maps its provider's answers exhaustively.
     async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError>;
 
-    /// Reads a whole answer to such an edit that could not be read when it came, and was kept: by the same reader, which may know
-    /// more by now. Sends nothing.
+    /// Reads a whole answer to such an edit that could not be read when it came, and was kept: by the same
+    /// reader, which may know more by now. Sends nothing.
     ///
     /// # Errors
     /// Whatever it is: it still cannot be read.

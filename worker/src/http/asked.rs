@@ -31,7 +31,7 @@ impl<T: Clone, E: Clone> Default for Question<T, E> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) keep: Duration,
-    /// However long it took to answer; and an asking that was not answered for so long is put anew, its connection is lost.
+    /// However long it took to answer; and an asking that was not answered for so long is put again, since its connection is lost.
     pub(super) at_most: Duration,
     pub(super) wait: Duration,
 }
@@ -41,8 +41,9 @@ where
     T: Clone + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
-    /// The answer, unless it takes too long. An asking under way is not broken off before it is given up, since its connection
-    /// would be lost with it: whoever asks next gets its answer. What took long to answer is asked less often.
+    /// The answer, unless it takes too long. An asking under way is not broken off before it is given up,
+    /// since its connection would be lost with it: the next asker gets its answer. What took long to answer
+    /// is asked less often.
     pub(super) async fn ask<F>(&self, patience: Patience, ask: impl FnOnce() -> F) -> Option<Result<T, E>>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,

@@ -1,7 +1,8 @@
 //! Result pictures, by the digest in their names.
 //!
-//! What must stay true: nothing but results is served, since an event tells the digest of the input picture too (inputs as well
-//! where an editor is set to have its provider fetch them here); and nothing that is served runs or is taken for something else, since part of what providers return was written by others.
+//! What must stay true: nothing but results is served, since an event tells the digest of the input picture
+//! too (inputs as well where an editor is set to have its provider fetch them here); and nothing that is
+//! served runs or is taken for something else, since part of what providers return was written by others.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -115,7 +116,8 @@ async fn picture(served: &Served, hash: Digest32, headers: &HeaderMap) -> Result
     })
 }
 
-/// What is small is read and checked before the answer begins, so that a damaged picture has a status that says so.
+/// What is small is read and checked before the answer begins, so that a damaged picture has a status that
+/// says so.
 fn whole(bytes: &Bytes, part: Option<&Range<u64>>) -> BlobStream {
     let place = |at: u64| usize::try_from(at).unwrap_or(bytes.len()).min(bytes.len());
     let asked = part.map_or(0..bytes.len(), |range| place(range.start)..place(range.end));

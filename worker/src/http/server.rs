@@ -1,7 +1,8 @@
 //! How connections are served: how many there are at once, and how long each may take for what.
 //!
-//! What must stay true: probes are answered whatever other clients do. A connection that waits for nothing but its client is the
-//! first to go when there are too many; whatever a client leaves undone ends after a time.
+//! What must stay true: probes are answered whatever other clients do. A connection that waits for nothing
+//! but its client is the first to go when there are too many; whatever a client leaves undone ends after a
+//! time.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -188,7 +189,8 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new one. Where there are too many, the one that has waited longest for its client goes, or else the oldest request.
+    /// A new one. Where there are too many, the one that has waited longest for its client goes, or else the
+    /// oldest request.
     fn admit(self: &Arc<Self>, max_connections: usize) -> Entry {
         let waiting = Mutex::new(Doing::Waiting(Instant::now()));
         let connection = Arc::new(Connection { doing: waiting, close: CancellationToken::new() });

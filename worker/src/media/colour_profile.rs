@@ -1,7 +1,8 @@
 //! Colours as the file means them: pictures for a local edit, and their conversion to sRGB.
 //!
-//! What must stay true: what says how colours look (an ICC profile, the chunks of a PNG) is applied or travels with the
-//! pixels, and is never dropped in silence. A profile that cannot be read counts as none, as in a browser.
+//! What must stay true: what says how colours look (an ICC profile, the chunks of a PNG) is applied or
+//! travels with the pixels, and is never dropped in silence. A profile that cannot be read counts as none, as
+//! in a browser.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -28,8 +29,9 @@ pub(super) const MAX_PROFILE_BYTES: usize = 4 * 1024 * 1024;
 const MAX_INK_BYTES: usize = 512 * 1024 * 1024;
 
 impl Pixels {
-    /// As [`Pixels::decode`], with colours as the file means them: CMYK through its profile to sRGB, and a PNG whose chunks
-    /// say something else than sRGB converted to it. Profiles of RGB and grey stay beside the pixels.
+    /// As [`Pixels::decode`], with colours as the file means them: CMYK through its profile to sRGB, and a
+    /// PNG whose chunks say something else than sRGB converted to it. Profiles of RGB and grey stay beside
+    /// the pixels.
     ///
     /// # Errors
     /// [`MediaError::Undecodable`] or [`MediaError::Unsupported`].

@@ -1,8 +1,9 @@
-//! What a result is, by its first bytes: every picture format that is in use, also those that this program cannot decode.
+//! What a result is, by its first bytes: every picture format that is in use, also those that this program
+//! cannot decode.
 //!
-//! A paid result is kept as it came, so [`identify`] refuses nothing that is a picture: too many pixels, a header
-//! that cannot be read and pixels that cannot be decoded are no reason. [`super::inspect`] is for pictures that
-//! are worked on.
+//! A paid result is kept as it came, so [`identify`] refuses nothing that is a picture: too many pixels, a
+//! header that cannot be read and pixels that cannot be decoded are no reason. [`super::inspect`] is for
+//! pictures that are worked on.
 
 use super::kinds::looks_like;
 use super::{Format, MediaError, inspect, recognise};
@@ -55,8 +56,8 @@ enum Sides {
     Unknown,
 }
 
-/// Recognises a picture by its content. `head` is the file, or as much of its beginning as is at hand. `None`: no
-/// picture (a page, an error, a video, nothing at all).
+/// Recognises a picture by its content. `head` is the file, or as much of its beginning as is at hand.
+/// `None`: no picture (a page, an error, a video, nothing at all).
 pub fn identify(head: &[u8]) -> Option<Kind> {
     if let Some(format) = recognise(head) {
         return Some(decodable(format, head));
@@ -75,8 +76,8 @@ pub fn describe(head: &[u8]) -> &'static str {
     looks_like(head)
 }
 
-/// Whether a browser must download this rather than show it: what can run scripts in the page that it is opened in, and
-/// whatever is no picture.
+/// Whether a browser must download this rather than show it: what can run scripts in the page that it is
+/// opened in, and whatever is no picture.
 #[must_use]
 pub fn is_attachment(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -123,8 +124,8 @@ fn sides(width: u32, height: u32) -> Option<(u32, u32)> {
     (plausible(width) && plausible(height)).then_some((width, height))
 }
 
-/// `P1` to `P6` with width and height as text (https://netpbm.sourceforge.net/doc/pnm.html). Text that begins so is rare, and
-/// two numbers must follow.
+/// `P1` to `P6` with width and height as text (https://netpbm.sourceforge.net/doc/pnm.html). Text that begins
+/// so is rare, and two numbers must follow.
 fn netpbm(head: &[u8]) -> Option<Kind> {
     let (content_type, extension) = match head.get(..3)? {
         [b'P', b'1' | b'4', space] if space.is_ascii_whitespace() => ("image/x-portable-bitmap", "pbm"),

@@ -1,6 +1,7 @@
-//! CMYK to sRGB through the table of a printing press's profile, as littleCMS does it by default: the perceptual table,
-//! black point compensation, values out of sRGB clipped, and all of it on a grid of 17 steps an ink, between which colours are
-//! interpolated (linear over the first ink, tetrahedral over the other three).
+//! CMYK to sRGB through the table of a printing press's profile, as littleCMS does it by default: the
+//! perceptual table, black point compensation, values out of sRGB clipped, and all of it on a grid of 17
+//! steps an ink, between which colours are interpolated (linear over the first ink, tetrahedral over the
+//! other three).
 //!
 //! `moxcms` converts CMYK too, but without the compensation: nine of ten pixels are off by more than two.
 //! ICC.1:2022, 10.10 and 10.11 (tables), 6.3.4.2 (Lab).

@@ -1,5 +1,5 @@
-//! What is not worked on, by name: pictures of kinds that are not read, each with the way to convert it, and what is
-//! no picture at all.
+//! What is not worked on, by name: pictures of kinds that are not read, each with the way to convert it, and
+//! what is no picture at all.
 
 use super::tiff;
 

@@ -1,9 +1,9 @@
-//! The bound on decoded pictures: the bytes of pixels that one process holds at once, whatever its lanes, tasks and
-//! commands are. The need is told from the header, and its share is held from before the decoding until the pixels
-//! are gone.
+//! The bound on decoded pictures: the bytes of pixels that one process holds at once, whatever its lanes,
+//! tasks and commands are. The need is told from the header, and its share is held from before the decoding
+//! until the pixels are gone.
 //!
-//! What must stay true: work that holds a share never waits for another one. A picture that needs more than all of it
-//! takes all of it and runs alone.
+//! What must stay true: work that holds a share never waits for another one. A picture that needs more than
+//! all of it takes all of it and runs alone.
 
 use std::io::Cursor;
 use std::sync::OnceLock;
@@ -26,8 +26,8 @@ pub fn set_limit(bytes: usize) {
     DECODED.get_or_init(|| Memory::of(bytes));
 }
 
-/// Runs `work`, which decodes a picture, on a thread for blocking work, once there is room for `bytes`. The room is held
-/// until `work` has ended, also where the caller has gone.
+/// Runs `work`, which decodes a picture, on a thread for blocking work, once there is room for `bytes`. The
+/// room is held until `work` has ended, also where the caller has gone.
 ///
 /// # Errors
 /// `work` panicked, or the program is ending.

@@ -1,7 +1,7 @@
 //! How a file asks to be shown: the EXIF orientation, wherever its format keeps it.
 //!
-//! What must stay true: the header's dimensions ([`super::inspect`]) and the pixels ([`super::Pixels`]) take it from
-//! here alone, so that they never disagree.
+//! What must stay true: the header's dimensions ([`super::inspect`]) and the pixels ([`super::Pixels`]) take
+//! it from here alone, so that they never disagree.
 
 use image::metadata::Orientation;
 

@@ -19,8 +19,8 @@ use super::{Format, Media, MediaError, jpeg, orientation, tiff, tiff_kinds, unsu
 /// Most bytes that decoding one picture may allocate, its pixels included.
 const MAX_DECODE_ALLOC: u64 = 512 * 1024 * 1024;
 
-/// Scans of a progressive JPEG; programs write about ten. Each one goes over the whole picture, so that thousands of tiny
-/// ones take minutes.
+/// Scans of a progressive JPEG; programs write about ten. Each one goes over the whole picture, so that
+/// thousands of tiny ones take minutes.
 const MAX_SCANS: usize = 100;
 
 /// Good enough that an edit of a photograph shows no new blocks.
@@ -167,8 +167,8 @@ fn write_with(
     image.write_with_encoder(encoder)
 }
 
-/// The decoder refuses a tag of more than a mebibyte, and with limits set one that has more values than a small picture
-/// has bytes to spare.
+/// The decoder refuses a tag of more than a mebibyte, and with limits set one that has more values than a
+/// small picture has bytes to spare.
 fn tiff_profile(bytes: &[u8]) -> Option<Vec<u8>> {
     const ICC_PROFILE: u16 = 34_675;
     Tags::first(bytes)?.bytes(ICC_PROFILE).map(<[u8]>::to_vec)

@@ -1,5 +1,5 @@
-//! The chunks of a PNG that say what its colours mean and how large it is printed (PNG, third edition, 11.3.2 and
-//! 11.3.4.3). The image library passes none of them on.
+//! The chunks of a PNG that say what its colours mean and how large it is printed (PNG, third edition, 11.3.2
+//! and 11.3.4.3). The image library passes none of them on.
 
 use std::ops::RangeInclusive;
 
@@ -55,8 +55,8 @@ impl Chunks {
         chunks
     }
 
-    /// What the colours are where no ICC profile says it and they are not sRGB. `cICP` goes before all others, then come
-    /// `iCCP` and `sRGB`.
+    /// What the colours are where no ICC profile says it and they are not sRGB. `cICP` goes before all
+    /// others, then come `iCCP` and `sRGB`.
     ///
     /// # Errors
     /// [`MediaError::Unsupported`] of colours that are not for a screen of today.

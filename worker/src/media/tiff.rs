@@ -1,5 +1,5 @@
-//! Directories of a TIFF file, as far as they say what the file is: an ordinary picture or a camera raw in TIFF's
-//! clothing, and whether its JPEG strips are whole. Kinds of pixels are told by `tiff_kinds`.
+//! Directories of a TIFF file, as far as they say what the file is: an ordinary picture or a camera raw in
+//! TIFF's clothing, and whether its JPEG strips are whole. Kinds of pixels are told by `tiff_kinds`.
 //! <https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf>, the DNG specification 1.7, and TIFF/EP.
 
 use super::jpeg;

@@ -1,4 +1,5 @@
-//! The many kinds of TIFF: those that the decoder lacks are refused by name, or given to it in a form that it knows.
+//! The many kinds of TIFF: those that the decoder lacks are refused by name, or given to it in a form that it
+//! knows.
 //!
 //! TIFF 6.0; FillOrder, ExtraSamples, palette and YCbCr are its sections 8, 18, 5 and 21.
 

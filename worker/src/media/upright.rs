@@ -1,20 +1,20 @@
 //! A picture as a provider gets it: decoded in full, and upright.
 //!
-//! What must stay true: a picture that needs no turning goes out exactly as it came; one that does is turned in the
-//! pixels and carries no orientation any more, so that nothing turns it twice.
+//! What must stay true: a picture that needs no turning goes out exactly as it came; one that does is turned
+//! in the pixels and carries no orientation any more, so that nothing turns it twice.
 
 use bytes::Bytes;
 use image::metadata::Orientation;
 
 use super::{Format, Media, MediaError, Pixels, inspect, orientation};
 
-/// Qualities that a turned JPEG is written at until it is small enough. It was lossy before; at the first, another
-/// loss can't be seen.
+/// Qualities that a turned JPEG is written at until it is small enough. It was lossy before; at the first,
+/// another loss can't be seen.
 const JPEG_QUALITIES: [u8; 4] = [96, 92, 88, 80];
 
-/// Decodes the picture in full, and gives it upright. `fits` says whether the provider takes a file: where turning
-/// makes the file too large, other ways to write it are tried, without loss as far as that is possible. Where none
-/// fits, the first is given. Takes as long as decoding does: not for an async thread.
+/// Decodes the picture in full, and gives it upright. `fits` says whether the provider takes a file: where
+/// turning makes the file too large, other ways to write it are tried, without loss as far as that is
+/// possible. Where none fits, the first is given. Takes as long as decoding does: not for an async thread.
 ///
 /// # Errors
 /// [`MediaError::Undecodable`], and what else is wrong with the pixels.

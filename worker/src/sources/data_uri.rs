@@ -1,5 +1,5 @@
-//! Pictures that come inside the task: `data:image/png;base64,…` (RFC 2397), strictly but for white space, which
-//! encoders and editors of text put between the digits.
+//! Pictures that come inside the task: `data:image/png;base64,…` (RFC 2397), strictly but for white space,
+//! which encoders and editors of text put between the digits.
 //!
 //! The media type in it is not looked at: what the picture is, its content says.
 

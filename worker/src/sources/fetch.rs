@@ -1,5 +1,5 @@
-//! Fetches pictures from hosts that are not vouched for: guarded, bounded in size and time, never decorated. What a host has
-//! compressed although it was not asked to is made plain, within the same bound.
+//! Fetches pictures from hosts that are not vouched for: guarded, bounded in size and time, never decorated.
+//! What a host has compressed although it was not asked to is made plain, within the same bound.
 //!
 //! Redirects are followed by hand, so that each hop passes the same checks. A redirect from https to http is
 //! refused: whoever names an https address was promised that nobody on the way swaps the picture, and an

@@ -163,8 +163,9 @@ impl Sources {
         Self { fetcher, blobs, memory: Memory::of(memory), masks, messages }
     }
 
-    /// Waits for the memory that a message takes while it is worked on, beside its bytes: the pictures in it become texts of their own, and
-    /// one that is written with escapes is a text twice while it is parsed. What is small waits for nothing.
+    /// Waits for the memory that a message takes while it is worked on, beside its bytes: the pictures in it
+    /// become texts of their own, and one that is written with escapes is a text twice while it is parsed.
+    /// What is small waits for nothing.
     pub(crate) async fn room_for_message(&self, bytes: usize) -> Share {
         if bytes <= SMALL_MESSAGE_BYTES {
             return Share::none();

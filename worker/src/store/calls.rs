@@ -133,8 +133,9 @@ impl Store {
         around("renew_lease", self.step(self.db.sql().renew_lease, &values, lease)).await
     }
 
-    /// submitting or ambiguous → submitted, and claimed → submitted by an answer that was kept: the provider's id is safe; anyone may poll. From then on the id is accounted for,
-    /// also when the call is queued anew and forgets it.
+    /// submitting or ambiguous → submitted, and claimed → submitted by an answer that was kept: the
+    /// provider's id is safe; anyone may poll. From then on the id is accounted for, also when the call is
+    /// queued anew and forgets it.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -154,8 +155,9 @@ impl Store {
         Ok(true)
     }
 
-    /// submitting or submitted → stored, and claimed → stored by an answer that was kept: the result is safe in our blobs; anyone may finish. `ago` is when keeping it there began:
-    /// where a blob of that name was deleted since, the result has to be kept again, see `dropped`.
+    /// submitting or submitted → stored, and claimed → stored by an answer that was kept: the result is safe
+    /// in our blobs; anyone may finish. `ago` is when keeping it there began: where a blob of that name was
+    /// deleted since, the result has to be kept again, see `dropped`.
     ///
     /// # Errors
     /// See [`StoreError`]; `Unavailable` where it has to be kept again.
@@ -262,8 +264,9 @@ impl Store {
         around("hand_over_call", self.step(self.db.sql().hand_over_call, &values, lease)).await
     }
 
-    /// The provider's work has ended, and its result is not at hand: the call takes no place on its lane from here on. `error`
-    /// says why, without an address beyond `host`. `false`: it is not submitted, or the lease was lost.
+    /// The provider's work has ended, and its result is not at hand: the call takes no place on its lane from
+    /// here on. `error` says why, without an address beyond `host`. `false`: it is not submitted, or the
+    /// lease was lost.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -450,8 +453,9 @@ impl Store {
         around("fail_edit", async { again!(self.try_fail(lease, error, charged, None)) }).await
     }
 
-    /// As [`Store::fail_edit`], of what was paid for and could not be used, and was `kept` since `began`. Of an answer that could not be
-    /// read the call itself knows: it is read again before the call is sent again, and sent only by a person's decision.
+    /// As [`Store::fail_edit`], of what was paid for and could not be used, and was `kept` since `began`. Of
+    /// an answer that could not be read the call itself knows: it is read again before the call is sent
+    /// again, and sent only by a person's decision.
     ///
     /// # Errors
     /// See [`StoreError`]; `Unavailable` where it has to be kept again.
@@ -497,7 +501,8 @@ impl Store {
             let values = vals![&hash, &content_type, paid, key, lease.fence];
             tx.run(self.db.sql().keep_answer, values).await?;
         } else if call.answer.is_some() && (call.state != CallState::Claimed || error.code == BAD_RESULT) {
-            // It was sent again since, and that has ended otherwise; or the answer was read, and led to nothing.
+            // It was sent again since, and that has ended otherwise; or the answer was read, and led to
+            // nothing.
             self.forget_answer(&mut *tx, lease).await?;
         }
         let mut letter = dead_letter(&call, &waits, error);
@@ -581,8 +586,8 @@ impl Store {
         Ok(())
     }
 
-    /// Counts what a result bought. An answer that was kept and can be read now was counted as money for nothing when it came.
-    /// Returns what is to be added to the metrics.
+    /// Counts what a result bought. An answer that was kept and can be read now was counted as money for
+    /// nothing when it came. Returns what is to be added to the metrics.
     async fn settle_money(
         &self,
         tx: &mut dyn Tx,
@@ -618,8 +623,8 @@ impl Store {
     }
 }
 
-/// Money that bought nothing stands on the image that started the call; a cancel passes that on to another one. `paid_before`:
-/// the result was read from an answer that had been paid for and kept.
+/// Money that bought nothing stands on the image that started the call; a cancel passes that on to another
+/// one. `paid_before`: the result was read from an answer that had been paid for and kept.
 fn charge(waits: &mut [Wait], lost_micros: i64, paid_before: bool) {
     if let Some(starter) = waits.iter_mut().find(|wait| !wait.joined) {
         (starter.lost_micros, starter.paid_before) = (lost_micros, paid_before);

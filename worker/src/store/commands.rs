@@ -1,5 +1,5 @@
-//! What the commands of a person ask: which calls their own tasks wait for, what other commands left unfinished, and
-//! which tasks there are. Nothing is changed.
+//! What the commands of a person ask: which calls their own tasks wait for, what other commands left
+//! unfinished, and which tasks there are. Nothing is changed.
 
 use retouch_shared::event::{AnswerSource, TaskStatus};
 use retouch_shared::key::EditKey;

@@ -3,8 +3,9 @@
 //! A blob store knows no transactions: who keeps a picture that is there already writes nothing, and might find it deleted a
 //! moment later. So what deletes a blob first commits a mark for it, then asks whether any row names it, under locks that wait
 //! for rows that are being written, and only then deletes; and whoever writes a row that names a blob (`register`,
-//! `reopen_images`, `record_stored`, `store_and_finish`, `fail_edit_kept`) looks for a mark after that, in the same transaction. Either the row is seen, and the blob
-//! stays; or the mark is seen, and the row is not written: the work is held for a moment, and the picture kept anew.
+//! `reopen_images`, `record_stored`, `store_and_finish`, `fail_edit_kept`) looks for a mark after that, in
+//! the same transaction. Either the row is seen, and the blob stays; or the mark is seen, and the row is not
+//! written: the work is held for a moment, and the picture kept anew.
 //!
 //! What must stay true: the mark is committed before the names are read; the names are read before the blob is deleted; calls
 //! are asked before cache rows, because `finish_edit` moves a name from one to the other; and the mark says that the blob is gone

@@ -1,6 +1,6 @@
 //! Which installation this database is: an id of its own, which its namespace at the broker is bound to.
 //!
-//! What must stay true: a database has one id, whoever asks first and however many ask at once; a restored backup has
+//! What must stay true: a database has one id, however many processes ask at once; a restored backup has
 //! that of its database, and so has a copy until it is given another.
 
 use super::db::vals;
@@ -46,7 +46,8 @@ impl Store {
     }
 
     async fn write_installation(&self, sql: &'static str) -> Result<(), StoreError> {
-        // The end of a version 7 UUID is its random part. Short: a refusal of the broker has 255 bytes for two of them.
+        // The end of a version 7 UUID is its random part. Short: a refusal of the broker has 255 bytes for
+        // two of them.
         let id = uuid::Uuid::now_v7().simple().to_string().split_off(16);
         again!(async {
             let mut connection = self.db.plain().await?;

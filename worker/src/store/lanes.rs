@@ -25,7 +25,8 @@ const PROBE_HOLD: Duration = Duration::from_secs(10 * 60);
 
 impl Store {
     /// Makes a lane known, with its limits over all replicas; the last word counts. A blocked one may be tried at once: whoever
-    /// starts a worker has perhaps mended the key. Results that could not be fetched are due at once for the same reason.
+    /// starts a worker has perhaps mended the key. Results that could not be fetched are due at once for the
+    /// same reason.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -287,7 +288,7 @@ impl Store {
         self.reopen_by(name, if by_poll { "poll" } else { "probe" }).await
     }
 
-    /// A submit that was no probe was answered: those without an answer are counted anew, and a lane that was
+    /// A submit that was no probe was answered: the count of those without an answer starts from 0, and a lane that was
     /// blocked for them is open. It proves nothing about any other block.
     ///
     /// # Errors
@@ -319,7 +320,8 @@ impl Store {
         self.switch_lane(self.db.sql().pause_lane, name).await
     }
 
-    /// Ends a pause, and lets a blocked lane try again at once, also to fetch results. `false`: there is no such lane.
+    /// Ends a pause, and lets a blocked lane try again at once, also to fetch results. `false`: there is no
+    /// such lane.
     ///
     /// # Errors
     /// See [`StoreError`].

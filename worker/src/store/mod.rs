@@ -2,7 +2,8 @@
 //! statements. Every public function is one committed step, named by what it does to a task or a call.
 //!
 //! What must stay true:
-//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then dead letters, then cache rows (by edit key),
+//! - Lock order: calls (by edit key), then lanes, then tasks (by task id), then dead letters, then cache rows
+//!   (by edit key),
 //!   then spending.
 //! - `register` holds the call row's lock before its last look at the cache; `finish_edit` takes the same lock first.
 //!   So either finish sees the wait, or register sees the cache row.

@@ -252,8 +252,8 @@ pub(super) static SQL: Statements = Statements {
             submitted_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'claimed' AND held IS NULL",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', unanswered = GREATEST(unanswered - 1, 0), submitted_at = NULL, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    // What was read from an answer that had been kept was counted as paid when it was kept. `state` comes last, here and below:
-    // MySQL sees the columns that it has assigned already.
+    // What was read from an answer that had been kept was counted as paid when it was kept. `state` comes
+    // last, here and below: MySQL sees the columns that it has assigned already.
     record_submitted: "UPDATE image_edit_calls SET provider_task_id = ?, paid_calls = paid_calls + IF(state = 'claimed', 0, 1), \
             unanswered = GREATEST(unanswered - IF(state = 'claimed', 0, 1), 0), answer_hash = IF(state = 'claimed', answer_hash, NULL), \
             submitted_at = COALESCE(submitted_at, UTC_TIMESTAMP(3)), state = 'submitted', updated_at = UTC_TIMESTAMP(3) \

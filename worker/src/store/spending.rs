@@ -1,8 +1,9 @@
-//! What money was spent on: one row a UTC day, lane, model, currency and outcome, written in the transaction that commits the
-//! outcome. Tasks come and go; these rows stay, so that every figure can be held against the provider's bill.
+//! What money was spent on: one row a UTC day, lane, model, currency and outcome, written in the transaction
+//! that commits the outcome. Tasks come and go; these rows stay, so that every figure can be held against the
+//! provider's bill.
 //!
-//! What must stay true: a submit that is charged is counted here once, when it is known what it bought; one without an
-//! answer is counted as `ambiguous`, which the bill may or may not have.
+//! What must stay true: a submit that is charged is counted here once, when it is known what it bought; one
+//! without an answer is counted as `ambiguous`, which the bill may or may not have.
 
 use retouch_shared::key::EditKey;
 use serde::Serialize;
@@ -73,7 +74,8 @@ impl Store {
         rows.iter().map(spending).collect()
     }
 
-    /// Charged calls and their outcome; a negative number takes back what was counted before. What costs nothing leaves no row.
+    /// Charged calls and their outcome; a negative number takes back what was counted before. What costs
+    /// nothing leaves no row.
     pub(super) async fn spend(
         &self,
         tx: &mut dyn Tx,
@@ -91,15 +93,16 @@ impl Store {
         Ok(())
     }
 
-    /// The submit of a call that is about to be sent once more, unless it was counted before. Before its row forgets when it was
-    /// submitted.
+    /// The submit of a call that is about to be sent once more, unless it was counted before. Before its row
+    /// forgets when it was submitted.
     pub(super) async fn spend_unanswered(&self, tx: &mut dyn Tx, lease: Lease) -> Result<(), StepError> {
         let values = vals![AMBIGUOUS, lease.edit_key.as_bytes(), lease.fence];
         tx.run(self.db.sql().spending.add_unanswered, values).await?;
         Ok(())
     }
 
-    /// Calls that are under way at the provider and about to be deleted: nothing else will tell what they cost.
+    /// Calls that are under way at the provider and about to be deleted: nothing else will tell what they
+    /// cost.
     pub(super) async fn spend_forgotten(&self, tx: &mut dyn Tx, keys: &[EditKey]) -> Result<(), StepError> {
         let list = super::intake::key_list(keys);
         tx.run(self.db.sql().spending.add_forgotten, vals![FORGOTTEN, &list]).await?;

@@ -204,8 +204,8 @@ pub(super) static SQL: Statements = Statements {
         WHERE edit_key = ? AND fence = ? AND state = 'claimed' AND held IS NULL",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', unanswered = max(unanswered - 1, 0), submitted_at = NULL, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
-    // What was read from an answer that had been kept was counted as paid when it was kept. `state` comes last, here and below:
-    // MySQL sees the columns that it has assigned already.
+    // What was read from an answer that had been kept was counted as paid when it was kept. `state` comes
+    // last, here and below: MySQL sees the columns that it has assigned already.
     record_submitted: "UPDATE image_edit_calls SET provider_task_id = ?, paid_calls = paid_calls + iif(state = 'claimed', 0, 1), \
             unanswered = max(unanswered - iif(state = 'claimed', 0, 1), 0), answer_hash = iif(state = 'claimed', answer_hash, NULL), \
             submitted_at = coalesce(submitted_at, strftime('%Y-%m-%d %H:%M:%f', 'now')), state = 'submitted', updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \

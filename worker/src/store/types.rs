@@ -409,7 +409,8 @@ pub struct ClaimedCall {
     pub attempts: u32,
     /// The provider's id, once submitted.
     pub provider_task_id: Option<String>,
-    /// How long ago it was submitted, by the database's clock, a millisecond at least; zero where it has no time of a submit.
+    /// How long ago it was submitted, by the database's clock, a millisecond at least; zero where it has no
+    /// time of a submit.
     pub since_submit: std::time::Duration,
     /// The result, once stored.
     pub result: Option<StoredResult>,
@@ -427,7 +428,8 @@ pub struct ClaimedCall {
     pub lost_micros: i64,
 }
 
-/// What a provider sent and could not be used, kept as a blob: a whole answer that could not be read, a result that is no picture.
+/// What a provider sent and could not be used, kept as a blob: a whole answer that could not be read, a
+/// result that is no picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptAnswer {
     /// The blob.

@@ -93,7 +93,8 @@ impl Embedded {
         Ok(Self { inner, writer: Mutex::new(Some(tokio::spawn(run))), max_bytes_ahead: usize::MAX })
     }
 
-    /// Claims no further task while those that are not settled have so many bytes, and likewise of dead messages.
+    /// Claims no further task while those that are not settled have so many bytes, and likewise of dead
+    /// messages.
     #[must_use]
     pub fn with_bytes_ahead(mut self, max_bytes_ahead: usize) -> Self {
         self.max_bytes_ahead = max_bytes_ahead;

@@ -1,10 +1,10 @@
-//! Which database the namespace belongs to. Two databases behind one namespace would each pay for what the other has
-//! paid for, and each would strand the other's tasks.
+//! Which database the namespace belongs to. Two databases behind one namespace would each pay for what the
+//! other has paid for, and each would strand the other's tasks.
 //!
-//! An exchange says it, not a queue: an exchange is there on every node of a cluster and holds nothing. RabbitMQ declares
-//! it in one transaction and compares its alternate exchange, so that of two databases that come at once one wins, and the
-//! refusal of the other names the winner. A login without the right to *configure* may not have arguments compared;
-//! it asks for the second exchange, whose name holds the id.
+//! An exchange says it, not a queue: an exchange is there on every node of a cluster and holds nothing.
+//! RabbitMQ declares it in one transaction and compares its alternate exchange, so that of two databases that
+//! come at once one wins, and the refusal of the other names the winner. A login without the right to
+//! *configure* may not have arguments compared; it asks for the second exchange, whose name holds the id.
 
 use lapin::Connection;
 use lapin::options::ExchangeDeleteOptions;
@@ -44,7 +44,8 @@ pub(super) async fn bind(connection: &Connection, names: &Topology, id: &str) ->
     match compare(connection, names, id).await? {
         Belongs::Ours => {
             let [_main, ours] = Plan::of_installation(names, id);
-            // Denied: who manages the broker has declared it, or else this login could not have been told "ours".
+            // Denied: who manages the broker has declared it, or else this login could not have been told
+            // "ours".
             ask(connection, &ours, false).await?;
             Ok(())
         }
@@ -135,7 +136,8 @@ async fn delete(connection: &Connection, exchange: &str) -> Result<(), BrokerErr
     deleted.map_err(|failed| error(AmqpError::from_lapin(&failed)))
 }
 
-/// The other's id, of the broker's reply. A reply has at most 255 bytes: with a long namespace the id is cut off.
+/// The other's id, of the broker's reply. A reply has at most 255 bytes: with a long namespace the id is cut
+/// off.
 fn theirs(names: &Topology, reply: &str) -> Option<String> {
     let (_argument, _ours, theirs) = inequivalent(reply)?;
     let id = theirs.strip_prefix(&names.installation_of(""))?;

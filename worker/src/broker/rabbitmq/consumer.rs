@@ -75,8 +75,9 @@ impl RabbitConsumer {
         Ok(delivery)
     }
 
-    /// RabbitMQ keeps the prefetch that a consumer began with, so another prefetch takes another consumer. What the first one was
-    /// sent ahead stays with this channel; what is still on its way goes back to the queue, and comes to the second one.
+    /// RabbitMQ keeps the prefetch that a consumer began with, so another prefetch takes another consumer.
+    /// What the first one was sent ahead stays with this channel; what is still on its way goes back to the
+    /// queue, and comes to the second one.
     async fn begin_anew(&mut self, prefetch: u16) -> Result<(), BrokerError> {
         let Some(stream) = self.stream.take() else { return Ok(()) };
         let tag = stream.tag();

@@ -110,7 +110,8 @@ impl RabbitMq {
         topology::check(&connection, &plan).await
     }
 
-    /// Whose the namespace is, asked without changing anything. `installation`: none where the database has no id yet.
+    /// Whose the namespace is, asked without changing anything. `installation`: none where the database has
+    /// no id yet.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -266,8 +267,8 @@ impl Broker for RabbitMq {
     }
 
     async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        // At every new beginning: the namespace may have been given to another database meanwhile, and a broker that
-        // has lost what it had is bound anew.
+        // At every new beginning: the namespace may have been given to another database meanwhile, and a
+        // broker that has lost what it had is bound again.
         if let Some(installation) = self.installation.get() {
             self.bind(installation).await?;
         }

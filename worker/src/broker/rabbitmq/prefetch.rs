@@ -1,11 +1,14 @@
-//! How many messages the broker may send ahead, so that they fit a bound on memory: AMQP counts messages, not bytes.
+//! How many messages the broker may send ahead, so that they fit a bound on memory: AMQP counts messages, not
+//! bytes.
 //!
-//! A message is known by its size only when it is here. So a consumer begins with as few as would fit if each were as large as a
-//! message may be, sends for four times as many whenever a whole window of them was small, and for fewer as soon as one is not.
+//! A message is known by its size only when it is here. So a consumer begins with as few as would fit if each
+//! were as large as a message may be, sends for four times as many whenever a whole window of them was small,
+//! and for fewer as soon as one is not.
 
 use retouch_shared::wire::MAX_MESSAGE_BYTES;
 
-/// After a large message, so many small ones come before more are sent for: where both come, the next large one is near.
+/// After a large message, so many small ones come before more are sent for: where both come, the next large
+/// one is near.
 const CAUTIOUS_WINDOW: u32 = 256;
 /// How much more is sent for at a time.
 const GROWTH: u16 = 4;

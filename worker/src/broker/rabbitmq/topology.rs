@@ -32,7 +32,8 @@ pub struct Exchange {
     pub name: String,
     /// `direct`, `topic` or `fanout`.
     pub kind: &'static str,
-    /// Where it sends what no queue of its own takes. RabbitMQ compares it when the exchange is declared again.
+    /// Where it sends what no queue of its own takes. RabbitMQ compares it when the exchange is declared
+    /// again.
     pub alternate: Option<String>,
 }
 

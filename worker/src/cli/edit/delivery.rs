@@ -1,7 +1,7 @@
 //! Results on their way into the folder of results: each is written as soon as it is there.
 //!
-//! What must stay true: of pictures that have the same name, the one named first is written first, so that a repeat of the
-//! command finds each under the name that it has.
+//! What must stay true: of pictures that have the same name, the one named first is written first, so that a
+//! repeat of the command finds each under the name that it has.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -65,7 +65,8 @@ impl Delivery {
         &self.delivered
     }
 
-    /// A picture that has failed before it was in a task. Returns the places of the pictures that are settled by it.
+    /// A picture that has failed before it was in a task. Returns the places of the pictures that are settled
+    /// by it.
     ///
     /// # Errors
     /// See [`Delivery::task`].
@@ -74,7 +75,8 @@ impl Delivery {
         self.write_from(at).await
     }
 
-    /// A task as it stands, whose images are these pictures. Returns the places of the pictures that are settled by it.
+    /// A task as it stands, whose images are these pictures. Returns the places of the pictures that are
+    /// settled by it.
     ///
     /// # Errors
     /// A result cannot be had from our own blobs, or the folder cannot be written to.

@@ -20,7 +20,8 @@ pub(super) async fn by_others(app: &App, tasks: &[String]) -> Result<Option<Edit
     Ok(Some(Edits::new(edits, left.into_iter().map(|left| left.cost))))
 }
 
-/// Whether this is another process that lives. One that was killed a moment ago on this machine is still in the list.
+/// Whether this is another process that lives. One that was killed a moment ago on this machine is still in
+/// the list.
 fn is_another(app: &App, replica: &ReplicaView) -> bool {
     if replica.report.owner == app.owner {
         return false;

@@ -1,7 +1,8 @@
 //! `retouch edit`: the whole pipeline in one process, for a person with a folder of pictures.
 //!
-//! What must stay true: it performs the calls that its own tasks wait for, and no others; each result is written when it is
-//! there; what it leaves when it is interrupted is found by the same command, or by a worker.
+//! What must stay true: it performs the calls that its own tasks wait for, and no others; each result is
+//! written when it is there; what it leaves when it is interrupted is found by the same command, or by a
+//! worker.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,12 +37,12 @@ use run::Run;
 
 /// Edit pictures here and now; what was edited before comes from the cache
 ///
-/// The whole pipeline runs in this process. It performs the edits of its own pictures, and no others: what earlier commands left
-/// unfinished is named and left alone. Each picture is written when it is done.
+/// The whole pipeline runs in this process. It performs the edits of its own pictures, and no others: what
+/// earlier commands left unfinished is named and left alone. Each picture is written when it is done.
 ///
-/// An edit type, model or parameter that cannot work for any of the pictures is a usage error (2): nothing is begun. A file that
-/// cannot be read or is no picture fails by itself (1), and the others are edited. Ctrl-C keeps what is finished (130): the same
-/// command goes on from there, and pays for nothing twice.
+/// An edit type, model or parameter that cannot work for any of the pictures is a usage error (2): nothing is
+/// begun. A file that cannot be read or is no picture fails by itself (1), and the others are edited. Ctrl-C
+/// keeps what is finished (130): the same command goes on from there, and pays for nothing twice.
 ///
 /// Example: retouch edit examples/photos --type sketch --out sketches
 #[derive(Debug, Args)]
@@ -49,7 +50,8 @@ use run::Run;
 pub(super) struct Edit {
     #[command(flatten)]
     edit: EditArgs,
-    /// The folder for the results, outside of the folders that are read; a picture that is there under the same name is kept
+    /// The folder for the results, outside of the folders that are read; a picture that is there under the
+    /// same name is kept
     #[arg(long, short = 'o', default_value = "retouched", value_name = "DIR")]
     out: PathBuf,
     /// Say what would be hit, edited and paid, and do nothing

@@ -1,4 +1,5 @@
-//! What a person sees while a command runs: a line for each picture, and a bar on a terminal or now and then a line.
+//! What a person sees while a command runs: a line for each picture, and a bar on a terminal or now and then
+//! a line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;

@@ -219,7 +219,8 @@ impl Run {
         Ok(())
     }
 
-    /// Begins nothing more, and waits for what is under way here, at most the grace period. A second signal ends it at once.
+    /// Begins nothing more, and waits for what is under way here, at most the grace period. A second signal
+    /// ends it at once.
     async fn wind_down(&mut self, signals: &mut Signals) -> Result<()> {
         self.app.shutdown.cancel();
         if let Some(feeding) = self.feeding.take() {
@@ -276,8 +277,8 @@ impl Run {
         Ok(())
     }
 
-    /// A worker waits for a closed lane for ever; a person at a terminal wants to know, and to mend it: why the lane takes no
-    /// calls, where none is under way that could find it open again.
+    /// A worker waits for a closed lane for ever; a person at a terminal wants to know, and to mend it: why
+    /// the lane takes no calls, where none is under way that could find it open again.
     async fn closed_lane(&self) -> Result<Option<anyhow::Error>> {
         let waits = self.calls.waits();
         for lane in self.app.store.lanes().await? {

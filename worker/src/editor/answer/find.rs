@@ -1,5 +1,5 @@
-//! Where in a JSON document the picture is, or the id of a task: in the members that are known to hold one first, in members of
-//! any name last, and never in those that repeat what was asked.
+//! Where in a JSON document the picture is, or the id of a task: in the members that are known to hold one
+//! first, in members of any name last, and never in those that repeat what was asked.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;

@@ -272,8 +272,8 @@ pub(super) fn classify(
     }
 }
 
-/// An error that came with a 2xx. The request was answered, so where nothing is known of its code, or nothing of whether it was
-/// charged, it is the last word.
+/// An error that came with a 2xx. The request was answered, so where nothing is known of its code, or nothing
+/// of whether it was charged, it is the last word.
 pub(super) fn within_success(place: Place, fault: &Fault, retry_after: Option<Duration>) -> EditError {
     let code = fault.code.as_deref().or(fault.kind.as_deref()).unwrap_or(PROVIDER_ERROR);
     match classify(place, fault.status().unwrap_or(200), code, &fault.message, retry_after) {

@@ -272,7 +272,8 @@ fn taken(api: &Api, place: Place, answer: &Answer) -> Result<Submitted, EditErro
         tracing::info!(billed = said.billed(), request_id = said.request_id(), "the picture is there");
         Some(submitted(found))
     };
-    // A task's answer may repeat the picture that was sent; a call's may name a task that cannot be asked after.
+    // A task's answer may repeat the picture that was sent; a call's may name a task that cannot be asked
+    // after.
     let found = match place {
         Place::Create => accepted().or_else(made),
         Place::Call | Place::Upload | Place::Poll | Place::Task => made().or_else(accepted),

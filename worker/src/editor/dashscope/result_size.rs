@@ -1,15 +1,17 @@
-//! Operations that make a picture larger, refused before they are paid for where the result is more than is kept.
+//! Operations that make a picture larger, refused before they are paid for where the result is more than is
+//! kept.
 //!
-//! The provider's own limits leave none that it refuses itself: 4096 pixels a side, four times as large at most. What decides
-//! is the bound on the bytes of a result. A picture takes a byte a pixel or more in the formats that come without loss, but for
-//! plain areas; so a result of more pixels than the bound has bytes is one that could not be kept.
+//! The provider's own limits leave none that it refuses itself: 4096 pixels a side, four times as large at
+//! most. What decides is the bound on the bytes of a result. A picture takes a byte a pixel or more in the
+//! formats that come without loss, but for plain areas; so a result of more pixels than the bound has bytes
+//! is one that could not be kept.
 
 use retouch_shared::task::Params;
 
 use crate::editor::{EditError, EditSpec, Measure};
 
-/// Width and height of the result over those of the picture, and the parameters that say so; none where the operation keeps the
-/// size or the provider chooses it.
+/// Width and height of the result over those of the picture, and the parameters that say so; none where the
+/// operation keeps the size or the provider chooses it.
 fn factors(params: &Params) -> Option<([f64; 2], &'static str)> {
     let factor = |name: &str| params.get(name).and_then(serde_json::Value::as_f64);
     if let Some(factor) = factor("upscale_factor") {

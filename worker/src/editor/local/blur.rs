@@ -6,8 +6,8 @@ use image::DynamicImage;
 
 use super::samples::{Layout, Sample, Work, run};
 
-/// Up to here the exact kernel, whose time grows with sigma. Beyond it three boxes, whose time does not; where they are
-/// this wide the eye sees no difference.
+/// Up to here the exact kernel, whose time grows with sigma. Beyond it three boxes, whose time does not;
+/// where they are this wide the eye sees no difference.
 const EXACT_UP_TO: f32 = 10.0;
 
 /// Samples of a row that are worked on together: their rows around them stay in the processor's cache.
@@ -143,8 +143,8 @@ fn store<S: Sample>(samples: &mut [S], values: &[f32]) {
     }
 }
 
-/// The average over a box of `2 × radius + 1` in both directions. Sums are whole numbers, so that an even area stays as
-/// it is to the bit.
+/// The average over a box of `2 × radius + 1` in both directions. Sums are whole numbers, so that an even
+/// area stays as it is to the bit.
 struct Average(usize);
 
 impl Work for Average {

@@ -36,8 +36,8 @@ pub(super) fn needed(request: &EditRequest) -> u64 {
     peak.max(pixels + masked + scratch(operation, &sizes).max(written))
 }
 
-/// Pixels before and after, and between the two passes of a resampling; bytes of one, and of one in 16 bits with alpha
-/// where the picture has alpha.
+/// Pixels before and after, and between the two passes of a resampling; bytes of one, and of one in 16 bits
+/// with alpha where the picture has alpha.
 struct Sizes {
     before: u64,
     after: u64,

@@ -160,8 +160,8 @@ fn result_size(operation: &Operation, args: &Args, size: Size, format: Format) -
     Ok((width, height))
 }
 
-/// What an edit of the picture is written as. A compressed BMP becomes a PNG: a BMP is written without compression, and a
-/// kilobyte of one colour would be hundreds of megabytes.
+/// What an edit of the picture is written as. A compressed BMP becomes a PNG: a BMP is written without
+/// compression, and a kilobyte of one colour would be hundreds of megabytes.
 fn output_format(picture: &Picture) -> Format {
     match picture.media.format {
         // biCompression

@@ -29,7 +29,8 @@ pub struct Operation {
 pub(super) enum Colours {
     /// The picture's own: its profile stays with the result.
     Own,
-    /// sRGB: the operation names colours, or makes grey of colour or colour of grey, which a profile does not outlive.
+    /// sRGB: the operation names colours, or makes grey of colour or colour of grey, which a profile does not
+    /// outlive.
     Srgb,
 }
 

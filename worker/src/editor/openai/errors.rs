@@ -130,8 +130,8 @@ const fn by_status(status: u16) -> Verdict {
     }
 }
 
-/// An error that came with a 2xx: by its code, its type, or the status that stands for a code. The request was answered, so
-/// where nothing is known of it, it is the last word.
+/// An error that came with a 2xx: by its code, its type, or the status that stands for a code. The request
+/// was answered, so where nothing is known of it, it is the last word.
 pub(super) fn within_success(fault: &Fault, key: &str, retry_after: Option<Duration>) -> EditError {
     let (kind, code) = (fault.kind.clone().and_then(as_code), fault.code.clone().and_then(as_code));
     let message = fit(&fault.message, key);

@@ -1,9 +1,9 @@
 //! The OpenAI-compatible editor: `POST {base}/images/edits`, multipart, answered within the call. OpenAI itself and the
 //! gateways that speak like it.
 //!
-//! What must stay true: a request is sent once; a whole answer is read or kept, and only what broke off or says so is
-//! ambiguous; a picture that comes as a URL is accepted under that address, which is committed whatever becomes of the picture; no
-//! error holds the key.
+//! What must stay true: a request is sent once; a whole answer is read or kept, and only what broke off or
+//! says so is ambiguous; a picture that comes as a URL is accepted under that address, which is committed
+//! whatever becomes of the picture; no error holds the key.
 //! <https://platform.openai.com/docs/api-reference/images/createEdit>
 
 mod check;

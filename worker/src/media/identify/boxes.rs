@@ -1,6 +1,7 @@
 //! Formats made of boxes (ISO/IEC 14496-12): AVIF, HEIC, JPEG 2000 and JPEG XL, and JPEG XL without its boxes.
 //!
-//! What must stay true: lengths come from outside, so no box reaches beyond what is at hand, and nesting has an end.
+//! What must stay true: lengths come from outside, so no box reaches beyond what is at hand, and nesting has
+//! an end.
 
 use super::{Kind, sides};
 
@@ -50,8 +51,8 @@ fn heif(head: &[u8]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// The largest of the sizes that the file's items have: a picture in tiles has the whole one beside those of its tiles, and
-/// a thumbnail is smaller.
+/// The largest of the sizes that the file's items have: a picture in tiles has the whole one beside those of
+/// its tiles, and a thumbnail is smaller.
 fn heif_size(head: &[u8]) -> Option<(u32, u32)> {
     // `meta` is a full box: its version and flags stand before what is in it.
     let meta = find(head, &[b"meta"])?.get(4..)?;
@@ -98,7 +99,8 @@ impl<'a> Iterator for Boxes<'a> {
     }
 }
 
-/// In a container the codestream is in `jxlc`, or the first part of it in `jxlp`, behind four bytes of its number.
+/// In a container the codestream is in `jxlc`, or the first part of it in `jxlp`, behind four bytes of its
+/// number.
 fn boxed_jxl_size(head: &[u8]) -> Option<(u32, u32)> {
     let (name, content) = Boxes(head).find(|(name, _)| *name == b"jxlc" || *name == b"jxlp")?;
     let stream = if name == b"jxlp" { content.get(4..)? } else { content };

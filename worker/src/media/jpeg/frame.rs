@@ -73,8 +73,8 @@ impl Frame {
         self.components.iter().all(|component| component.read_down_to[0].is_some())
     }
 
-    /// Whether every bit of every coefficient was read: without an end marker nothing else says that no scan is
-    /// missing.
+    /// Whether every bit of every coefficient was read: without an end marker nothing else says that no scan
+    /// is missing.
     pub(super) fn is_complete(&self) -> bool {
         self.components.iter().all(|component| component.read_down_to.iter().all(|low| *low == Some(0)))
     }

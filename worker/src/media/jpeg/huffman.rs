@@ -142,8 +142,8 @@ impl<'a> Bits<'a> {
         Err(Damage::Corrupt)
     }
 
-    /// Ends an interval: the rest of its last byte is padding. The bytes that follow, up to a marker or the end, are
-    /// given, and the offset after them; reading on begins behind the marker.
+    /// Ends an interval: the rest of its last byte is padding. The bytes that follow, up to a marker or the
+    /// end, are given, and the offset after them; reading on begins behind the marker.
     pub(super) fn align(&mut self) -> Rest<'a> {
         let begin = self.begin_of_unread();
         let mut end = begin;

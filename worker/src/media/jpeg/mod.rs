@@ -1,9 +1,9 @@
 //! Whether a JPEG is whole: its entropy-coded data is read to the last block, without computing a pixel.
 //!
-//! What must stay true: the pixel decoder fills missing data with grey and reports nothing, so a file reaches it only
-//! after every block was found here, and only as [`canonical`] writes it: the segments that were understood, each
-//! scan as far as it was read, and an end marker. The two can't disagree about damaged segments then.
-//! Specification: ITU-T T.81; where files break it, libjpeg's behaviour.
+//! What must stay true: the pixel decoder fills missing data with grey and reports nothing, so a file reaches
+//! it only after every block was found here, and only as [`canonical`] writes it: the segments that were
+//! understood, each scan as far as it was read, and an end marker. The two can't disagree about damaged
+//! segments then. Specification: ITU-T T.81; where files break it, libjpeg's behaviour.
 
 mod frame;
 mod huffman;
@@ -98,9 +98,9 @@ struct Walk {
     frame: Option<Frame>,
 }
 
-/// The picture in `bytes`, whole, as a file that every decoder reads alike: without the metadata that pixels do not
-/// need, without what lies between segments or after the picture (a second picture of an MPO), and with an end
-/// marker.
+/// The picture in `bytes`, whole, as a file that every decoder reads alike: without the metadata that pixels
+/// do not need, without what lies between segments or after the picture (a second picture of an MPO), and
+/// with an end marker.
 ///
 /// # Errors
 /// What is missing or damaged, for people.
@@ -112,8 +112,8 @@ pub(super) fn canonical(bytes: &[u8]) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// As [`canonical`] for a picture whose tables stand in a stream of their own, as in TIFF; the picture itself is
-/// not written.
+/// As [`canonical`] for a picture whose tables stand in a stream of their own, as in TIFF; the picture itself
+/// is not written.
 ///
 /// # Errors
 /// As [`canonical`].

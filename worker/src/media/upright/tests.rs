@@ -166,7 +166,7 @@ fn a_file_that_is_upright_is_sent_exactly_as_it_came() {
     for (kind, bytes) in all {
         let bytes = Bytes::from(bytes);
         let media = inspect(&bytes).unwrap();
-        let sent = upright(&bytes, media, |_, _| panic!("nothing is written anew")).unwrap();
+        let sent = upright(&bytes, media, |_, _| panic!("nothing is written again")).unwrap();
         assert_eq!(sent, (bytes, media), "{kind}");
     }
 }

@@ -1,7 +1,7 @@
 //! A provider's result: past the guard like everything from outside, and into the blob store while it arrives.
 //!
-//! It is paid for, so its size is bounded by a setting and not by memory, and its time by progress and not by a
-//! deadline for all of it.
+//! It is paid for, so its size is bounded by a setting and not by memory, and its time by progress and not by
+//! a deadline for all of it.
 
 use std::time::Duration;
 
@@ -41,7 +41,8 @@ pub(crate) enum ResultError {
 }
 
 impl Fetcher {
-    /// The file at `url`, at every hop from one of `hosts`; at most `most` bytes. Asks once: the caller has its own retries.
+    /// The file at `url`, at every hop from one of `hosts`; at most `most` bytes. Asks once: the caller has
+    /// its own retries.
     ///
     /// # Errors
     /// [`ResultError`].
@@ -66,8 +67,8 @@ impl Fetcher {
     }
 }
 
-/// What is compressed, announced or not, is gathered in memory and decoded within the bound on decoded pictures; anything else
-/// goes into the blob store as it comes.
+/// What is compressed, announced or not, is gathered in memory and decoded within the bound on decoded
+/// pictures; anything else goes into the blob store as it comes.
 async fn receive(
     url: &Url,
     mut response: Response,

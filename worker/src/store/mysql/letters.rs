@@ -135,7 +135,7 @@ pub(super) static SQL: LetterStatements = LetterStatements {
         " FROM JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(64) CHARACTER SET ascii PATH '$')) j \
         STRAIGHT_JOIN image_edit_tasks t FORCE INDEX (task_id) ON t.task_id = j.k"
     ),
-    // A person's decision: its sends are counted anew, but for the one that is under way.
+    // A person's decision: its sends are counted from 0, but for the one that is under way.
     mark_calls: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', letter BIGINT PATH '$.letter', \
             duplicates INT PATH '$.duplicates')) j \
         STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = UNHEX(j.k) \

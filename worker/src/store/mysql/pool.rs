@@ -40,7 +40,8 @@ impl Pool {
             }
             Err(waiting) => waiting,
         };
-        // In a task of its own: a handshake polls deep, and the steps that need a connection stand deep on their stack already.
+        // In a task of its own: a handshake polls deep, and the steps that need a connection stand deep on
+        // their stack already.
         let asking = AbortOnDropHandle::new(tokio::spawn(self.pool.acquire().in_current_span()));
         let connection = asking.await.map_err(|_ended| sqlx::Error::WorkerCrashed)??;
         Ok(Lent { connection, pile, since: Instant::now(), rested: Duration::ZERO })

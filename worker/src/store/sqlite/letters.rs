@@ -104,7 +104,7 @@ pub(super) static SQL: LetterStatements = LetterStatements {
         task_columns!(),
         " FROM json_each(?) j CROSS JOIN image_edit_tasks t ON t.task_id = j.value"
     ),
-    // A person's decision: its sends are counted anew, but for the one that is under way.
+    // A person's decision: its sends are counted from 0, but for the one that is under way.
     mark_calls: "UPDATE image_edit_calls SET letter_id = j.value ->> 'letter', \
             possible_duplicates = possible_duplicates + (j.value ->> 'duplicates'), held = NULL, \
             unanswered = iif(state IN ('submitting', 'ambiguous'), min(unanswered, 1), 0) \

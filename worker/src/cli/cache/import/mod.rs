@@ -29,8 +29,9 @@ mod print;
 /// an entry that was made here or whose picture was copied.
 ///
 /// The older rows do not know the model: each is taken for what a task with its edit type and prompt would get today, so that such a
-/// task hits; --model and --params say otherwise. What each older edit type is taken for is said before anything is taken in, and asked
-/// for: a wrong guess would answer with another operation's pictures. Links are taken on trust; with --fetch their pictures are copied.
+/// task hits; --model and --params say otherwise. What each older edit type is taken for is said before
+/// anything is taken in, and asked for: a wrong guess would answer with another operation's pictures. Links
+/// are taken on trust; with --fetch their pictures are copied.
 ///
 /// Example: retouch cache import --from mysql://reader:secret@db/old --fetch --yes
 #[derive(Debug, Args)]
