@@ -163,7 +163,7 @@ pub(crate) async fn take_in_own(app: &Arc<App>, task: &TaskMessage) -> anyhow::R
             Err(stop) => stop,
         };
         match stop {
-            Outcome::Delay { after, error } => {
+            Outcome::Delay { after, error } | Outcome::Rest { after, error } => {
                 tracing::info!(?after, error, "delayed");
                 message = delayed(message, error);
                 tokio::time::sleep(after).await;

@@ -23,6 +23,13 @@ pub(crate) enum Outcome {
         /// Why, for people.
         error: String,
     },
+    /// As [`Outcome::Delay`], of what the sweep wakes: a message would outlive what a worker that starts does sooner.
+    Rest {
+        /// At least this long.
+        after: Duration,
+        /// Why, for people.
+        error: String,
+    },
     /// Can't be worked on: into the dead letters.
     Dead {
         /// A reason code.
@@ -39,7 +46,7 @@ impl Outcome {
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Delay { .. } => "delayed",
+            Self::Delay { .. } | Self::Rest { .. } => "delayed",
             Self::Dead { .. } => "dead",
             Self::HandBack => "handed_back",
         }
@@ -74,6 +81,10 @@ pub(crate) async fn settle(broker: &dyn Broker, queue: &Queue, delivery: Deliver
     let Delivery { message, settler, .. } = delivery;
     let replacement = match outcome {
         Outcome::Done => None,
+        Outcome::Rest { after, error } => {
+            tracing::info!(?after, error, "delayed; the sweep will wake it");
+            None
+        }
         Outcome::HandBack => {
             settler.hand_back().await;
             return;

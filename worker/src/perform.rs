@@ -196,7 +196,7 @@ impl OwnCalls {
             *at_work = at_work.saturating_sub(1);
         }
         match outcome {
-            Outcome::Delay { after, error } => {
+            Outcome::Delay { after, error } | Outcome::Rest { after, error } => {
                 tracing::info!(%edit_key, ?after, error, "delayed");
                 self.not_before.insert(edit_key, Instant::now() + after);
             }

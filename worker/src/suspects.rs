@@ -103,7 +103,9 @@ pub(crate) async fn over(app: &App, edit_key: EditKey) {
 async fn end(app: &App, suspect: Digest32, outcome: &Outcome) {
     let ended = match outcome {
         Outcome::Done | Outcome::Dead { .. } => app.store.clear_suspect(suspect).await,
-        Outcome::Delay { .. } | Outcome::HandBack => app.store.end_suspect(suspect).await,
+        Outcome::Delay { .. } | Outcome::Rest { .. } | Outcome::HandBack => {
+            app.store.end_suspect(suspect).await
+        }
     };
     if let Err(error) = ended {
         tracing::warn!(%error, "cannot note that a suspect has ended");

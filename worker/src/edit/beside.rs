@@ -92,6 +92,7 @@ pub(super) async fn carry(app: &Arc<App>, call: ClaimedCall) -> Outcome {
 pub(crate) async fn go_on_later(app: &App, edit_key: EditKey, lane: String, outcome: Outcome) {
     match outcome {
         Outcome::Done => {}
+        Outcome::Rest { after, error } => tracing::info!(?after, error, "delayed; the sweep will wake it"),
         Outcome::Delay { after, error } => {
             tracing::info!(?after, error, "delayed");
             let to = Destination::Delayed(Queue::Edits { lane }, after);

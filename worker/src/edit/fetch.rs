@@ -14,6 +14,7 @@ use super::{Age, HOLD, Stop, Work};
 use crate::editor::ResultUrl;
 use crate::failpoint::around;
 use crate::media;
+use crate::outcome::Outcome;
 use crate::sources::fetch::FetchError;
 use crate::sources::fetch::result::{ResultError, ResultFile};
 use crate::store::{ClosedBy, Closure};
@@ -180,11 +181,11 @@ impl Work<'_> {
         );
         if pause > Duration::from_secs(30) || self.began.elapsed() + pause > HOLD {
             let later = self.hand_over(Some(error), pause).await;
-            return Err(match trouble.next {
-                Next::Again => later,
-                // The sweep asks then, and so does a worker that starts: a message would outlive what that
-                // one has done.
-                Next::AllowHost | Next::AllowSize => Stop::Done,
+            return Err(match (trouble.next, later) {
+                (Next::AllowHost | Next::AllowSize, Outcome::Delay { after, error }) => {
+                    Outcome::Rest { after, error }
+                }
+                (_, later) => later,
             });
         }
         tokio::select! {
