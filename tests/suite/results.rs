@@ -1,9 +1,11 @@
 //! Paid results, whatever they are: kept as they came, fetched for as long as it takes, and never in the way
 //! of other edits.
 
-use std::io::Cursor;
+use std::io::{Cursor, Write as _};
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
 use retouch_tests::laptop::Laptop;
@@ -155,6 +157,24 @@ async fn every_result_of_the_table_is_kept() {
     assert!(shown.stdout.contains("could not be decoded"), "{}{}", shown.stdout, shown.stderr);
     no_picture_is_kept_for_a_person(&paid).await;
     paid.site.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_result_that_its_host_compresses_unasked_is_kept_unpacked() {
+    let paid = Paid::on_servers().await;
+    let made = picture(5);
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(&made).unwrap();
+    let packed = packed.finish().unwrap();
+    paid.provider.set(|settings| settings.makes = Some(Makes::new("image/png", packed.as_slice())));
+    let _worker = paid.worker("").await;
+    paid.site.publish(&task("t", "remove_watermark", SAID, &[picture(1)])).await;
+    let done = paid.site.ended("t").await;
+    assert_eq!(paid.site.result(&done.images[0]), made);
+    assert_eq!(done.images[0]["content_type"], "image/png");
+    assert_eq!(paid.provider.ledger().creates(), 1);
+    paid.site.nothing_left().await;
+    println!("| PNG that its host compressed unasked | 1 | kept unpacked: `image/png` |");
 }
 
 /// A page in place of a result: at an address for longer than it is worth waiting for, and within the answer.
