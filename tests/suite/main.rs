@@ -41,6 +41,7 @@ mod dead_retry;
 mod dead_show;
 mod doctor;
 mod edit_folders;
+mod edit_lanes;
 mod edit_memory;
 mod edit_own;
 mod edit_pictures;

@@ -447,5 +447,10 @@ async fn a_command_does_not_wait_an_hour_for_a_page_to_become_a_picture() {
     let done = edit(&laptop, &provider).run().await;
     assert_eq!(done.status.code(), Some(1), "{}", done.stderr);
     assert!(done.stdout.contains("HTML page"), "{}", done.stdout);
+    assert!(
+        done.stderr.contains("1 paid result") && !done.stderr.contains("another process"),
+        "{}",
+        done.stderr
+    );
     assert_eq!(provider.ledger().creates(), 1);
 }

@@ -1,8 +1,9 @@
-//! Performs the calls that the tasks of one command wait for, and no others: a person pays for what that
+//! Performs the calls that the tasks of one command wait for, and sends no others: a person pays for what that
 //! person started.
 //!
 //! What must stay true: no queue is consumed, and a call is begun only while an image of these tasks waits
-//! for it. Which process works on a call is decided by its lease: one that another process holds is waited
+//! for it. The one exception costs nothing: a call of another command that the provider has accepted, and that
+//! keeps the lane from taking these, is polled on until its result is kept. Which process works on a call is decided by its lease: one that another process holds is waited
 //! for, and begun here should that process die. What this process leaves is found by the next one that wants
 //! it, or by a worker's sweep.
 
@@ -19,7 +20,7 @@ use crate::app::App;
 use crate::broker::{Headers, Message};
 use crate::edit;
 use crate::outcome::Outcome;
-use crate::store::{OpenWait, StoreError, TaskRecord};
+use crate::store::{OpenWait, SentCall, StoreError, TaskRecord};
 use crate::{trace, wake};
 
 /// Between two looks at the store; longer where a look takes long.
@@ -54,6 +55,8 @@ pub(crate) struct OwnCalls {
     not_before: HashMap<EditKey, Instant>,
     /// Calls of earlier commands that were carried on here.
     resumed: HashMap<EditKey, OpenWait>,
+    /// Of those worked on, calls that none of these tasks waits for.
+    others: HashSet<EditKey>,
     look_again: Instant,
 }
 
@@ -69,6 +72,7 @@ impl OwnCalls {
             over: HashSet::new(),
             not_before: HashMap::new(),
             resumed: HashMap::new(),
+            others: HashSet::new(),
             look_again: Instant::now(),
         }
     }
@@ -88,9 +92,19 @@ impl OwnCalls {
         self.tasks.is_empty()
     }
 
-    /// Whether a call is worked on here at the moment.
+    /// Whether a call that these tasks wait for is worked on here at the moment.
+    pub(crate) fn is_at_work_for_own(&self) -> bool {
+        self.at_work.len() > self.others.len()
+    }
+
+    /// Whether any call is worked on here at the moment.
     pub(crate) fn is_at_work(&self) -> bool {
         !self.running.is_empty()
+    }
+
+    /// Whether a call that these tasks do not wait for is worked on here at the moment.
+    pub(crate) fn is_at_work_for_others(&self) -> bool {
+        !self.others.is_empty()
     }
 
     /// What the tasks wait for, as of the last look.
@@ -189,9 +203,28 @@ impl OwnCalls {
         }
     }
 
+    /// Carries on a call of this lane that none of these tasks waits for, if it is submitted and free.
+    pub(crate) fn carry_on(&mut self, lane: &str, call: &SentCall) {
+        let (key, place) = (call.edit_key, (lane.to_owned(), true));
+        let later = self.not_before.get(&key).is_some_and(|at| *at > Instant::now());
+        let at_work = self.places.entry(place.clone()).or_default();
+        if later || *at_work >= SENT || self.app.shutdown.is_cancelled() || !self.at_work.insert(key) {
+            return;
+        }
+        *at_work += 1;
+        self.others.insert(key);
+        let app = Arc::clone(&self.app);
+        self.running.spawn(async move {
+            let work = Box::pin(edit::carry_on_submitted(&app, key));
+            let outcome = trace::within(trace::edit_span(), &Headers::new(), work).await;
+            Ended { edit_key: key, place, outcome }
+        });
+    }
+
     fn ended(&mut self, ended: Ended) {
         let Ended { edit_key, place, outcome } = ended;
         self.at_work.remove(&edit_key);
+        self.others.remove(&edit_key);
         if let Some(at_work) = self.places.get_mut(&place) {
             *at_work = at_work.saturating_sub(1);
         }

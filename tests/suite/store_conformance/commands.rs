@@ -8,6 +8,8 @@ use super::fixture::{Fixture, LONG, PRICE, begin, claim, edit, finish, miss, pri
 promises!(
     a_command_sees_the_calls_that_its_own_tasks_wait_for,
     what_other_tasks_left_is_counted_with_its_cost,
+    the_sent_calls_of_a_lane_say_who_has_them_and_which_tasks_wait,
+    only_a_submitted_call_can_be_claimed_as_one,
     tasks_are_found_by_status_type_age_and_page,
 );
 
@@ -45,6 +47,53 @@ async fn what_other_tasks_left_is_counted_with_its_cost(db: Fixture) {
     assert_eq!((left[0].calls, &left[0].cost), (2, &price()));
     assert_eq!(store.left_over(&[]).await.unwrap()[0].calls, 3);
     assert!(store.left_over(&["mine".to_owned(), "theirs".to_owned()]).await.unwrap().is_empty());
+}
+
+async fn the_sent_calls_of_a_lane_say_who_has_them_and_which_tasks_wait(db: Fixture) {
+    let store = db.store().await;
+    let [queued, first, second] = ["queued", "first", "second"].map(edit);
+    register(&store, &task("a", vec![miss(&queued), miss(&first), miss(&second)])).await;
+    register(&store, &task("b", vec![miss(&first)])).await;
+    let leases = [claim(&store, first.edit_key).await.lease, claim(&store, second.edit_key).await.lease];
+    assert!(store.sent_calls("lane").await.unwrap().is_empty(), "claimed is not sent");
+    assert!(begin(&store, leases[0]).await && begin(&store, leases[1]).await);
+    assert!(store.record_submitted(leases[0], "id").await.unwrap());
+    let mut sent = store.sent_calls("lane").await.unwrap();
+    sent.sort_by_key(|call| call.tasks.len());
+    let seen: Vec<_> = sent.iter().map(|call| (call.edit_key, call.state, call.has_id, call.ended)).collect();
+    let expected = [
+        (second.edit_key, CallState::Submitting, false, false),
+        (first.edit_key, CallState::Submitted, true, false),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(sent[1].tasks.iter().map(String::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(sent.iter().all(|call| call.owner.is_some() && !call.lease_left.is_zero()), "{sent:?}");
+    db.expire(first.edit_key).await;
+    assert!(store.note_unfetched(leases[0], "host", "why").await.unwrap());
+    let sent = store.sent_calls("lane").await.unwrap();
+    let first = sent.iter().find(|call| call.edit_key == first.edit_key).unwrap();
+    assert_eq!((&first.owner, first.lease_left.is_zero(), first.ended), (&None, true, true));
+    assert!(store.sent_calls("another").await.unwrap().is_empty());
+}
+
+async fn only_a_submitted_call_can_be_claimed_as_one(db: Fixture) {
+    let store = db.store().await;
+    let call = edit("call");
+    register(&store, &task("a", vec![miss(&call)])).await;
+    let try_claim = async || store.claim_submitted(call.edit_key, "other", LONG).await.unwrap();
+    assert!(try_claim().await.is_none(), "queued: it would be sent");
+    let lease = claim(&store, call.edit_key).await.lease;
+    db.expire(call.edit_key).await;
+    assert!(try_claim().await.is_none(), "claimed: the same");
+    assert!(begin(&store, lease).await);
+    assert!(try_claim().await.is_none(), "submitting: it could be sent again");
+    assert!(store.record_submitted(lease, "id").await.unwrap());
+    let claimed = try_claim().await.unwrap();
+    assert_eq!((claimed.state, claimed.provider_task_id.as_deref()), (CallState::Submitted, Some("id")));
+    assert!(try_claim().await.is_none(), "leased");
+    assert!(store.count_ambiguous(claimed.lease, false, "unknown").await.unwrap().is_some());
+    db.expire(call.edit_key).await;
+    assert!(try_claim().await.is_none(), "ambiguous: it could be sent again");
 }
 
 async fn tasks_are_found_by_status_type_age_and_page(db: Fixture) {

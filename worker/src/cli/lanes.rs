@@ -54,8 +54,11 @@ enum What {
 struct Shown {
     name: String,
     state: &'static str,
+    #[serde(skip)]
+    may_try: bool,
     code: Option<String>,
     message: Option<String>,
+    /// Until the next call finds out whether the lane still is blocked; 0: it may try now.
     probe_in_ms: Option<u64>,
     throttled_for_ms: Option<u64>,
     queued: u64,
@@ -142,7 +145,14 @@ fn print(lanes: &[LaneView], today: &[Spending], json: bool) {
     say(table);
     for lane in &shown {
         if let Some(message) = &lane.message {
-            say(format!("{} is {}: {message}{}", lane.name, lane.state, lane.next_try()));
+            say(if lane.may_try {
+                format!(
+                    "{} may try now: the next edit finds out whether it works; it was blocked: {message}",
+                    lane.name
+                )
+            } else {
+                format!("{} is {}: {message}{}", lane.name, lane.state, lane.next_try())
+            });
         }
         if let Some(shown) = &lane.unfetched {
             say(format!("{}: {}", lane.name, shown.unfetched.notice()));
@@ -152,7 +162,7 @@ fn print(lanes: &[LaneView], today: &[Spending], json: bool) {
 
 impl Shown {
     fn of(lane: &LaneView, today: &[Spending]) -> Self {
-        let (state, message) = (lane.state(), lane.reason());
+        let (state, message, may_try) = (lane.state(), lane.reason(), lane.may_try());
         let LaneView {
             name,
             policy,
@@ -172,9 +182,14 @@ impl Shown {
         Self {
             name,
             state,
+            may_try,
             code: closed.as_ref().map(|closure| closure.code.clone()),
             message,
-            probe_in_ms: closed.and_then(|closure| closure.probe_in).map(millis),
+            probe_in_ms: if may_try {
+                Some(0)
+            } else {
+                closed.and_then(|closure| closure.probe_in).map(millis)
+            },
             throttled_for_ms: throttled_for.map(millis),
             queued,
             in_flight,
@@ -198,7 +213,7 @@ impl Shown {
         };
         [
             self.name.clone(),
-            self.state.to_owned(),
+            if self.may_try { "may try now".to_owned() } else { self.state.to_owned() },
             self.queued.to_string(),
             self.in_flight.to_string(),
             self.max_in_flight.map_or_else(none, |most| most.to_string()),

@@ -55,8 +55,12 @@ pub(super) fn init(worker: bool) -> Result<Logging> {
 }
 
 fn filter(worker: bool) -> Result<EnvFilter> {
-    let default =
-        if worker { "info,lapin=error,sqlx=warn" } else { "error,lapin=off,rustls_platform_verifier=off" };
+    let default = if worker {
+        "info,lapin=error,sqlx=warn"
+    } else {
+        // A command says itself, once and in a sentence, why a lane takes no calls.
+        "error,retouch_worker::lanes=off,lapin=off,rustls_platform_verifier=off"
+    };
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let asked = if asked.trim().is_empty() { default } else { &asked };
     let filter = EnvFilter::try_new(asked).context("RUST_LOG")?;

@@ -49,6 +49,19 @@ pub(super) struct Aside {
     /// Unfinished edits of earlier commands, which this one has not touched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_alone: Option<Edits>,
+    /// Why a command ended before its edits did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// A lane that takes no calls of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Stopped {
+    pub lane: String,
+    /// The lane's, or `places_taken`.
+    pub code: String,
+    /// For people, with what helps.
+    pub message: String,
 }
 
 /// So many edits and what they cost.
@@ -273,7 +286,7 @@ impl Report {
             return self.print(true, None);
         }
         say(self.summary(Some(took)));
-        let Aside { left_out: _, resumed, left_alone } = &self.aside;
+        let Aside { left_out: _, resumed, left_alone, stopped: _ } = &self.aside;
         if let Some(resumed) = resumed {
             let edits = counted(resumed.edits, "edit");
             say(format!(

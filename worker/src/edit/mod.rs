@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use retouch_shared::event::ImageError;
+use retouch_shared::key::EditKey;
 use retouch_shared::wire::EditMessage;
 use tracing::Instrument;
 
@@ -72,6 +73,20 @@ pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
             Outcome::Done
         }
         Ok(Claim::Won(call)) => beside::carry(app, *call).await,
+    }
+}
+
+/// Carries on a call that is submitted, and begins no other: should the provider have lost it, it is queued
+/// again, and left there.
+pub(crate) async fn carry_on_submitted(app: &Arc<App>, edit_key: EditKey) -> Outcome {
+    if app.shutdown.is_cancelled() {
+        return Outcome::HandBack;
+    }
+    tracing::Span::current().record("edit_key", tracing::field::display(edit_key));
+    match app.store.claim_submitted(edit_key, &app.owner, app.settings.rhythm.lease).await {
+        Err(error) => Outcome::hold(0, error),
+        Ok(None) => Outcome::Done,
+        Ok(Some(call)) => beside::carry(app, *call).await,
     }
 }
 

@@ -140,13 +140,22 @@ pub struct Unfetched {
 }
 
 impl Unfetched {
+    /// The setting that lets results be on a private address.
+    pub const ALLOW_HOSTS: &str = "RETOUCH_ALLOW_HOSTS";
     /// Settings that an error of a fetch names.
-    const SETTINGS: [&str; 3] = ["RETOUCH_ALLOW_HOSTS", "RETOUCH_RESULT_MAX_MIB", "result_hosts"];
+    const SETTINGS: [&str; 3] = [Self::ALLOW_HOSTS, "RETOUCH_RESULT_MAX_MIB", "result_hosts"];
 
     /// The setting that decides it, where one does.
     #[must_use]
     pub fn setting(&self) -> Option<&'static str> {
         Self::SETTINGS.into_iter().find(|setting| self.error.contains(setting))
+    }
+
+    /// Why it cannot be fetched, without the advice that follows where a setting decides it.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        let advice = self.setting().and_then(|_| self.error.rsplit_once("; "));
+        advice.map_or(&self.error, |(why, _advice)| why)
     }
 
     /// For people.
@@ -169,6 +178,19 @@ impl LaneView {
             Some(ClosedBy::Budget) => "budget spent",
             Some(ClosedBy::Pause) => "paused",
         }
+    }
+
+    /// Whether it is blocked, and the next call finds out whether it still is.
+    #[must_use]
+    pub fn may_try(&self) -> bool {
+        let by_provider = |closure: &Closure| matches!(closure.by, ClosedBy::Submit | ClosedBy::Poll);
+        self.closed.as_ref().is_some_and(|closure| by_provider(closure) && closure.probe_in.is_none())
+    }
+
+    /// Whether as many calls are in flight as may be.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.policy.max_in_flight.is_some_and(|most| self.in_flight >= u64::from(most))
     }
 
     /// Why it takes no calls, or what holds its places, for people.

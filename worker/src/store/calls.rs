@@ -70,14 +70,34 @@ impl Store {
         owner: &str,
         lease_for: Duration,
     ) -> Result<Claim, StoreError> {
-        around("claim_call", async { again!(self.try_claim(edit_key, owner, lease_for)) }).await
+        around("claim_call", async { again!(self.try_claim(edit_key, owner, lease_for, any_state)) }).await
     }
 
+    /// As [`Store::claim_call`] of a call that is submitted, with the provider's id of it: it is polled on, and
+    /// can be neither sent nor paid from there. `None`: it is in another state by now, or leased.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn claim_submitted(
+        &self,
+        edit_key: EditKey,
+        owner: &str,
+        lease_for: Duration,
+    ) -> Result<Option<Box<ClaimedCall>>, StoreError> {
+        let claim = async { again!(self.try_claim(edit_key, owner, lease_for, with_an_id)) };
+        match around("claim_call", claim).await? {
+            Claim::Won(call) => Ok(Some(call)),
+            Claim::Held { .. } | Claim::Done => Ok(None),
+        }
+    }
+
+    /// A call that `may` not be claimed is as good as done.
     async fn try_claim(
         &self,
         edit_key: EditKey,
         owner: &str,
         lease_for: Duration,
+        may: fn(&ClaimedCall) -> bool,
     ) -> Result<Claim, StepError> {
         let sql = self.db.sql();
         let mut connection = self.db.plain().await?;
@@ -88,7 +108,7 @@ impl Store {
         };
         let mut call = claimed_call(edit_key, &row)?;
         let found = (call.state, call.lease.fence);
-        if matches!(call.state, CallState::Done | CallState::Failed) {
+        if matches!(call.state, CallState::Done | CallState::Failed) || !may(&call) {
             return Ok(Claim::Done);
         }
         if row.int(20)? != 0 {
@@ -621,6 +641,16 @@ impl Store {
         tx.run(self.db.sql().close_call, values).await?;
         Ok(())
     }
+}
+
+/// See [`Store::claim_call`].
+fn any_state(_: &ClaimedCall) -> bool {
+    true
+}
+
+/// See [`Store::claim_submitted`].
+fn with_an_id(call: &ClaimedCall) -> bool {
+    call.state == CallState::Submitted && call.provider_task_id.is_some()
 }
 
 /// Money that bought nothing stands on the image that started the call; a cancel passes that on to another

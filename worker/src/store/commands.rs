@@ -1,5 +1,8 @@
-//! What the commands of a person ask: which calls their own tasks wait for, what other commands left
-//! unfinished, and which tasks there are. Nothing is changed.
+//! What the commands of a person ask: which calls their own tasks wait for, which calls hold the places of a
+//! lane, what other commands left unfinished, and which tasks there are. Nothing is changed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use retouch_shared::event::{AnswerSource, TaskStatus};
 use retouch_shared::key::EditKey;
@@ -13,6 +16,7 @@ use super::{CallState, Money, Since, Store, StoreError, TaskRecord, again};
 pub(super) struct CommandStatements {
     pub(super) open_waits: &'static str,
     pub(super) left_over: &'static str,
+    pub(super) sent_calls: &'static str,
     pub(super) tasks: &'static str,
 }
 
@@ -33,6 +37,10 @@ pub struct OpenWait {
     pub state: CallState,
     /// A process works on it at the moment.
     pub leased: bool,
+    /// That process, if there is one.
+    pub owner: Option<String>,
+    /// Until its lease runs out.
+    pub lease_left: Duration,
     /// What it costs.
     pub price: Money,
     /// Host of its result and why it cannot be fetched now.
@@ -47,6 +55,27 @@ impl OpenWait {
             CallState::Queued | CallState::Claimed | CallState::Done | CallState::Failed => false,
         }
     }
+}
+
+/// A call of a lane that was sent, or was about to be, and is not over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentCall {
+    /// The call.
+    pub edit_key: EditKey,
+    /// Where it is in its life.
+    pub state: CallState,
+    /// The kind of its editor.
+    pub provider: String,
+    /// The provider's id of it is recorded.
+    pub has_id: bool,
+    /// The provider's work has ended: it takes no place of the lane.
+    pub ended: bool,
+    /// Who works on it, where a lease has not run out.
+    pub owner: Option<String>,
+    /// Until that lease runs out.
+    pub lease_left: Duration,
+    /// The tasks that wait for it; none where they were cancelled.
+    pub tasks: BTreeSet<String>,
 }
 
 /// Unfinished calls, by the currency of their prices.
@@ -81,6 +110,28 @@ impl Store {
         let rows =
             connection.rows(self.db.sql().commands.open_waits, vals![&json!(tasks).to_string()]).await?;
         rows.iter().map(open_wait).collect()
+    }
+
+    /// The calls of a lane that were sent, or were about to be, and are not over, those first that were sent
+    /// first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn sent_calls(&self, lane: &str) -> Result<Vec<SentCall>, StoreError> {
+        let mut connection = self.db.plain().await?;
+        let rows = connection.rows(self.db.sql().commands.sent_calls, vals![lane]).await?;
+        let mut calls: Vec<SentCall> = Vec::new();
+        // A row for each task that waits for a call.
+        for row in &rows {
+            let edit_key = digest(row.bytes(0)?)?;
+            if calls.last().is_none_or(|last| last.edit_key != edit_key) {
+                calls.push(sent_call(edit_key, row)?);
+            }
+            if let (Some(call), Some(task_id)) = (calls.last_mut(), row.opt_text(7)?) {
+                call.tasks.insert(task_id);
+            }
+        }
+        Ok(calls)
     }
 
     /// Calls that are not over and that none of these tasks waits for.
@@ -122,7 +173,27 @@ impl Store {
     }
 }
 
+fn sent_call(edit_key: EditKey, row: &Row) -> Result<SentCall, StoreError> {
+    let lease_left = lease_left(row, 5)?;
+    Ok(SentCall {
+        edit_key,
+        state: CallState::parse(&row.text(1)?)?,
+        provider: row.text(2)?,
+        has_id: row.int(3)? != 0,
+        ended: row.int(4)? != 0,
+        owner: row.opt_text(6)?.filter(|_| !lease_left.is_zero()),
+        lease_left,
+        tasks: BTreeSet::new(),
+    })
+}
+
+/// Nothing where there is no lease, or it has run out.
+fn lease_left(row: &Row, column: usize) -> Result<Duration, StoreError> {
+    Ok(Duration::from_millis(u64::try_from(row.int(column)?).unwrap_or_default()))
+}
+
 fn open_wait(row: &Row) -> Result<OpenWait, StoreError> {
+    let lease_left = lease_left(row, 6)?;
     Ok(OpenWait {
         task_id: row.text(0)?,
         position: u32::try_from(row.int(1)?).map_err(StoreError::corrupt)?,
@@ -130,7 +201,9 @@ fn open_wait(row: &Row) -> Result<OpenWait, StoreError> {
         edit_key: digest(row.bytes(3)?)?,
         lane: row.text(4)?,
         state: CallState::parse(&row.text(5)?)?,
-        leased: row.int(6)? != 0,
+        leased: !lease_left.is_zero(),
+        owner: row.opt_text(11)?.filter(|_| !lease_left.is_zero()),
+        lease_left,
         price: Money { micros: row.int(7)?, currency: row.text(8)? },
         unfetched: row.opt_text(9)?.zip(row.opt_text(10)?),
     })

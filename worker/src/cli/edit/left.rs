@@ -7,17 +7,32 @@ use super::super::report::{Edits, counted};
 use crate::app::App;
 use crate::store::{Money, OpenWait, ReplicaView, StoreError};
 
-/// Unfinished edits that none of these tasks waits for. None where another process lives that may be at them.
+/// Unfinished edits that none of these tasks waits for, but for as many as are carried on here, which cost
+/// nothing. None where another process lives that may be at them.
 ///
 /// # Errors
 /// The store cannot be asked.
-pub(super) async fn by_others(app: &App, tasks: &[String]) -> Result<Option<Edits>, StoreError> {
+pub(super) async fn by_others(
+    app: &App,
+    tasks: &[String],
+    carried_on: usize,
+) -> Result<Option<Edits>, StoreError> {
     let left = app.store.left_over(tasks).await?;
     let edits: u64 = left.iter().map(|left| left.calls).sum();
-    if edits == 0 || app.store.replicas().await?.iter().any(|replica| is_another(app, replica)) {
+    let edits = edits.saturating_sub(carried_on as u64);
+    if edits == 0 || !other_processes(app).await?.is_empty() {
         return Ok(None);
     }
     Ok(Some(Edits::new(edits, left.into_iter().map(|left| left.cost))))
+}
+
+/// The other processes that live.
+///
+/// # Errors
+/// The store cannot be asked.
+pub(super) async fn other_processes(app: &App) -> Result<Vec<ReplicaView>, StoreError> {
+    let replicas = app.store.replicas().await?.into_iter();
+    Ok(replicas.filter(|replica| is_another(app, replica)).collect())
 }
 
 /// Whether this is another process that lives. One that was killed a moment ago on this machine is still in

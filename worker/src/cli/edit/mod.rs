@@ -1,6 +1,6 @@
 //! `retouch edit`: the whole pipeline in one process, for a person with a folder of pictures.
 //!
-//! What must stay true: it performs the calls that its own tasks wait for, and no others; each result is
+//! What must stay true: it sends the calls that its own tasks wait for, and no others; each result is
 //! written when it is there; what it leaves when it is interrupted is found by the same command, or by a
 //! worker.
 
@@ -28,6 +28,7 @@ use crate::store::Money;
 
 mod delivery;
 mod feed;
+mod lanes;
 mod left;
 mod preview;
 mod progress;
@@ -37,8 +38,13 @@ use run::Run;
 
 /// Edit pictures here and now; what was edited before comes from the cache
 ///
-/// The whole pipeline runs in this process. It performs the edits of its own pictures, and no others: what
-/// earlier commands left unfinished is named and left alone. Each picture is written when it is done.
+/// The whole pipeline runs in this process. It sends the edits of its own pictures, and no others: what earlier
+/// commands left unfinished is named and left alone, unless it is at the provider already and keeps the lane
+/// from taking these edits; then it is carried on, which costs nothing more. Each picture is written when it
+/// is done.
+///
+/// Where a lane takes no calls, the command says why. It waits up to a minute for one that may mend itself, and
+/// ends otherwise (3) with what helps; the same command goes on from there.
 ///
 /// An edit type, model or parameter that cannot work for any of the pictures is a usage error (2): nothing is
 /// begun. A file that cannot be read or is no picture fails by itself (1), and the others are edited. Ctrl-C

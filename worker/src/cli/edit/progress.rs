@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use retouch_shared::event::decimal;
 
 use super::super::inputs::Picture;
-use super::super::report::{done_line, failed_line};
+use super::super::report::{counted, done_line, failed_line};
 use super::super::say::{complain, say};
 use super::delivery::Delivered;
 use crate::store::{OpenWait, TaskRecord};
@@ -17,7 +17,7 @@ use crate::store::{OpenWait, TaskRecord};
 /// Where standard error is no terminal, a line this often.
 const LINE: Duration = Duration::from_secs(10);
 /// So long a call that another process holds is waited for without a word.
-const SILENCE: Duration = Duration::from_secs(2);
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 /// The running account.
 pub(super) struct Progress {
@@ -25,8 +25,8 @@ pub(super) struct Progress {
     json: bool,
     total: usize,
     next_line: Instant,
-    /// Since when every call that is waited for is another process's.
-    held: Option<Instant>,
+    /// Since when every call that is waited for is another process's, and whether that was said.
+    held: Option<(Instant, bool)>,
     told: BTreeSet<String>,
 }
 
@@ -83,15 +83,26 @@ impl Progress {
         }
     }
 
-    /// Why it does not go on: calls that another process holds.
-    pub(super) fn waits(&mut self, waits: &[OpenWait], at_work: bool) {
-        let held = !at_work && !waits.is_empty() && waits.iter().all(|wait| wait.leased);
-        if !held {
+    /// Why it does not go on: calls that another process holds. `own`: what this process calls itself.
+    pub(super) fn waits(&mut self, own: &str, waits: &[OpenWait], at_work: bool) {
+        let others: Vec<&str> = waits.iter().filter_map(|wait| wait.owner.as_deref()).collect();
+        let others: Vec<&str> = others.into_iter().filter(|owner| *owner != own).collect();
+        if at_work || waits.is_empty() || others.len() < waits.len() {
             self.held = None;
-        } else if self.held.get_or_insert_with(Instant::now).elapsed() >= SILENCE {
-            let line = "the remaining edits are held by another process; should it have died, this command takes them over \
-                        when their leases run out";
-            self.tell(line.to_owned());
+            return;
+        }
+        let (since, told) = self.held.get_or_insert_with(|| (Instant::now(), false));
+        if !*told && since.elapsed() >= SILENCE {
+            *told = true;
+            let edits: BTreeSet<_> = waits.iter().map(|wait| wait.edit_key).collect();
+            let left = waits.iter().map(|wait| wait.lease_left).max().unwrap_or_default();
+            let line = format!(
+                "{} held by {}; should it have died, this command takes over when the leases run out, in {} s at most",
+                are(edits.len(), "remaining edit"),
+                processes(others.into_iter()),
+                seconds(left)
+            );
+            self.tell(line);
         }
     }
 
@@ -106,5 +117,25 @@ impl Progress {
     /// The summary takes the bar's place.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// `1 edit is`, `2 edits are`.
+pub(super) fn are(count: usize, what: &str) -> String {
+    format!("{} {}", counted(count as u64, what), if count == 1 { "is" } else { "are" })
+}
+
+/// Whole seconds, rounded up.
+pub(super) fn seconds(span: Duration) -> u128 {
+    span.as_millis().div_ceil(1000)
+}
+
+/// Other processes by their numbers, with which the names of owners begin.
+pub(super) fn processes<'a>(owners: impl Iterator<Item = &'a str>) -> String {
+    let numbers: BTreeSet<&str> = owners.filter_map(|owner| owner.split('-').next()).collect();
+    let numbers: Vec<&str> = numbers.into_iter().collect();
+    match numbers.as_slice() {
+        [one] => format!("another process ({one})"),
+        several => format!("other processes ({})", several.join(", ")),
     }
 }

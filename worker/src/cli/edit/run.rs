@@ -12,16 +12,17 @@ use tokio::task::JoinHandle;
 use super::super::folders::LeftOut;
 use super::super::inputs::{EditArgs, Picture};
 use super::super::output::OutputFolder;
-use super::super::report::{Aside, Edits, Report, left_alone_line};
+use super::super::report::{Aside, Edits, Report, Stopped, left_alone_line};
 use super::super::signals::Signals;
 use super::super::{Ending, Failure};
 use super::delivery::Delivery;
 use super::feed::{Fed, feed};
+use super::lanes::Lanes;
 use super::left;
 use super::progress::Progress;
 use crate::app::App;
 use crate::perform::OwnCalls;
-use crate::store::{Cancelled, ClosedBy, Money, OpenWait, TaskRecord};
+use crate::store::{Cancelled, Money, TaskRecord};
 
 /// How often it is asked whether the lanes take calls.
 const LANE_LOOK: Duration = Duration::from_secs(1);
@@ -31,7 +32,7 @@ enum Stop {
     /// A signal.
     Interrupted,
     /// The lane takes no calls, for this reason.
-    Lane(anyhow::Error),
+    Lane(Stopped),
     /// `--max-cost` is used up.
     Cost,
 }
@@ -43,6 +44,7 @@ pub(super) struct Run {
     feeding: Option<JoinHandle<Result<()>>>,
     fed: mpsc::UnboundedReceiver<Fed>,
     calls: OwnCalls,
+    lanes: Lanes,
     /// Each task as it stands, with the places of its pictures, by the first of them.
     tasks: BTreeMap<usize, (Vec<usize>, TaskRecord)>,
     first_of: HashMap<String, usize>,
@@ -71,6 +73,7 @@ impl Run {
             feeding: Some(tokio::spawn(feeding)),
             fed,
             calls: OwnCalls::new(app),
+            lanes: Lanes::new(app),
             tasks: BTreeMap::new(),
             first_of: HashMap::new(),
             failed_before: 0,
@@ -100,7 +103,8 @@ impl Run {
                 return Err(Failure::Unreachable(error));
             }
         };
-        if stopped.is_some() {
+        // What was carried on for earlier commands is handed on as it is.
+        if stopped.is_some() || self.calls.is_at_work_for_others() {
             self.wind_down(signals).await.map_err(Failure::Unreachable)?;
         }
         if let Some(Stop::Cost) = stopped {
@@ -108,7 +112,14 @@ impl Run {
         }
         self.deliver_rest().await.map_err(Failure::Unreachable)?;
         self.progress.end();
-        let report = self.report(left_out);
+        if self.lanes.carried_on() > 0 {
+            self.left_alone =
+                left::by_others(&self.app, &self.ids(), 0).await.map_err(Failure::unreachable)?;
+        }
+        let mut report = self.report(left_out);
+        if let Some(Stop::Lane(stopped)) = &stopped {
+            report.aside.stopped = Some(stopped.clone());
+        }
         report.print_summary(self.json, began.elapsed());
         match stopped {
             None => Ok(report.ending()),
@@ -117,7 +128,7 @@ impl Run {
                 self.progress.tell(line.to_owned());
                 Ok(Ending::SomeFailed)
             }
-            Some(Stop::Lane(why)) => Err(Failure::Unreachable(why)),
+            Some(Stop::Lane(stopped)) => Err(Failure::Unreachable(anyhow!(stopped.message))),
             Some(Stop::Interrupted) => {
                 let done = self.delivery.delivered().iter().filter(|delivered| delivered.is_some()).count();
                 let left = left::in_words(self.calls.waits(), done, self.pictures.len());
@@ -134,14 +145,13 @@ impl Run {
             if self.feeding.is_none() && self.calls.is_over() {
                 return Ok(None);
             }
-            if self.app.allowance.is_used_up() && !self.calls.is_at_work() {
+            if self.app.allowance.is_used_up() && !self.calls.is_at_work_for_own() {
                 return Ok(Some(Stop::Cost));
             }
             if Instant::now() >= lanes {
                 lanes = Instant::now() + LANE_LOOK;
-                self.tell_unfetched().await?;
-                if let Some(why) = self.closed_lane().await? {
-                    return Ok(Some(Stop::Lane(why)));
+                if let Some(stopped) = self.lanes.look(&mut self.calls, &mut self.progress).await? {
+                    return Ok(Some(Stop::Lane(stopped)));
                 }
             }
             tokio::select! {
@@ -165,7 +175,7 @@ impl Run {
         for task in self.calls.look().await? {
             self.update(task).await?;
         }
-        self.progress.waits(self.calls.waits(), self.calls.is_at_work());
+        self.progress.waits(&self.app.owner, self.calls.waits(), self.calls.is_at_work_for_own());
         Ok(())
     }
 
@@ -211,8 +221,13 @@ impl Run {
 
     /// From here on it is known which unfinished edits are this command's own.
     async fn all_fed(&mut self) -> Result<()> {
-        let ids: Vec<String> = self.first_of.keys().cloned().collect();
-        self.left_alone = left::by_others(&self.app, &ids).await?;
+        if !self.calls.is_over() {
+            // What is carried on is not left alone. Whether the command ends, the next look says again.
+            self.look().await?;
+            self.lanes.look(&mut self.calls, &mut self.progress).await?;
+        }
+        let carried_on = self.lanes.carried_on();
+        self.left_alone = left::by_others(&self.app, &self.ids(), carried_on).await?;
         if let Some(left_alone) = self.left_alone.as_ref().filter(|_| !self.json) {
             self.progress.tell(left_alone_line(left_alone));
         }
@@ -265,37 +280,8 @@ impl Run {
         Ok(())
     }
 
-    /// Names the host, and the setting, of results that cannot be fetched now.
-    async fn tell_unfetched(&mut self) -> Result<()> {
-        let unfetched = self.calls.waits().iter().filter(|wait| wait.unfetched.is_some());
-        let lanes: Vec<String> = unfetched.map(|wait| wait.lane.clone()).collect();
-        if !lanes.is_empty() {
-            for notice in self.app.unfetched(&lanes).await? {
-                self.progress.tell(format!("retouch: {notice}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// A worker waits for a closed lane for ever; a person at a terminal wants to know, and to mend it: why
-    /// the lane takes no calls, where none is under way that could find it open again.
-    async fn closed_lane(&self) -> Result<Option<anyhow::Error>> {
-        let waits = self.calls.waits();
-        for lane in self.app.store.lanes().await? {
-            let unsent = |wait: &OpenWait| !wait.is_sent() || wait.unfetched.is_some();
-            let waits = waits.iter().any(|wait| wait.lane == lane.name && unsent(wait));
-            let waits = waits && lane.in_flight == 0;
-            let Some(closure) = lane.closed.filter(|_| waits) else { continue };
-            // One that may be tried now is about to be.
-            if matches!(closure.by, ClosedBy::Pause | ClosedBy::Fetch) || closure.probe_in.is_some() {
-                let (name, code, message) = (&lane.name, &closure.code, &closure.message);
-                let message = message.trim_end_matches('.');
-                return Ok(Some(anyhow!(
-                    "the lane {name} takes no calls: {code}: {message}. Nothing is lost: once that is mended, the same command goes on"
-                )));
-            }
-        }
-        Ok(None)
+    fn ids(&self) -> Vec<String> {
+        self.first_of.keys().cloned().collect()
     }
 
     fn report(&self, left_out: LeftOut) -> Report {
@@ -327,6 +313,7 @@ impl Run {
             left_out: Some(left_out).filter(|left_out| !left_out.is_empty()),
             resumed: self.resumed(),
             left_alone: self.left_alone.clone(),
+            stopped: None,
         };
         report
     }

@@ -10,10 +10,18 @@ macro_rules! waits_of_tasks {
     };
 }
 
+/// Milliseconds until a call's lease runs out; less than 1 where it has, or there is none.
+macro_rules! lease_left {
+    () => {
+        "CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), c.lease_until) DIV 1000, 0) AS SIGNED)"
+    };
+}
+
 pub(super) static COMMANDS: CommandStatements = CommandStatements {
     open_waits: concat!(
-        "SELECT w.task_id, w.position, w.source, w.edit_key, c.lane, c.state, \
-            CAST(COALESCE(c.lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), c.price_micros, c.currency, c.fetch_host, c.fetch_error FROM ",
+        "SELECT w.task_id, w.position, w.source, w.edit_key, c.lane, c.state, ",
+        lease_left!(),
+        ", c.price_micros, c.currency, c.fetch_host, c.fetch_error, c.owner FROM ",
         waits_of_tasks!(),
         " STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = w.edit_key ORDER BY w.task_id, w.position"
     ),
@@ -22,6 +30,12 @@ pub(super) static COMMANDS: CommandStatements = CommandStatements {
         FROM image_edit_calls c FORCE INDEX (wake_at) WHERE c.wake_at IS NOT NULL AND c.edit_key NOT IN (SELECT w.edit_key FROM ",
         waits_of_tasks!(),
         ") GROUP BY c.currency ORDER BY c.currency"
+    ),
+    sent_calls: concat!(
+        "SELECT c.edit_key, c.state, c.provider, CAST(c.provider_task_id IS NOT NULL AS SIGNED), CAST(c.ended_at IS NOT NULL AS SIGNED), ",
+        lease_left!(),
+        ", c.owner, w.task_id FROM image_edit_calls c LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key \
+        WHERE c.lane = ? AND c.state IN ('submitting', 'submitted', 'ambiguous') ORDER BY c.submitted_at, c.edit_key, w.task_id"
     ),
     // The key of the last task is the next page's beginning: what comes meanwhile moves no page.
     tasks: concat!(

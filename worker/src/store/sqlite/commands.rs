@@ -2,11 +2,27 @@
 
 use crate::store::commands::CommandStatements;
 
+/// Milliseconds until a call's lease runs out; less than 1 where it has, or there is none.
+macro_rules! lease_left {
+    () => {
+        "CAST(round(coalesce((unixepoch(c.lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0)) AS INTEGER)"
+    };
+}
+
 pub(super) static COMMANDS: CommandStatements = CommandStatements {
-    open_waits: "SELECT w.task_id, w.position, w.source, w.edit_key, c.lane, c.state, \
-            coalesce(c.lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), c.price_micros, c.currency, c.fetch_host, c.fetch_error \
+    open_waits: concat!(
+        "SELECT w.task_id, w.position, w.source, w.edit_key, c.lane, c.state, ",
+        lease_left!(),
+        ", c.price_micros, c.currency, c.fetch_host, c.fetch_error, c.owner \
         FROM json_each(?) j CROSS JOIN image_edit_waits w ON w.task_id = j.value \
-        CROSS JOIN image_edit_calls c ON c.edit_key = w.edit_key ORDER BY w.task_id, w.position",
+        CROSS JOIN image_edit_calls c ON c.edit_key = w.edit_key ORDER BY w.task_id, w.position"
+    ),
+    sent_calls: concat!(
+        "SELECT c.edit_key, c.state, c.provider, c.provider_task_id IS NOT NULL, c.ended_at IS NOT NULL, ",
+        lease_left!(),
+        ", c.owner, w.task_id FROM image_edit_calls c LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key \
+        WHERE c.lane = ? AND c.state IN ('submitting', 'submitted', 'ambiguous') ORDER BY c.submitted_at, c.edit_key, w.task_id"
+    ),
     left_over: "SELECT c.currency, count(*), sum(iif(c.state IN ('submitted', 'stored'), 0, c.price_micros)) FROM image_edit_calls c \
         WHERE c.wake_at IS NOT NULL AND c.edit_key NOT IN \
             (SELECT w.edit_key FROM json_each(?) j CROSS JOIN image_edit_waits w ON w.task_id = j.value) \
