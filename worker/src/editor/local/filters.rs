@@ -1,11 +1,11 @@
 //! Operations that look at a pixel's neighbours. The size and alpha stay as they were.
 
 use image::DynamicImage;
-use imageproc::filter::median_filter;
 use serde::Deserialize;
 
 use super::alpha::filtered;
 use super::blur::gaussian;
+use super::median::median;
 use super::samples::{Layout, Sample, Work, colour_type, convert, in_grey, luma, map_pixels, run, settle};
 
 #[derive(Debug, Deserialize)]
@@ -83,10 +83,10 @@ pub(super) struct Radius {
 pub(super) fn denoise(image: DynamicImage, params: &Radius) -> DynamicImage {
     let radius = params.radius;
     filtered(image, |image| match shallow(image) {
-        DynamicImage::ImageLuma8(pixels) => median_filter(&pixels, radius, radius).into(),
-        DynamicImage::ImageLumaA8(pixels) => median_filter(&pixels, radius, radius).into(),
-        DynamicImage::ImageRgb8(pixels) => median_filter(&pixels, radius, radius).into(),
-        other => median_filter(&other.into_rgba8(), radius, radius).into(),
+        DynamicImage::ImageLuma8(pixels) => median(&pixels, radius).into(),
+        DynamicImage::ImageLumaA8(pixels) => median(&pixels, radius).into(),
+        DynamicImage::ImageRgb8(pixels) => median(&pixels, radius).into(),
+        other => median(&other.into_rgba8(), radius).into(),
     })
 }
 

@@ -5,12 +5,12 @@
 
 use image::imageops::{FilterType, replace};
 use image::{ColorType, DynamicImage, Rgba, RgbaImage};
-use imageproc::geometric_transformations::{Border, Interpolation, warp_into_with};
 use serde::Deserialize;
 
 use super::alpha::{divide, multiply, premultiplied};
 use super::params::{Colour, invalid};
 use super::samples::{Deep, colour_type, convert, is_deep, settle};
+use super::warp::warp;
 use crate::editor::EditError;
 use crate::media::MAX_PIXELS;
 
@@ -88,10 +88,9 @@ fn rotate_freely(mut image: DynamicImage, params: &Rotate) -> DynamicImage {
     let size = rotate_size(params, (image.width(), image.height()));
     let source = halve(multiply(image.into_rgba16()));
     let border = halve(multiply(Deep::from_pixel(1, 1, Rgba(fill.map(deepen)))));
-    let border = Border::Constant(*border.get_pixel(0, 0));
     let mut turned = Deep::new(size.0, size.1);
     let back = back_turn(source.dimensions(), size, params.degrees);
-    warp_into_with(&source, back, Interpolation::Bicubic, border, &mut turned);
+    warp(&source, back, *border.get_pixel(0, 0), &mut turned);
     convert(double(divide(turned)).into(), holding(before, fill))
 }
 

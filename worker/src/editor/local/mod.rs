@@ -9,10 +9,12 @@ mod blur;
 mod colour;
 mod filters;
 mod geometry;
+mod median;
 mod memory;
 mod operations;
 mod params;
 mod samples;
+mod warp;
 
 use std::time::Duration;
 
