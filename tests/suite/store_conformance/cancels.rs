@@ -247,8 +247,7 @@ async fn a_cancel_that_races_a_finish_ends_the_task_once_one_way_or_the_other(db
         let lease = make(&replicas[0], &call).await;
         let (finisher, canceller) = (replicas[0].clone(), replicas[1].clone());
         let (url, of) = (url_of(&result_of(&call)), id.clone());
-        let works: Vec<BoxFuture<'static, bool>> =
-            vec![
+        let works: Vec<BoxFuture<'static, bool>> = vec![
                 async move { !ended(finisher.finish_edit(lease, &url).await.unwrap()).is_empty() }.boxed(),
                 async move {
                     matches!(canceller.cancel_task(&of, EVENT_IN).await.unwrap(), Cancelled::Now { .. })

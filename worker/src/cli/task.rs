@@ -34,9 +34,11 @@ enum What {
     List(TaskList),
     /// End a task: its images stop waiting, and what nobody waits for any more is not sent
     ///
-    /// What was answered keeps its result; what was sent is paid for, and is finished and kept in the cache by the next
-    /// `retouch worker` or the next command that wants it. A task that has not been taken
-    /// in yet ends cancelled if it is within a day. Exit codes: 0 cancelled, 1 it had ended already, 2 no such task yet.
+    /// What was answered keeps its result. What was sent is paid for: it is named with its cost, and the next
+    /// `retouch worker`, or the next command that wants it, finishes it and keeps it in the cache. A task
+    /// that has not been taken in yet ends cancelled if it is within a day.
+    ///
+    /// Exit codes: 0 cancelled, 1 it had ended already, 2 no such task yet.
     ///
     /// Example: retouch task cancel 0193c0de-…
     Cancel {

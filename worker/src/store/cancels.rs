@@ -2,8 +2,9 @@
 //!
 //! What must stay true: under the call's lock a call that is not sent and has no wait is closed, with a new fence, so that
 //! whoever owned it changes nothing; `begin_submit` asks the same question under the same lock, and is the only way to
-//! `submitting`. What was sent is carried on: it may be paid for. What its calls have lost so far stands on the task. And a cancel that overtakes its task is remembered before it looks for the
-//! task a second time, while `register` writes the task before it looks for the cancel: one of them sees the other.
+//! `submitting`. What was sent is carried on: it may be paid for. What the calls have lost so far is charged to
+//! the task. And a cancel that overtakes its task is remembered before it looks for the task a second time,
+//! while `register` writes the task before it looks for the cancel: one of them sees the other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
