@@ -53,10 +53,14 @@ async fn nothing_of_others_is_bought(signal: Signal) {
     let report = laptop.report(&edit).await;
     assert_eq!((counts(&report), laptop.calls().len()), ([0, 0, 1, 0], 2), "its own call, and no other");
     assert_eq!(report["cost"]["paid"], "0.14");
-    let left = json!({"edits": 4, "costs": [{"amount": "0.56", "currency": "CNY"}]});
+    let left = json!({
+        "edits": 4, "costs": [{"amount": "0.56", "currency": "CNY"}],
+        // One was being sent, and may be paid.
+        "spent": [{"amount": "0.14", "currency": "CNY"}], "without_task": 0
+    });
     assert_eq!(report["left_alone"], left);
     let done = laptop.retouch(&edit).run().await;
-    let says = "4 unfinished edits of earlier commands, about 0.56 CNY, were left alone";
+    let says = "4 unfinished edits of earlier commands, 0.14 CNY spent already, about 0.56 CNY to be paid, were left alone";
     assert!(done.stderr.contains(says) && done.stdout.contains(says), "{}{}", done.stdout, done.stderr);
     // Local edits of another lane say so as well, and cost nothing.
     assert!(laptop.retouch(&["edit", "dog.png", "-t", "invert"]).run().await.status.success());
@@ -171,7 +175,8 @@ async fn the_repeat_pays_for_the_rest_only(laptop: &Laptop, provider: &StandIn) 
     let report: Value = serde_json::from_str(&done.stdout).unwrap();
     let rest = PICTURES - before.billed();
     assert_eq!(counts(&report), [before.billed(), rest, 0, 0], "hits, and what the first run had started");
-    assert_eq!(report["resumed"]["edits"], rest, "{report}");
+    assert_eq!(report["resumed"]["edits"], PLACES, "{report}");
+    assert_eq!(report["taken_over"]["edits"], rest - PLACES as u64, "{report}");
     let ledger = provider.ledger();
     assert_eq!((ledger.creates() as u64, ledger.billed()), (PICTURES, PICTURES), "each once");
     assert_eq!(laptop.list("out").len() as u64, PICTURES, "no second copy: {:?} before", written);

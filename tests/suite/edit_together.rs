@@ -68,8 +68,9 @@ async fn an_interrupted_edit_goes_on_where_it_was_and_pays_for_nothing_twice() {
     let report: Value = serde_json::from_str(&repeated.stdout()).unwrap();
     // The others wait on calls that the interrupted task had begun.
     assert_eq!(counts(&report), [1, 4, 0, 0]);
-    let resumed = json!({"edits": 4, "costs": [{"amount": "0.56", "currency": "CNY"}]});
-    assert_eq!(report["resumed"], resumed, "and are paid for by this command");
+    let taken_over = json!({"edits": 4, "costs": [{"amount": "0.56", "currency": "CNY"}]});
+    assert_eq!(report["taken_over"], taken_over, "and are paid for by this command");
+    assert_eq!((&report["cost"]["paid"], &report["cost"]["saved"]), (&json!("0.56"), &json!("0.14")));
     assert_eq!(asked_once(&laptop), 5);
     all_right(&laptop, &report);
 }

@@ -40,6 +40,7 @@ mod dead_advice;
 mod dead_retry;
 mod dead_show;
 mod doctor;
+mod edit_bill;
 mod edit_folders;
 mod edit_lanes;
 mod edit_memory;

@@ -34,6 +34,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("left_over", "reads"),
     ("sent_calls", "reads"),
     ("claim_submitted", "`claim_call` of a call that is submitted, and of no other"),
+    ("spent_by_open", "reads"),
+    ("in_flight", "reads"),
     ("note_unfetched", "says that a submitted call takes no place; a next owner polls it on all the same"),
     ("reopen_fetched", "opens a lane; which calls may be sent is decided by `begin_submit`"),
     ("find_task", "reads; `register` decides again under its lock"),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::activity::Activity;
-use crate::allowance::Allowance;
+use crate::bill::Bill;
 use crate::blobs::{self, Blobs, BlobsLocation};
 use crate::broker::{Broker, BrokerError, embedded::Embedded, rabbitmq::RabbitMq};
 use crate::config::{BrokerChoice, LaneLimits, Settings};
@@ -58,8 +58,8 @@ pub struct App {
     pub(crate) beside: Beside,
     /// What this process is doing.
     pub(crate) activity: Activity,
-    /// What its calls may cost in all.
-    pub(crate) allowance: Allowance,
+    /// What its calls cost, where it keeps account.
+    pub(crate) bill: Bill,
     /// Where suspects wait for their turn.
     pub(crate) suspects: Suspects,
     /// Cancelled when it is time to stop.
@@ -141,7 +141,7 @@ impl App {
             gates: Gates::default(),
             beside: Beside::default(),
             activity: Activity::default(),
-            allowance: Allowance::default(),
+            bill: Bill::default(),
             suspects: Suspects::default(),
             store,
             broker,

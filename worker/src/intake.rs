@@ -85,7 +85,7 @@ async fn decode_and_take_in(app: &Arc<App>, message: &Message) -> Outcome {
 async fn take_back(app: &Arc<App>, message: &Message, cancel: &Cancel) -> Result<Outcome, Stop> {
     let cancelled = app.store.cancel_task(&cancel.task_id, app.settings.rhythm.patience).await;
     match cancelled.map_err(|error| hold(message, &error))? {
-        Cancelled::Now(task) => {
+        Cancelled::Now { task, sent: _ } => {
             tracing::info!(status = task.status.as_str(), failed = task.failed, "cancelled");
             answer_again(app, message, &task).await
         }

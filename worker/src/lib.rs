@@ -1,9 +1,9 @@
 //! The Retouch worker: everything behind the program `retouch`.
 
 mod activity;
-mod allowance;
 pub mod app;
 mod archive;
+mod bill;
 pub mod blobs;
 pub mod broker;
 pub mod cache;

@@ -53,8 +53,8 @@ pub(crate) struct OwnCalls {
     /// Worked on since the last look, which does not know it yet.
     over: HashSet<EditKey>,
     not_before: HashMap<EditKey, Instant>,
-    /// Calls of earlier commands that were carried on here.
-    resumed: HashMap<EditKey, OpenWait>,
+    /// Edits that the tasks of other commands had started, and that were worked on here.
+    of_others: HashSet<EditKey>,
     /// Of those worked on, calls that none of these tasks waits for.
     others: HashSet<EditKey>,
     look_again: Instant,
@@ -71,7 +71,7 @@ impl OwnCalls {
             places: HashMap::new(),
             over: HashSet::new(),
             not_before: HashMap::new(),
-            resumed: HashMap::new(),
+            of_others: HashSet::new(),
             others: HashSet::new(),
             look_again: Instant::now(),
         }
@@ -112,9 +112,9 @@ impl OwnCalls {
         &self.waits
     }
 
-    /// Calls that earlier commands had started, as they stood when this process began to work on them.
-    pub(crate) fn resumed(&self) -> impl Iterator<Item = &OpenWait> {
-        self.resumed.values()
+    /// Edits that other commands had started, and that this process has worked on.
+    pub(crate) fn of_others(&self) -> &HashSet<EditKey> {
+        &self.of_others
     }
 
     /// Looks at the store, and begins what may be begun. Returns the tasks of which images were answered
@@ -194,10 +194,10 @@ impl OwnCalls {
             }
             *at_work += 1;
             self.at_work.insert(key);
-            // Started by an image of these tasks, it is no earlier command's, whichever task joined it.
+            // Started by an image of these tasks, it is no other command's, whichever task joined it.
             let own = |other: &OpenWait| other.edit_key == key && !other.joined;
-            if wait.joined && !self.resumed.contains_key(&key) && !self.waits.iter().any(own) {
-                self.resumed.insert(key, wait.clone());
+            if wait.joined && !self.waits.iter().any(own) {
+                self.of_others.insert(key);
             }
             self.running.spawn(perform(Arc::clone(&self.app), key, place));
         }

@@ -35,7 +35,7 @@ const EVENT_IN: Duration = Duration::from_secs(30);
 
 async fn cancel(store: &Store, task_id: &str) -> TaskRecord {
     match store.cancel_task(task_id, EVENT_IN).await.unwrap() {
-        Cancelled::Now(task) => *task,
+        Cancelled::Now { task, .. } => *task,
         other => panic!("{task_id}: {other:?}"),
     }
 }
@@ -248,10 +248,12 @@ async fn a_cancel_that_races_a_finish_ends_the_task_once_one_way_or_the_other(db
         let (finisher, canceller) = (replicas[0].clone(), replicas[1].clone());
         let (url, of) = (url_of(&result_of(&call)), id.clone());
         let works: Vec<BoxFuture<'static, bool>> = vec![
-            async move { !ended(finisher.finish_edit(lease, &url).await.unwrap()).is_empty() }.boxed(),
-            async move { matches!(canceller.cancel_task(&of, EVENT_IN).await.unwrap(), Cancelled::Now(_)) }
+                async move { !ended(finisher.finish_edit(lease, &url).await.unwrap()).is_empty() }.boxed(),
+                async move {
+                    matches!(canceller.cancel_task(&of, EVENT_IN).await.unwrap(), Cancelled::Now { .. })
+                }
                 .boxed(),
-        ];
+            ];
         let ends = at_once(works).await;
         assert_eq!(ends.iter().filter(|ended| **ended).count(), 1, "round {round}: ended once");
         let task = found(&replicas[0], &id).await;
@@ -288,7 +290,7 @@ async fn a_cancel_that_races_a_register_is_never_lost(db: Fixture) {
             .boxed(),
             async move {
                 tokio::time::sleep(late).await;
-                matches!(canceller.cancel_task(&of, EVENT_IN).await.unwrap(), Cancelled::Now(_))
+                matches!(canceller.cancel_task(&of, EVENT_IN).await.unwrap(), Cancelled::Now { .. })
             }
             .boxed(),
         ];

@@ -45,6 +45,15 @@ async fn what_other_tasks_left_is_counted_with_its_cost(db: Fixture) {
     assert_eq!(left.len(), 1);
     // What was accepted is paid for.
     assert_eq!((left[0].calls, &left[0].cost), (2, &price()));
+    assert_eq!((left[0].spent_micros, left[0].unwaited), (PRICE, 0));
+    let theirs = store.find_task("theirs").await.unwrap().unwrap();
+    let spent = store.spent_by_open(&[&theirs]).await.unwrap()["theirs"];
+    assert_eq!((spent.lost_micros, spent.under_way_micros), (0, PRICE));
+    let in_flight = store.in_flight().await.unwrap();
+    assert_eq!(
+        in_flight.iter().map(|of| (of.accepted, of.calls, of.micros)).collect::<Vec<_>>(),
+        [(true, 1, PRICE)]
+    );
     assert_eq!(store.left_over(&[]).await.unwrap()[0].calls, 3);
     assert!(store.left_over(&["mine".to_owned(), "theirs".to_owned()]).await.unwrap().is_empty());
 }

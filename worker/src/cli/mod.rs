@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
 
+mod account;
 mod cache;
 mod dead;
 mod doctor;

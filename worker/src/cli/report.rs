@@ -1,6 +1,5 @@
 //! What `edit`, `submit --wait` and `task` print: one shape, as text or JSON.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -12,9 +11,11 @@ use retouch_shared::key::ImageHash;
 use serde::Serialize;
 
 use super::Ending;
+use super::account::{Account, Amount};
+use super::edit::LeftAlone;
 use super::folders::LeftOut;
 use super::say::say;
-use crate::store::{Money, TaskRecord};
+use crate::store::{Spent, TaskRecord};
 
 /// One task, or several that are one command's.
 #[derive(Debug, Serialize)]
@@ -42,13 +43,14 @@ pub(super) struct Aside {
     /// What of the folders was not edited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
-    /// Edits that earlier runs had started and this one has carried on: their cost is in no other figure of
-    /// this report.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resumed: Option<Edits>,
+    #[serde(flatten)]
+    pub account: Account,
     /// Unfinished edits of earlier commands, which this one has not touched.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub left_alone: Option<Edits>,
+    pub left_alone: Option<LeftAlone>,
+    /// Of a task that has not ended: spent on edits that are under way, beside its cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub under_way: Option<Amount>,
     /// Why a command ended before its edits did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
@@ -62,45 +64,6 @@ pub(super) struct Stopped {
     pub code: String,
     /// For people, with what helps.
     pub message: String,
-}
-
-/// So many edits and what they cost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Edits {
-    pub edits: u64,
-    /// Amounts by currency.
-    pub costs: Vec<Amount>,
-}
-
-/// An amount of money.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Amount {
-    pub amount: String,
-    pub currency: String,
-}
-
-impl Edits {
-    /// The sum of these prices, those that are nothing left out.
-    pub(super) fn new(edits: u64, prices: impl Iterator<Item = Money>) -> Self {
-        let mut sums: BTreeMap<String, i64> = BTreeMap::new();
-        for Money { micros, currency } in prices.filter(|price| price.micros != 0) {
-            *sums.entry(currency).or_default() += micros;
-        }
-        let amount = |(currency, micros)| Amount { amount: decimal(micros), currency };
-        Self { edits, costs: sums.into_iter().map(amount).collect() }
-    }
-
-    /// E.g. `3 edits are`, and with more `about 0.42 CNY`.
-    pub(super) fn about(&self) -> String {
-        let costs: Vec<String> =
-            self.costs.iter().map(|cost| format!("{} {}", cost.amount, cost.currency)).collect();
-        if costs.is_empty() { String::new() } else { format!(", about {}", costs.join(" and ")) }
-    }
-}
-
-/// `1 edit`, `2 edits`.
-pub(super) fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// One image of it.
@@ -128,6 +91,13 @@ impl Report {
             [task.hit, task.joined, task.paid, task.failed],
             task.cost(),
         )
+    }
+
+    /// Adds what was spent on edits of it that have not ended.
+    pub(super) fn add_spent(&mut self, task: &TaskRecord, spent: Spent) {
+        self.cost = task.cost_and(spent);
+        let micros = spent.under_way_micros;
+        self.aside.under_way = (micros > 0).then(|| Amount::new(micros, &task.currency));
     }
 
     /// A task as its event tells it.
@@ -274,6 +244,9 @@ impl Report {
             });
         }
         say(self.summary(took));
+        if let Some(under_way) = &self.aside.under_way {
+            say(format!("{} more is spent on edits that are sent and not ended", under_way.in_words()));
+        }
     }
 
     fn lost_any(&self) -> bool {
@@ -286,16 +259,10 @@ impl Report {
             return self.print(true, None);
         }
         say(self.summary(Some(took)));
-        let Aside { left_out: _, resumed, left_alone, stopped: _ } = &self.aside;
-        if let Some(resumed) = resumed {
-            let edits = counted(resumed.edits, "edit");
-            say(format!(
-                "resumed {edits} of an earlier run{}, in addition to the cost above",
-                resumed.about()
-            ));
-        }
+        let Aside { left_out: _, account, left_alone, under_way: _, stopped: _ } = &self.aside;
+        account.lines().into_iter().for_each(say);
         if let Some(left_alone) = left_alone {
-            say(left_alone_line(left_alone));
+            say(left_alone.in_words());
         }
         let ids: Vec<&str> = match self.task_ids.as_slice() {
             [] => self.task_id.iter().map(String::as_str).collect(),
@@ -319,20 +286,18 @@ impl Report {
             names.push("time");
             values.push(format!("{:.2} s", took.as_secs_f64()));
         }
-        let money = |amount: fn(&Cost) -> &str| {
-            self.cost.as_ref().map(|cost| format!("{} {}", amount(cost), cost.currency))
-        };
         // Most people at a laptop never see a price.
-        if let Some(cost) = money(|cost| &cost.paid) {
+        if let Some(cost) = &self.cost {
             names.push("cost");
-            values.push(cost);
+            values.push(format!("{} {}", spent(cost), cost.currency));
         }
-        if let Some(lost) = money(|cost| &cost.lost).filter(|_| self.lost_any()) {
-            names.push("for nothing");
-            values.push(lost);
+        if let Some(cost) = self.cost.as_ref().filter(|_| self.lost_any()) {
+            names.push("of which for nothing");
+            values.push(format!("{} {}", cost.lost, cost.currency));
         }
         names.push("saved");
-        values.push(money(|cost| &cost.saved).unwrap_or_else(|| "–".to_owned()));
+        let saved = self.cost.as_ref().map(|cost| format!("{} {}", cost.saved, cost.currency));
+        values.push(saved.unwrap_or_else(|| "–".to_owned()));
         table.set_header(names).add_row(values);
         for column in table.column_iter_mut() {
             column.set_cell_alignment(CellAlignment::Right);
@@ -351,15 +316,9 @@ pub(super) fn failed_line(input: &str, error: &ImageError) -> String {
     format!("✗ {input}: {} ({})", error.message, error.code)
 }
 
-/// What earlier commands left unfinished, and what can be done about it.
-pub(super) fn left_alone_line(left_alone: &Edits) -> String {
-    let Edits { edits, .. } = left_alone;
-    let (noun, verb) = if *edits == 1 { ("edit", "was") } else { ("edits", "were") };
-    format!(
-        "{edits} unfinished {noun} of earlier commands{}, {verb} left alone: `retouch task list` names their tasks, \
-         `retouch worker` carries them on",
-        left_alone.about()
-    )
+/// All of it, whatever came of it.
+pub(super) fn spent(cost: &Cost) -> String {
+    decimal([&cost.paid, &cost.lost].into_iter().filter_map(|amount| micros(amount)).sum())
 }
 
 /// The sum of several tasks' costs, which one command has in one currency.

@@ -3,14 +3,15 @@
 use anyhow::anyhow;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
-use retouch_shared::event::{Cost, TaskStatus};
+use retouch_shared::event::{Cost, TaskStatus, decimal};
 use serde::Serialize;
 
+use super::account::{Amount, counted};
 use super::dead::since;
-use super::report::counted;
+use super::report::spent;
 use super::say::say;
 use super::{Ending, Failure};
-use crate::store::{Since, Store, TaskFilter, TaskRecord};
+use crate::store::{Since, Spent, Store, TaskFilter, TaskRecord};
 
 /// Columns of a terminal that everything fits into.
 const WIDTH: usize = 80;
@@ -58,6 +59,8 @@ struct Shown {
     paid: u32,
     failed: u32,
     cost: Option<Cost>,
+    /// Spent on edits that are sent and not ended, beside the cost.
+    under_way: Option<Amount>,
     error: Option<String>,
     received_at: String,
     completed_at: Option<String>,
@@ -79,7 +82,11 @@ impl TaskList {
         tasks.truncate(limit as usize);
         let next = tasks.last().filter(|_| more).map(|task| task.task_id.clone());
         let now = store.clock().await.map_err(Failure::unreachable)?.now;
-        let page = Page { tasks: tasks.iter().map(|task| Shown::of(task, now)).collect(), next };
+        let open =
+            store.spent_by_open(&tasks.iter().collect::<Vec<_>>()).await.map_err(Failure::unreachable)?;
+        let shown =
+            |task: &TaskRecord| Shown::of(task, open.get(&task.task_id).copied().unwrap_or_default(), now);
+        let page = Page { tasks: tasks.iter().map(shown).collect(), next };
         if json {
             // Plain data always serialises.
             say(serde_json::to_string_pretty(&page).unwrap_or_default());
@@ -91,7 +98,7 @@ impl TaskList {
 }
 
 impl Shown {
-    fn of(task: &TaskRecord, now: DateTime<Utc>) -> Self {
+    fn of(task: &TaskRecord, open: Spent, now: DateTime<Utc>) -> Self {
         let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
         Self {
             task_id: task.task_id.clone(),
@@ -102,7 +109,9 @@ impl Shown {
             joined: task.joined,
             paid: task.paid,
             failed: task.failed,
-            cost: task.cost(),
+            cost: task.cost_and(open),
+            under_way: (open.under_way_micros > 0)
+                .then(|| Amount::new(open.under_way_micros, &task.currency)),
             error: task.error.clone(),
             received_at: time(task.received_at),
             completed_at: task.completed_at.map(time),
@@ -126,12 +135,25 @@ impl Shown {
                 counts.push(format!("{count} {what}"));
             }
         }
-        let cost = self.cost.as_ref().map(|cost| format!("; {} {}", cost.paid, cost.currency));
-        lines.push(format!("  {}{}", counts.join(", "), cost.unwrap_or_default()));
+        lines.push(format!("  {}{}", counts.join(", "), self.money()));
         if let Some(error) = self.error.as_ref().and_then(|error| error.lines().next()) {
             lines.push(format!("  {error}"));
         }
         lines.iter().map(|line| cut(line)).collect()
+    }
+}
+
+impl Shown {
+    /// What it cost so far, and what of that bought nothing; and what is under way.
+    fn money(&self) -> String {
+        let cost = self.cost.as_ref().map(|cost| {
+            let lost =
+                if cost.lost == decimal(0) { String::new() } else { format!(" ({} for nothing)", cost.lost) };
+            format!("{} {}{lost}", spent(cost), cost.currency)
+        });
+        let under_way = self.under_way.as_ref().map(|amount| format!("{} under way", amount.in_words()));
+        let money: Vec<String> = cost.into_iter().chain(under_way).collect();
+        if money.is_empty() { String::new() } else { format!("; {}", money.join(", ")) }
     }
 }
 

@@ -217,6 +217,7 @@ impl Work<'_> {
 
     async fn ended(&self, finished: Finished) -> Result<Outcome, Stop> {
         if let Finished::Ended(_) = finished {
+            self.app.bill.answered(&self.call);
             count::call(&self.call.spec.lane, self.call.since_submit + self.began.elapsed());
         }
         self.told(finished).await

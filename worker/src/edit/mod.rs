@@ -72,7 +72,10 @@ pub(crate) async fn handle(app: &Arc<App>, message: &Message) -> Outcome {
             tracing::debug!(?remaining, "somebody else is at it");
             Outcome::Done
         }
-        Ok(Claim::Won(call)) => beside::carry(app, *call).await,
+        Ok(Claim::Won(call)) => {
+            app.bill.found(&call);
+            beside::carry(app, *call).await
+        }
     }
 }
 
@@ -244,7 +247,12 @@ impl Work<'_> {
             None => store.fail_edit(lease, &error, charged).map_err(|error| error.to_string()).boxed(),
         });
         match failed.await {
-            Ok(finished) => self.told(finished).await.unwrap_or_else(|stop| stop),
+            Ok(finished) => {
+                if let Finished::Ended(_) = finished {
+                    self.app.bill.failed(lease.edit_key, code, charged);
+                }
+                self.told(finished).await.unwrap_or_else(|stop| stop)
+            }
             Err(stop) => stop,
         }
     }
@@ -259,7 +267,10 @@ impl Work<'_> {
             store.requeue_call(lease, burns, why, after).map_err(|error| error.to_string()).boxed()
         });
         match requeued.await {
-            Ok(true) => Outcome::Delay { after, error: why.to_owned() },
+            Ok(true) => {
+                self.app.bill.queued_again(lease.edit_key);
+                Outcome::Delay { after, error: why.to_owned() }
+            }
             Ok(false) => lost(),
             Err(stop) => stop,
         }

@@ -99,6 +99,7 @@ impl Work<'_> {
 
     /// Sent, and nobody knows whether it was accepted.
     pub(super) async fn resolve(&self, why: &str, sending: Sending) -> Result<Outcome, Stop> {
+        self.app.bill.unanswered(self.call.lease.edit_key);
         if !self.looks_up() {
             return self.by_policy(why).await;
         }
@@ -197,6 +198,7 @@ impl Work<'_> {
     async fn accepted_after_all(&self, id: &str, sending: Sending) -> Result<Outcome, Stop> {
         tracing::info!(provider_task_id = id, "it was accepted; going on with it");
         self.record_submitted(id).await?;
+        self.app.bill.accepted_after_all(&self.call);
         // Whatever the lane thought: its account and model work.
         self.reopen(false).await;
         Box::pin(self.poll(id, sending.began)).await
@@ -259,6 +261,7 @@ impl Work<'_> {
     /// nothing cannot be paid twice, and is sent as often as any other.
     pub(super) async fn by_policy(&self, why: &str) -> Result<Outcome, Stop> {
         let why = clipped(why);
+        self.app.bill.unanswered(self.call.lease.edit_key);
         let (free, policy) = (self.is_free(), self.app.settings.on_ambiguous);
         tracing::warn!(why, free, ?policy, "ambiguous");
         let Some(sent) = self.note(false, why).await? else { return Ok(lost()) };

@@ -79,44 +79,23 @@ impl Work<'_> {
                     let over = Some(Age::new(Duration::ZERO));
                     return Box::pin(self.resolve(&why, Sending { began, over })).await;
                 }
-                Err(error) => {
-                    self.give_back(&error, &price);
-                    match self.not_accepted(error, pass).await? {
-                        Next::SendAgain => {}
-                        Next::End(outcome) => return Ok(outcome),
-                    }
-                }
+                Err(error) => match self.not_accepted(error, pass).await? {
+                    Next::SendAgain => {}
+                    Next::End(outcome) => return Ok(outcome),
+                },
             }
         }
     }
 
     /// As [`Self::admitted`], if what this process may spend is enough for it.
     async fn allowed(&self, price: &Money) -> Result<Pass, Stop> {
-        if !self.app.allowance.take(price) {
+        let Some(reserved) = self.app.bill.reserve(price) else {
             let why = "it would cost more than this command may spend";
             return Err(self.again(false, why, Duration::from_secs(1)).await);
-        }
-        let admitted = self.admitted().await;
-        if admitted.is_err() {
-            self.app.allowance.give_back(price);
-        }
-        admitted
-    }
-
-    /// What was refused is not charged for; what was not answered may be.
-    fn give_back(&self, error: &EditError, price: &Money) {
-        let free = matches!(
-            error,
-            EditError::NotSent(_)
-                | EditError::Unavailable(_)
-                | EditError::RateLimited { .. }
-                | EditError::Blocked { .. }
-                | EditError::Rejected { .. }
-                | EditError::Unbilled { .. }
-        );
-        if free {
-            self.app.allowance.give_back(price);
-        }
+        };
+        let pass = self.admitted().await?;
+        reserved.sent(self.call.lease.edit_key, self.call.unanswered > 0);
+        Ok(pass)
     }
 
     /// Waits until the lane lets the call be sent; then it is committed as `submitting`.
@@ -423,6 +402,10 @@ impl Work<'_> {
         let (store, lease) = (&self.app.store, self.call.lease);
         let retracted =
             self.insist(|| store.retract_submit(lease).map_err(|error| error.to_string()).boxed());
-        if retracted.await? { Ok(()) } else { Err(lost()) }
+        if !retracted.await? {
+            return Err(lost());
+        }
+        self.app.bill.not_accepted(lease.edit_key);
+        Ok(())
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! What must stay true: under the call's lock a call that is not sent and has no wait is closed, with a new fence, so that
 //! whoever owned it changes nothing; `begin_submit` asks the same question under the same lock, and is the only way to
-//! `submitting`. What was sent is carried on: it may be paid for. And a cancel that overtakes its task is remembered before it looks for the
-//! task a second time, while `register` writes the task before it looks for the cancel: one of them sees the other.
+//! `submitting`. What was sent is carried on: it may be paid for. What the calls have lost so far is charged to
+//! the task. And a cancel that overtakes its task is remembered before it looks for the task a second time,
+//! while `register` writes the task before it looks for the cancel: one of them sees the other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use serde_json::json;
 use super::calls::{millis, task_row};
 use super::db::{Tx, vals};
 use super::types::{clip, digest};
-use super::{CallState, StepError, Store, StoreError, TaskRecord, again};
+use super::{CallState, Money, Priced, StepError, Store, StoreError, TaskRecord, again};
 use crate::failpoint::around;
 use crate::metrics::count;
 
@@ -31,6 +32,7 @@ pub(super) struct CancelStatements {
     pub(super) is_waited_for: &'static str,
     pub(super) pass_on_payment: &'static str,
     pub(super) close_unwanted: &'static str,
+    pub(super) take_loss: &'static str,
     pub(super) remember: &'static str,
     pub(super) forget_one: &'static str,
     pub(super) forget: &'static str,
@@ -40,7 +42,13 @@ pub(super) struct CancelStatements {
 #[derive(Debug)]
 pub enum Cancelled {
     /// The task has ended by it: what was answered before keeps its result.
-    Now(Box<TaskRecord>),
+    Now {
+        /// As it has ended.
+        task: Box<TaskRecord>,
+        /// Of its calls, those that were sent, cost money, and that no other task waits for: they are carried
+        /// on, and their results kept.
+        sent: Priced,
+    },
     /// It had ended before; nothing was changed.
     AlreadyEnded(Box<TaskRecord>),
     /// There is no such task. Should it be taken in within a day, it ends cancelled.
@@ -88,9 +96,20 @@ impl Store {
         if !self.edits_of(&mut *tx, task_id).await?.is_subset(&edits) {
             return Err(StepError::Again("the task was registered this moment".to_owned()));
         }
+        let mut sent = Priced::default();
         for call in states {
             let (edit_key, state) = (digest(call.bytes(0)?)?, CallState::parse(&call.text(1)?)?);
-            self.stop_waiting(&mut *tx, task_id, edit_key, state).await?;
+            if !self.stop_waiting(&mut *tx, task_id, edit_key, state).await? {
+                continue;
+            }
+            if state.is_sent() {
+                sent.add(&Money { micros: call.int(2)?, currency: call.text(3)? });
+            }
+            let lost_micros = call.int(4)?;
+            if lost_micros > 0 {
+                tx.run(sql.cancels.take_loss, vals![edit_key.as_bytes()]).await?;
+                task.lost_micros += lost_micros;
+            }
         }
         let failed_before = task.failed;
         end_cancelled(&mut task);
@@ -98,7 +117,7 @@ impl Store {
         tx.run(sql.update_tasks, vals![&rows, millis(event_in)]).await?;
         tx.commit().await?;
         count::cancelled(&task, task.failed.saturating_sub(failed_before));
-        Ok(Some(Cancelled::Now(Box::new(task))))
+        Ok(Some(Cancelled::Now { task: Box::new(task), sent }))
     }
 
     async fn edits_of(&self, tx: &mut dyn Tx, task_id: &str) -> Result<BTreeSet<EditKey>, StepError> {
@@ -107,13 +126,14 @@ impl Store {
     }
 
     /// Takes a task's waits from a call that is locked; closes the call if that was the last of them and nothing was sent.
+    /// Returns whether it was the last of them.
     async fn stop_waiting(
         &self,
         tx: &mut dyn Tx,
         task_id: &str,
         edit_key: EditKey,
         state: CallState,
-    ) -> Result<(), StepError> {
+    ) -> Result<bool, StepError> {
         let sql = &self.db.sql().cancels;
         tx.run(sql.stop_waiting, vals![edit_key.as_bytes(), task_id]).await?;
         let rows = tx.rows(sql.still_waiting, vals![edit_key.as_bytes()]).await?;
@@ -128,7 +148,7 @@ impl Store {
             // The next one pays, so that what the tasks say adds up to what was paid.
             tx.run(sql.pass_on_payment, vals![edit_key.as_bytes()]).await?;
         }
-        Ok(())
+        Ok(left == 0)
     }
 
     /// Whether an image waits for a call that is locked.

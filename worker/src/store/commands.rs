@@ -1,7 +1,8 @@
 //! What the commands of a person ask: which calls their own tasks wait for, which calls hold the places of a
-//! lane, what other commands left unfinished, and which tasks there are. Nothing is changed.
+//! lane, what other commands left unfinished, which tasks there are, and what is spent on those that are open.
+//! Nothing is changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use retouch_shared::event::{AnswerSource, TaskStatus};
@@ -17,6 +18,7 @@ pub(super) struct CommandStatements {
     pub(super) open_waits: &'static str,
     pub(super) left_over: &'static str,
     pub(super) sent_calls: &'static str,
+    pub(super) spent_by_open: &'static str,
     pub(super) tasks: &'static str,
 }
 
@@ -50,10 +52,7 @@ pub struct OpenWait {
 impl OpenWait {
     /// The request left, and is not known to be refused: a charge for it is known or possible.
     pub fn is_sent(&self) -> bool {
-        match self.state {
-            CallState::Submitting | CallState::Submitted | CallState::Ambiguous | CallState::Stored => true,
-            CallState::Queued | CallState::Claimed | CallState::Done | CallState::Failed => false,
-        }
+        self.state.is_sent()
     }
 }
 
@@ -85,6 +84,20 @@ pub struct LeftOver {
     pub calls: u64,
     /// What those of them cost that the provider has not accepted yet.
     pub cost: Money,
+    /// In millionths: what was spent on them already, or perhaps was.
+    pub spent_micros: i64,
+    /// How many of them no task waits for.
+    pub unwaited: u64,
+}
+
+/// What was spent on the calls that an open task waits for and pays, in millionths and the task's currency.
+/// None of it is in the task's own figures yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Perhaps charged for nothing: submits without an answer.
+    pub lost_micros: i64,
+    /// Sent, and not ended.
+    pub under_way_micros: i64,
 }
 
 /// Which tasks. What is none does not matter.
@@ -146,11 +159,33 @@ impl Store {
                 Ok(LeftOver {
                     calls: u64::try_from(row.int(1)?).unwrap_or_default(),
                     cost: Money { currency: row.text(0)?, micros: row.int(2)? },
+                    spent_micros: row.int(3)?,
+                    unwaited: u64::try_from(row.int(4)?).unwrap_or_default(),
                 })
             };
             let rows = connection.rows(self.db.sql().commands.left_over, vals![&tasks]).await?;
             rows.iter().map(left_over).collect()
         })
+    }
+
+    /// What was spent on the calls of these tasks that have not ended; nothing of a task whose calls have.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn spent_by_open(&self, tasks: &[&TaskRecord]) -> Result<HashMap<String, Spent>, StoreError> {
+        let open = tasks.iter().filter(|task| !task.status.has_ended());
+        let ids: Vec<&str> = open.map(|task| task.task_id.as_str()).collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut connection = self.db.plain().await?;
+        let sql = self.db.sql().commands.spent_by_open;
+        let rows = connection.rows(sql, vals![&json!(ids).to_string()]).await?;
+        let spent = |row: &Row| {
+            let spent = Spent { lost_micros: row.int(1)?, under_way_micros: row.int(2)? };
+            Ok((row.text(0)?, spent))
+        };
+        rows.iter().map(spent).collect()
     }
 
     /// Tasks of this kind, the newest first.

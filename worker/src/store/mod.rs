@@ -55,7 +55,7 @@ use batch::Batches;
 pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
 pub use calls::HELD_REASONS;
 pub use cancels::{CANCELLED, Cancelled};
-pub use commands::{LeftOver, OpenWait, SentCall, TaskFilter};
+pub use commands::{LeftOver, OpenWait, SentCall, Spent, TaskFilter};
 use db::{Db, DbError};
 pub use evict::{Aged, Candidate, Evicted};
 pub use forget::{Entry, FORGOTTEN, Forgotten, Found, Mentions, Picking, Scrubbed};
@@ -71,7 +71,7 @@ pub use reopen::{Again, EditRetry, LetterCall, Reopened, Reopening};
 pub use replicas::{DEAD_AFTER, ReplicaReport, ReplicaView};
 pub use retries::ClaimedLetter;
 pub use schema::SchemaState;
-pub use spending::{AMBIGUOUS, RESULT, Spending, UNWANTED};
+pub use spending::{AMBIGUOUS, InFlight, Priced, RESULT, Spending, UNWANTED};
 pub(crate) use suspects::suspect_of_edit;
 pub use types::{
     CachedResult, CallSpec, CallState, Claim, ClaimedCall, DeadLetter, DeadPayload, DueCall, Finished,

@@ -119,7 +119,12 @@ pub(super) static SQL: Statements = Statements {
             params LONGTEXT CHARACTER SET utf8mb4 PATH '$.params', mask_hash VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.mask_hash', \
             variant VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.variant', lane VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.lane', \
             price_micros BIGINT PATH '$.price_micros', currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j",
-    lock_calls: concat!("SELECT c.edit_key, c.state FROM ", keys!(), calls_of_j!(), "FOR UPDATE"),
+    lock_calls: concat!(
+        "SELECT c.edit_key, c.state, c.price_micros, c.currency, c.lost_micros FROM ",
+        keys!(),
+        calls_of_j!(),
+        "FOR UPDATE"
+    ),
     queue_calls: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \
             lane VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.lane', price_micros BIGINT PATH '$.price_micros', \

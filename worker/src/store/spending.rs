@@ -3,7 +3,10 @@
 //! provider's bill.
 //!
 //! What must stay true: a submit that is charged is counted here once, when it is known what it bought; one
-//! without an answer is counted as `ambiguous`, which the bill may or may not have.
+//! without an answer is counted as `ambiguous`, which the bill may or may not have. Until then it is in
+//! [`Store::in_flight`], so that both together are what the lanes say is spent.
+
+use std::collections::BTreeMap;
 
 use retouch_shared::key::EditKey;
 use serde::Serialize;
@@ -29,6 +32,50 @@ pub(super) struct SpendingStatements {
     pub(super) add_unanswered: &'static str,
     pub(super) add_forgotten: &'static str,
     pub(super) since: &'static str,
+    pub(super) in_flight: &'static str,
+}
+
+/// So many calls, and their money in millionths by currency. What costs nothing is not among them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Priced {
+    /// How many.
+    pub calls: u64,
+    /// By ISO 4217 code.
+    pub micros: BTreeMap<String, i64>,
+}
+
+impl Priced {
+    /// One more call.
+    pub(crate) fn add(&mut self, price: &Money) {
+        if price.micros != 0 {
+            self.calls += 1;
+            *self.micros.entry(price.currency.clone()).or_default() += price.micros;
+        }
+    }
+
+    /// The money of one currency.
+    #[must_use]
+    pub fn of(&self, currency: &str) -> i64 {
+        self.micros.get(currency).copied().unwrap_or_default()
+    }
+}
+
+/// Money of calls that were sent and have not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InFlight {
+    /// The lane.
+    pub lane: String,
+    /// The provider's model id.
+    pub model: String,
+    /// ISO 4217.
+    pub currency: String,
+    /// Whether the provider has accepted them; otherwise they are being sent, or were sent and not answered.
+    pub accepted: bool,
+    /// How many.
+    pub calls: u64,
+    /// In millionths.
+    #[serde(skip)]
+    pub micros: i64,
 }
 
 /// Money of one day, lane, model, currency and outcome.
@@ -74,6 +121,16 @@ impl Store {
         rows.iter().map(spending).collect()
     }
 
+    /// Money that is spent and of which the outcome is not known yet, whenever it was sent.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn in_flight(&self) -> Result<Vec<InFlight>, StoreError> {
+        let mut connection = self.db.plain().await?;
+        let rows = connection.rows(self.db.sql().spending.in_flight, vals![]).await?;
+        rows.iter().map(in_flight).collect()
+    }
+
     /// Charged calls and their outcome; a negative number takes back what was counted before. What costs
     /// nothing leaves no row.
     pub(super) async fn spend(
@@ -108,6 +165,17 @@ impl Store {
         tx.run(self.db.sql().spending.add_forgotten, vals![FORGOTTEN, &list]).await?;
         Ok(())
     }
+}
+
+fn in_flight(row: &Row) -> Result<InFlight, StoreError> {
+    Ok(InFlight {
+        lane: row.text(0)?,
+        model: row.text(1)?,
+        currency: row.text(2)?,
+        accepted: row.int(3)? != 0,
+        calls: u64::try_from(row.int(4)?).unwrap_or_default(),
+        micros: row.int(5)?,
+    })
 }
 
 fn spending(row: &Row) -> Result<Spending, StoreError> {

@@ -80,7 +80,8 @@ pub(super) static SQL: Statements = Statements {
             j.value ->> 'price_micros', j.value ->> 'currency', 'queued', 0, CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER), 0, 0, 0, \
             strftime('%Y-%m-%d %H:%M:%f', 'now', (?1 / 1000.0) || ' seconds'), strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?2) j",
-    lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
+    lock_calls: "SELECT edit_key, state, price_micros, currency, lost_micros FROM image_edit_calls \
+        WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
     queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
             currency = j.value ->> 'currency', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
             wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, letter_id = NULL, lost_micros = 0, \

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::db::Row;
-use super::{LetterRef, Properties, StoreError};
+use super::{LetterRef, Properties, Spent, StoreError};
 use crate::trace::TraceContext;
 
 /// An amount of money.
@@ -322,7 +322,13 @@ impl TaskRecord {
 
     /// What it cost; none where nothing has a price.
     pub fn cost(&self) -> Option<Cost> {
-        Cost::of(self.paid_micros, self.saved_micros, self.lost_micros, &self.currency)
+        self.cost_and(Spent::default())
+    }
+
+    /// As [`TaskRecord::cost`], with what its unfinished calls have lost.
+    pub fn cost_and(&self, spent: Spent) -> Option<Cost> {
+        let lost_micros = self.lost_micros + spent.lost_micros;
+        Cost::of(self.paid_micros, self.saved_micros, lost_micros, &self.currency)
     }
 }
 
@@ -364,6 +370,15 @@ impl CallState {
             Self::Stored => "stored",
             Self::Done => "done",
             Self::Failed => "failed",
+        }
+    }
+
+    /// The request left, and is not known to be refused: a charge for it is known or possible.
+    #[must_use]
+    pub fn is_sent(self) -> bool {
+        match self {
+            Self::Submitting | Self::Submitted | Self::Ambiguous | Self::Stored => true,
+            Self::Queued | Self::Claimed | Self::Done | Self::Failed => false,
         }
     }
 

@@ -16,7 +16,7 @@ use super::super::{Ending, Failure};
 use super::{json_time, shortened};
 use crate::app::open_store;
 use crate::config::Settings;
-use crate::store::{Answered, CacheEntry, CacheShare, Spending, Store, StoreError, Tally};
+use crate::store::{Answered, CacheEntry, CacheShare, InFlight, Spending, Store, StoreError, Tally};
 
 /// Show what the cache holds, how images were answered, and the money paid, saved, and spent for nothing
 ///
@@ -47,6 +47,8 @@ struct Shown {
     total: Vec<ShownAnswers>,
     /// What money was spent on, by day, lane and outcome; it stays when tasks are deleted.
     spending: Vec<ShownSpending>,
+    /// What is spent and has no outcome yet, whenever it was sent.
+    in_flight: Vec<ShownInFlight>,
     top: Vec<ShownEntry>,
 }
 
@@ -55,6 +57,14 @@ struct Shown {
 struct ShownSpending {
     #[serde(flatten)]
     spent: Spending,
+    amount: String,
+}
+
+/// Money that is under way.
+#[derive(Debug, Serialize)]
+struct ShownInFlight {
+    #[serde(flatten)]
+    in_flight: InFlight,
     amount: String,
 }
 
@@ -125,9 +135,11 @@ impl Stats {
     async fn read(&self, store: &Store) -> Result<Shown, StoreError> {
         let shares = store.cache_shares().await?;
         let answered = store.answered(self.days).await?;
+        // Before the outcomes: what ends in between is in both rather than in neither.
+        let in_flight = store.in_flight().await?;
         let spending = store.spending(self.days).await?;
         let top = store.most_served(self.top).await?;
-        Ok(Shown::of(&shares, answered, spending, &top))
+        Ok(Shown::of(&shares, answered, spending, in_flight, &top))
     }
 }
 
@@ -136,6 +148,7 @@ impl Shown {
         shares: &[CacheShare],
         answered: Vec<Answered>,
         spending: Vec<Spending>,
+        in_flight: Vec<InFlight>,
         top: &[CacheEntry],
     ) -> Self {
         let sum = |of: fn(&CacheShare) -> u64| shares.iter().map(of).sum();
@@ -156,6 +169,10 @@ impl Shown {
                 .into_iter()
                 .map(|spent| ShownSpending { amount: decimal(spent.micros), spent })
                 .collect(),
+            in_flight: in_flight
+                .into_iter()
+                .map(|in_flight| ShownInFlight { amount: decimal(in_flight.micros), in_flight })
+                .collect(),
             top: top.iter().map(ShownEntry::of).collect(),
         }
     }
@@ -171,6 +188,7 @@ impl Shown {
         }
         let within = if days == 1 { "today".to_owned() } else { format!("in the last {days} days") };
         self.print_spending(&within);
+        self.print_in_flight();
         if self.total.is_empty() {
             say(format!("no task ended {within} (UTC)"));
             return;
@@ -213,6 +231,24 @@ impl Shown {
             };
             let plural = if calls == 1 { "call" } else { "calls" };
             say(format!("{:>12} {currency}  {what}: {calls} {plural} ({outcome})", decimal(micros)));
+        }
+    }
+
+    /// One line a currency and state, over all lanes.
+    fn print_in_flight(&self) {
+        let mut sums: BTreeMap<(&str, bool), (u64, i64)> = BTreeMap::new();
+        for ShownInFlight { in_flight, .. } in &self.in_flight {
+            let sum = sums.entry((&in_flight.currency, !in_flight.accepted)).or_default();
+            *sum = (sum.0 + in_flight.calls, sum.1 + in_flight.micros);
+        }
+        if sums.is_empty() {
+            return;
+        }
+        say("money of calls that were sent and have not ended:");
+        for ((currency, unanswered), (calls, micros)) in sums {
+            let what = if unanswered { "not answered yet, perhaps charged" } else { "accepted, charged" };
+            let plural = if calls == 1 { "call" } else { "calls" };
+            say(format!("{:>12} {currency}  {what}: {calls} {plural}", decimal(micros)));
         }
     }
 

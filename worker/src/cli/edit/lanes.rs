@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use retouch_shared::key::EditKey;
 
-use super::super::report::{Stopped, counted};
+use super::super::account::counted;
+use super::super::report::Stopped;
 use super::left::other_processes;
 use super::progress::{Progress, SILENCE, processes, seconds};
 use crate::app::App;

@@ -3,9 +3,49 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::report::{Edits, counted};
+use serde::Serialize;
+
+use super::super::account::{Amount, Edits, amounts, counted, in_words as money};
 use crate::app::App;
 use crate::store::{Money, OpenWait, ReplicaView, StoreError};
+
+/// Unfinished edits of earlier commands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct LeftAlone {
+    /// How many, and what those of them would cost that the provider has not accepted yet.
+    #[serde(flatten)]
+    unpaid: Edits,
+    /// What was spent on them already, or perhaps was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    spent: Vec<Amount>,
+    /// How many of them belong to tasks that have ended.
+    without_task: u64,
+}
+
+impl LeftAlone {
+    /// What they are, and what can be done about them.
+    pub(in crate::cli) fn in_words(&self) -> String {
+        let Self { unpaid, spent, without_task } = self;
+        let (noun, verb) = if unpaid.edits == 1 { ("edit", "was") } else { ("edits", "were") };
+        let mut costs = Vec::new();
+        if !spent.is_empty() {
+            costs.push(format!("{} spent already", money(spent)));
+        }
+        if !unpaid.costs.is_empty() {
+            costs.push(format!("about {} to be paid", unpaid.money()));
+        }
+        let costs: String = costs.iter().map(|cost| format!(", {cost}")).collect();
+        let tasks = if *without_task < unpaid.edits {
+            "`retouch task list` names their tasks, "
+        } else {
+            "their tasks have ended, "
+        };
+        format!(
+            "{} unfinished {noun} of earlier commands{costs}, {verb} left alone: {tasks}`retouch worker` carries them on",
+            unpaid.edits
+        )
+    }
+}
 
 /// Unfinished edits that none of these tasks waits for, but for as many as are carried on here, which cost
 /// nothing. None where another process lives that may be at them.
@@ -16,14 +56,22 @@ pub(super) async fn by_others(
     app: &App,
     tasks: &[String],
     carried_on: usize,
-) -> Result<Option<Edits>, StoreError> {
+) -> Result<Option<LeftAlone>, StoreError> {
     let left = app.store.left_over(tasks).await?;
     let edits: u64 = left.iter().map(|left| left.calls).sum();
     let edits = edits.saturating_sub(carried_on as u64);
     if edits == 0 || !other_processes(app).await?.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Edits::new(edits, left.into_iter().map(|left| left.cost))))
+    let without_task = left.iter().map(|left| left.unwaited).sum();
+    let spent =
+        left.iter().map(|left| Money { micros: left.spent_micros, currency: left.cost.currency.clone() });
+    let spent = amounts(spent);
+    Ok(Some(LeftAlone {
+        unpaid: Edits::new(edits, left.into_iter().map(|left| left.cost)),
+        spent,
+        without_task,
+    }))
 }
 
 /// The other processes that live.

@@ -34,6 +34,7 @@ mod preview;
 mod progress;
 mod run;
 
+pub(super) use left::LeftAlone;
 use run::Run;
 
 /// Edit pictures here and now; what was edited before comes from the cache
@@ -105,9 +106,7 @@ impl Edit {
             app.store.close().await;
             return Ok(Ending::Done);
         }
-        if let Some(limit) = limit {
-            app.allowance.limit(limit);
-        }
+        app.bill.keep(limit);
         let out = OutputFolder::open(&self.out).map_err(Failure::Usage)?;
         say_left_out(&left_out, json);
         let mask = match &mask {

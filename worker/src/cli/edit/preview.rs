@@ -104,7 +104,7 @@ impl Estimate {
         Err(Failure::Usage(anyhow!(
             "--max-cost {}: {} at {} each would cost {}; nothing was begun",
             money(limit.micros),
-            super::super::report::counted(self.calls as u64, "edit"),
+            super::super::account::counted(self.calls as u64, "edit"),
             money(self.price.micros),
             money(self.cost.micros)
         )))

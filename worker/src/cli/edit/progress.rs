@@ -1,18 +1,19 @@
 //! What a person sees while a command runs: a line for each picture, and a bar on a terminal or now and then
 //! a line.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use retouch_shared::event::decimal;
 
+use super::super::account::counted;
 use super::super::inputs::Picture;
-use super::super::report::{counted, done_line, failed_line};
+use super::super::report::{done_line, failed_line};
 use super::super::say::{complain, say};
 use super::delivery::Delivered;
-use crate::store::{OpenWait, TaskRecord};
+use crate::store::{OpenWait, Priced, TaskRecord};
 
 /// Where standard error is no terminal, a line this often.
 const LINE: Duration = Duration::from_secs(10);
@@ -58,21 +59,24 @@ impl Progress {
     }
 
     /// How far it is.
-    pub(super) fn show<'a>(&mut self, tasks: impl Iterator<Item = &'a TaskRecord>, failed_before: usize) {
+    pub(super) fn show<'a>(
+        &mut self,
+        tasks: impl Iterator<Item = &'a TaskRecord>,
+        failed_before: usize,
+        spent: &Priced,
+    ) {
         let [mut hit, mut joined, mut paid, mut failed] = [0, 0, 0, failed_before];
-        let mut costs: BTreeMap<&str, i64> = BTreeMap::new();
         for task in tasks {
             hit += task.hit as usize;
             joined += task.joined as usize;
             paid += task.paid as usize;
             failed += task.failed as usize;
-            *costs.entry(&task.currency).or_default() += task.paid_micros + task.lost_micros;
         }
         let done = hit + joined + paid + failed;
-        let costs: String = costs
-            .into_iter()
-            .filter(|(_, micros)| *micros != 0)
-            .map(|(currency, micros)| format!(", {} {currency}", decimal(micros)))
+        let costs: String = spent
+            .micros
+            .iter()
+            .map(|(currency, micros)| format!(", {} {currency}", decimal(*micros)))
             .collect();
         let counts = format!("{hit} hit, {joined} joined, {paid} paid, {failed} failed{costs}");
         self.bar.set_position(done as u64);

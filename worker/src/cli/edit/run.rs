@@ -9,20 +9,21 @@ use retouch_shared::wire::ImageRef;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::super::account::Account;
 use super::super::folders::LeftOut;
 use super::super::inputs::{EditArgs, Picture};
 use super::super::output::OutputFolder;
-use super::super::report::{Aside, Edits, Report, Stopped, left_alone_line};
+use super::super::report::{Aside, Report, Stopped};
 use super::super::signals::Signals;
 use super::super::{Ending, Failure};
 use super::delivery::Delivery;
 use super::feed::{Fed, feed};
 use super::lanes::Lanes;
-use super::left;
+use super::left::{self, LeftAlone};
 use super::progress::Progress;
 use crate::app::App;
 use crate::perform::OwnCalls;
-use crate::store::{Cancelled, Money, TaskRecord};
+use crate::store::{Cancelled, TaskRecord};
 
 /// How often it is asked whether the lanes take calls.
 const LANE_LOOK: Duration = Duration::from_secs(1);
@@ -51,7 +52,7 @@ pub(super) struct Run {
     failed_before: usize,
     delivery: Delivery,
     progress: Progress,
-    left_alone: Option<Edits>,
+    left_alone: Option<LeftAlone>,
     json: bool,
 }
 
@@ -92,39 +93,20 @@ impl Run {
         left_out: LeftOut,
         began: Instant,
     ) -> Result<Ending, Failure> {
-        let worked = tokio::select! {
-            worked = self.work() => worked,
-            _ = signals.next() => Ok(Some(Stop::Interrupted)),
-        };
-        let stopped = match worked {
-            Ok(stopped) => stopped,
-            Err(error) => {
-                self.wind_down(signals).await.ok();
-                return Err(Failure::Unreachable(error));
-            }
-        };
-        // What was carried on for earlier commands is handed on as it is.
-        if stopped.is_some() || self.calls.is_at_work_for_others() {
-            self.wind_down(signals).await.map_err(Failure::Unreachable)?;
-        }
-        if let Some(Stop::Cost) = stopped {
-            self.cancel_rest().await.map_err(Failure::Unreachable)?;
-        }
-        self.deliver_rest().await.map_err(Failure::Unreachable)?;
+        let ended = self.end(signals).await;
         self.progress.end();
-        if self.lanes.carried_on() > 0 {
-            self.left_alone =
-                left::by_others(&self.app, &self.ids(), 0).await.map_err(Failure::unreachable)?;
-        }
         let mut report = self.report(left_out);
-        if let Some(Stop::Lane(stopped)) = &stopped {
+        if let Ok(Some(Stop::Lane(stopped))) = &ended {
             report.aside.stopped = Some(stopped.clone());
         }
-        report.print_summary(self.json, began.elapsed());
-        match stopped {
+        // Money is said also where the rest could not be found out.
+        if ended.is_ok() || !report.aside.account.is_empty() {
+            report.print_summary(self.json, began.elapsed());
+        }
+        match ended.map_err(Failure::Unreachable)? {
             None => Ok(report.ending()),
             Some(Stop::Cost) => {
-                let line = "--max-cost is used up: what was not sent is cancelled, and costs nothing";
+                let line = "--max-cost is used up: what was not sent is cancelled; what was sent is in the cost above";
                 self.progress.tell(line.to_owned());
                 Ok(Ending::SomeFailed)
             }
@@ -137,6 +119,33 @@ impl Run {
         }
     }
 
+    /// Works, winds down where it is told to stop, and delivers what is there.
+    async fn end(&mut self, signals: &mut Signals) -> Result<Option<Stop>> {
+        let worked = tokio::select! {
+            worked = self.work() => worked,
+            _ = signals.next() => Ok(Some(Stop::Interrupted)),
+        };
+        let stopped = match worked {
+            Ok(stopped) => stopped,
+            Err(error) => {
+                self.wind_down(signals).await.ok();
+                return Err(error);
+            }
+        };
+        // What was carried on for earlier commands is handed on as it is.
+        if stopped.is_some() || self.calls.is_at_work_for_others() {
+            self.wind_down(signals).await?;
+        }
+        if let Some(Stop::Cost) = stopped {
+            self.cancel_rest().await?;
+        }
+        self.deliver_rest().await?;
+        if self.lanes.carried_on() > 0 {
+            self.left_alone = left::by_others(&self.app, &self.ids(), 0).await?;
+        }
+        Ok(stopped)
+    }
+
     /// Until all is answered, or why not.
     async fn work(&mut self) -> Result<Option<Stop>> {
         let mut lanes = Instant::now() + LANE_LOOK;
@@ -145,7 +154,7 @@ impl Run {
             if self.feeding.is_none() && self.calls.is_over() {
                 return Ok(None);
             }
-            if self.app.allowance.is_used_up() && !self.calls.is_at_work_for_own() {
+            if self.app.bill.is_used_up() && !self.calls.is_at_work_for_own() {
                 return Ok(Some(Stop::Cost));
             }
             if Instant::now() >= lanes {
@@ -204,7 +213,8 @@ impl Run {
         *known = task;
         let settled = self.delivery.task(known, places).await?;
         self.progress.settled(&settled, &self.pictures, self.delivery.delivered());
-        self.progress.show(self.tasks.values().map(|(_, task)| task), self.failed_before);
+        let spent = self.app.bill.statement(self.calls.of_others()).spent;
+        self.progress.show(self.tasks.values().map(|(_, task)| task), self.failed_before, &spent);
         Ok(())
     }
 
@@ -229,7 +239,7 @@ impl Run {
         let carried_on = self.lanes.carried_on();
         self.left_alone = left::by_others(&self.app, &self.ids(), carried_on).await?;
         if let Some(left_alone) = self.left_alone.as_ref().filter(|_| !self.json) {
-            self.progress.tell(left_alone_line(left_alone));
+            self.progress.tell(left_alone.in_words());
         }
         Ok(())
     }
@@ -271,7 +281,7 @@ impl Run {
         let open = self.tasks.values().filter(|(_, task)| !task.status.has_ended());
         let ids: Vec<String> = open.map(|(_, task)| task.task_id.clone()).collect();
         for id in ids {
-            if let Cancelled::Now(task) | Cancelled::AlreadyEnded(task) =
+            if let Cancelled::Now { task, .. } | Cancelled::AlreadyEnded(task) =
                 self.app.store.cancel_task(&id, Duration::ZERO).await?
             {
                 self.update(*task).await?;
@@ -309,24 +319,21 @@ impl Run {
                 delivered.get(at).and_then(Option::as_ref).and_then(|delivered| delivered.clone().err());
             (at, self.name(at), error)
         }));
+        let statement = self.app.bill.statement(self.calls.of_others());
+        let (account, cost) = Account::new(statement, self.tasks.values().map(|(_, task)| task));
+        report.cost = cost;
         report.aside = Aside {
             left_out: Some(left_out).filter(|left_out| !left_out.is_empty()),
-            resumed: self.resumed(),
+            account,
             left_alone: self.left_alone.clone(),
             stopped: None,
+            under_way: None,
         };
         report
     }
 
     fn name(&self, at: usize) -> String {
         self.pictures.get(at).map(|picture| picture.input.name()).unwrap_or_default()
-    }
-
-    /// Edits that an earlier run had started: what was not sent before was bought by this one.
-    fn resumed(&self) -> Option<Edits> {
-        let resumed: Vec<_> = self.calls.resumed().collect();
-        let bought = resumed.iter().filter(|wait| !wait.is_sent()).map(|wait| Money::clone(&wait.price));
-        (!resumed.is_empty()).then(|| Edits::new(resumed.len() as u64, bought))
     }
 }
 

@@ -6,12 +6,7 @@ use super::samples::Deep;
 
 /// Fills `out`: each of its pixels comes from the place in `source` that `back` names, by bicubic interpolation
 /// (Catmull-Rom). Outside of `source` all is `border`.
-pub(super) fn warp(
-    source: &Deep,
-    back: impl Fn(f32, f32) -> (f32, f32),
-    border: Rgba<u16>,
-    out: &mut Deep,
-) {
+pub(super) fn warp(source: &Deep, back: impl Fn(f32, f32) -> (f32, f32), border: Rgba<u16>, out: &mut Deep) {
     for (x, y, pixel) in out.enumerate_pixels_mut() {
         let (from_x, from_y) = back(x as f32, y as f32);
         *pixel = bicubic(source, from_x, from_y, border);

@@ -10,6 +10,7 @@ pub(super) static CANCELS: CancelStatements = CancelStatements {
     pass_on_payment: "UPDATE image_edit_waits SET source = 'paid' WHERE edit_key = ? ORDER BY task_id, position LIMIT 1",
     close_unwanted: "UPDATE image_edit_calls SET state = 'done', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = 'nobody waits for it any more', updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ?",
+    take_loss: "UPDATE image_edit_calls SET lost_micros = 0 WHERE edit_key = ?",
     remember: "INSERT INTO cancels (task_id, created_at) VALUES (?, UTC_TIMESTAMP(3)) \
         ON DUPLICATE KEY UPDATE created_at = VALUES(created_at)",
     forget_one: "DELETE FROM cancels WHERE task_id = ?",

@@ -1,5 +1,6 @@
 //! What the commands of a person ask, on MySQL and MariaDB.
 
+use super::spending::in_flight_micros;
 use crate::store::commands::CommandStatements;
 
 /// The waits of a list of tasks, row by row through the named index.
@@ -26,7 +27,10 @@ pub(super) static COMMANDS: CommandStatements = CommandStatements {
         " STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = w.edit_key ORDER BY w.task_id, w.position"
     ),
     left_over: concat!(
-        "SELECT c.currency, COUNT(*), CAST(SUM(IF(c.state IN ('submitted', 'stored'), 0, c.price_micros)) AS SIGNED) \
+        "SELECT c.currency, COUNT(*), CAST(SUM(IF(c.state IN ('submitted', 'stored'), 0, c.price_micros)) AS SIGNED), \
+            CAST(SUM(c.lost_micros + ",
+        in_flight_micros!(),
+        ") AS SIGNED), CAST(SUM(NOT EXISTS (SELECT 1 FROM image_edit_waits v WHERE v.edit_key = c.edit_key)) AS SIGNED) \
         FROM image_edit_calls c FORCE INDEX (wake_at) WHERE c.wake_at IS NOT NULL AND c.edit_key NOT IN (SELECT w.edit_key FROM ",
         waits_of_tasks!(),
         ") GROUP BY c.currency ORDER BY c.currency"
@@ -36,6 +40,13 @@ pub(super) static COMMANDS: CommandStatements = CommandStatements {
         lease_left!(),
         ", c.owner, w.task_id FROM image_edit_calls c LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key \
         WHERE c.lane = ? AND c.state IN ('submitting', 'submitted', 'ambiguous') ORDER BY c.submitted_at, c.edit_key, w.task_id"
+    ),
+    spent_by_open: concat!(
+        "SELECT w.task_id, CAST(SUM(c.lost_micros) AS SIGNED), CAST(SUM(",
+        in_flight_micros!(),
+        ") AS SIGNED) FROM ",
+        waits_of_tasks!(),
+        " STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = w.edit_key WHERE w.source = 'paid' GROUP BY w.task_id"
     ),
     // The key of the last task is the next page's beginning: what comes meanwhile moves no page.
     tasks: concat!(

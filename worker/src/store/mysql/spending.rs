@@ -2,6 +2,15 @@
 
 use crate::store::spending::SpendingStatements;
 
+/// As on SQLite.
+macro_rules! in_flight_micros {
+    () => {
+        "IF(c.state IN ('submitting', 'submitted', 'ambiguous', 'stored') AND c.submitted_at IS NOT NULL \
+        AND c.answer_hash IS NULL, c.price_micros, 0)"
+    };
+}
+pub(super) use in_flight_micros;
+
 pub(super) static SPENDING: SpendingStatements = SpendingStatements {
     add: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) VALUES (UTC_DATE(), ?, ?, ?, ?, ?, ?) \
         ON DUPLICATE KEY UPDATE calls = calls + VALUES(calls), micros = micros + VALUES(micros)",
@@ -21,4 +30,10 @@ pub(super) static SPENDING: SpendingStatements = SpendingStatements {
         ON DUPLICATE KEY UPDATE calls = spending.calls + s.n, micros = spending.micros + s.m",
     since: "SELECT CAST(spent_on AS CHAR), lane, model, currency, outcome, calls, micros FROM spending \
         WHERE spent_on >= UTC_DATE() - INTERVAL ? DAY ORDER BY spent_on DESC, lane, model, currency, outcome",
+    in_flight: concat!(
+        "SELECT c.lane, c.model, c.currency, CAST(c.state IN ('submitted', 'stored') AS SIGNED) AS accepted, COUNT(*), \
+            CAST(SUM(c.price_micros) AS SIGNED) FROM image_edit_calls c FORCE INDEX (wake_at) WHERE c.wake_at IS NOT NULL AND ",
+        in_flight_micros!(),
+        " > 0 GROUP BY c.lane, c.model, c.currency, accepted ORDER BY c.lane, c.model, c.currency, accepted DESC"
+    ),
 };

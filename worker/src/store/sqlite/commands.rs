@@ -1,5 +1,6 @@
 //! What the commands of a person ask, on SQLite.
 
+use super::spending::in_flight_micros;
 use crate::store::commands::CommandStatements;
 
 /// Milliseconds until a call's lease runs out; less than 1 where it has, or there is none.
@@ -23,10 +24,20 @@ pub(super) static COMMANDS: CommandStatements = CommandStatements {
         ", c.owner, w.task_id FROM image_edit_calls c LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key \
         WHERE c.lane = ? AND c.state IN ('submitting', 'submitted', 'ambiguous') ORDER BY c.submitted_at, c.edit_key, w.task_id"
     ),
-    left_over: "SELECT c.currency, count(*), sum(iif(c.state IN ('submitted', 'stored'), 0, c.price_micros)) FROM image_edit_calls c \
+    left_over: concat!(
+        "SELECT c.currency, count(*), sum(iif(c.state IN ('submitted', 'stored'), 0, c.price_micros)), sum(c.lost_micros + ",
+        in_flight_micros!(),
+        "), sum(NOT EXISTS (SELECT 1 FROM image_edit_waits w WHERE w.edit_key = c.edit_key)) FROM image_edit_calls c \
         WHERE c.wake_at IS NOT NULL AND c.edit_key NOT IN \
             (SELECT w.edit_key FROM json_each(?) j CROSS JOIN image_edit_waits w ON w.task_id = j.value) \
-        GROUP BY c.currency ORDER BY c.currency",
+        GROUP BY c.currency ORDER BY c.currency"
+    ),
+    spent_by_open: concat!(
+        "SELECT w.task_id, sum(c.lost_micros), sum(",
+        in_flight_micros!(),
+        ") FROM json_each(?) j CROSS JOIN image_edit_waits w ON w.task_id = j.value \
+        CROSS JOIN image_edit_calls c ON c.edit_key = w.edit_key WHERE w.source = 'paid' GROUP BY w.task_id"
+    ),
     // The key of the last task is the next page's beginning: what comes meanwhile moves no page.
     tasks: concat!(
         "SELECT ",

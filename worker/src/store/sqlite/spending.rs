@@ -2,6 +2,17 @@
 
 use crate::store::spending::SpendingStatements;
 
+/// The price of a call that is spent and in no row of `spending` yet, otherwise 0. An answer that was kept was
+/// counted when it came; without the time of its submit, a submit without an answer was counted when the call
+/// was queued again.
+macro_rules! in_flight_micros {
+    () => {
+        "iif(c.state IN ('submitting', 'submitted', 'ambiguous', 'stored') AND c.submitted_at IS NOT NULL \
+        AND c.answer_hash IS NULL, c.price_micros, 0)"
+    };
+}
+pub(super) use in_flight_micros;
+
 pub(super) static SPENDING: SpendingStatements = SpendingStatements {
     add: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) VALUES (date('now'), ?, ?, ?, ?, ?, ?) \
         ON CONFLICT (spent_on, lane, model, currency, outcome) DO UPDATE SET calls = calls + excluded.calls, micros = micros + excluded.micros",
@@ -18,4 +29,10 @@ pub(super) static SPENDING: SpendingStatements = SpendingStatements {
             DO UPDATE SET calls = calls + excluded.calls, micros = micros + excluded.micros",
     since: "SELECT spent_on, lane, model, currency, outcome, calls, micros FROM spending \
         WHERE spent_on >= date('now', (? * -1) || ' days') ORDER BY spent_on DESC, lane, model, currency, outcome",
+    in_flight: concat!(
+        "SELECT c.lane, c.model, c.currency, c.state IN ('submitted', 'stored') AS accepted, count(*), sum(c.price_micros) \
+        FROM image_edit_calls c WHERE c.wake_at IS NOT NULL AND ",
+        in_flight_micros!(),
+        " > 0 GROUP BY c.lane, c.model, c.currency, accepted ORDER BY c.lane, c.model, c.currency, accepted DESC"
+    ),
 };
