@@ -12,7 +12,7 @@ pub(super) static SPENDING: SpendingStatements = SpendingStatements {
         ON CONFLICT (spent_on, lane, model, currency, outcome) DO UPDATE SET calls = calls + 1, micros = micros + excluded.micros",
     add_forgotten: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) \
         SELECT date('now'), lane, model, currency, ?, count(*), sum(price_micros) FROM image_edit_calls \
-        WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) AND price_micros > 0 \
+        WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) AND price_micros > 0 AND lost_as IS NULL \
             AND state IN ('submitting', 'submitted', 'ambiguous', 'stored') GROUP BY lane, model, currency \
         ON CONFLICT (spent_on, lane, model, currency, outcome) \
             DO UPDATE SET calls = calls + excluded.calls, micros = micros + excluded.micros",
