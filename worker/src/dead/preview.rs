@@ -38,8 +38,8 @@ pub(crate) struct Preview {
     /// Calls among them whose answer was kept: it is read again first, free, and only what still cannot be
     /// read is sent again.
     pub(crate) kept_answers: u64,
-    /// Calls among them that ask for what was paid for again first, free, and pay again only if the provider no
-    /// longer has it.
+    /// Calls among them that ask for what was paid for again first, free, and pay again only if the provider
+    /// no longer has it.
     pub(crate) paid_results: u64,
     /// Calls among them that may have been paid before.
     pub(crate) possible_duplicates: u64,

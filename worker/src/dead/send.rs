@@ -48,8 +48,8 @@ pub(crate) struct Sent {
     pub(crate) cannot: u64,
 }
 
-/// Sends these letters again, at most `rate` a second; tells `progress` how many more it has dealt with. `anew`:
-/// a call whose paid result the provider may still have is paid again without asking for that.
+/// Sends these letters again, at most `rate` a second; tells `progress` how many more it has dealt with.
+/// `anew`: a call whose paid result the provider may still have is paid again without asking for that.
 ///
 /// # Errors
 /// The store or the broker cannot be used; what was not sent stays open or is taken up by the next run.

@@ -84,7 +84,7 @@ impl Work<'_> {
         }
     }
 
-    /// Whether what is asked for was counted as lost before: a retry of its letter, or a later task, asks again.
+    /// Whether what is asked for was counted as lost before: a retry of its letter, or a later task, asks.
     pub(super) fn was_lost(&self) -> bool {
         self.lost_before.load(Ordering::Relaxed)
     }

@@ -213,8 +213,9 @@ impl Store {
     }
 
     /// Back to queued, to be tried again after `delay`. `burns` says whether this try counts. What was sent and is not
-    /// ambiguous is given back because the provider does not charge for it; but for a payment that was counted
-    /// as lost and asked after again in vain: that one stays counted, and what is sent next is another.
+    /// ambiguous is given back because the provider does not charge for it; but for a payment that was
+    /// counted as lost and asked after again in vain: that one stays counted, and what is sent next is
+    /// another.
     ///
     /// # Errors
     /// See [`StoreError`].

@@ -120,7 +120,8 @@ pub(super) static SQL: Statements = Statements {
             variant VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.variant', lane VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.lane', \
             price_micros BIGINT PATH '$.price_micros', currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j",
     lock_calls: concat!("SELECT c.edit_key, c.state FROM ", keys!(), calls_of_j!(), "FOR UPDATE"),
-    // One whose paid result the provider may still have is asked after again, at what it cost, and without a place on its lane.
+    // One whose paid result the provider may still have is asked after again, at what it cost, and without a
+    // place on its lane.
     // In whatever order MySQL assigns: what the conditions ask is the same before and after.
     queue_calls: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \

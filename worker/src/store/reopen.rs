@@ -168,8 +168,8 @@ impl Store {
         rows.iter().map(TaskRecord::from_row).collect()
     }
 
-    /// failed → queued, or submitted where the provider may still have what was paid for, or answered from the
-    /// cache: the images of these letters, their tasks and the letters, in one transaction.
+    /// failed → queued, or submitted where the provider may still have what was paid for, or answered from
+    /// the cache: the images of these letters, their tasks and the letters, in one transaction.
     /// A letter that somebody else has decided about meanwhile is left alone.
     ///
     /// # Errors

@@ -81,7 +81,8 @@ pub(super) static SQL: Statements = Statements {
             strftime('%Y-%m-%d %H:%M:%f', 'now', (?1 / 1000.0) || ' seconds'), strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?2) j",
     lock_calls: "SELECT edit_key, state FROM image_edit_calls WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
-    // One whose paid result the provider may still have is asked after again, at what it cost, and without a place on its lane.
+    // One whose paid result the provider may still have is asked after again, at what it cost, and without a
+    // place on its lane.
     queue_calls: "UPDATE image_edit_calls SET state = iif(lost_as IS NOT NULL AND provider_task_id IS NOT NULL, 'submitted', 'queued'), \
             attempts = 0, lane = j.value ->> 'lane', price_micros = iif(lost_as IS NULL, j.value ->> 'price_micros', price_micros), \
             currency = iif(lost_as IS NULL, j.value ->> 'currency', currency), fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \

@@ -21,8 +21,9 @@ const BATCH: usize = 500;
 /// Send letters again: say first what that would cost, then do it with --yes
 ///
 /// Failed images are begun again in their tasks, which end anew with an event of their new outcome; a message that could not be
-/// worked on goes back to its queue. Tries begin anew. What was paid for, and the provider may still have, is asked for again
-/// first, free; it is paid again only if the provider no longer has it. May run twice, at once or after a kill: each letter is sent once.
+/// worked on goes back to its queue. Tries begin anew. A result that was paid for and lost is asked for again
+/// first, free, and paid again only if the provider no longer has it. May run twice, at once or after a kill:
+/// each letter is sent once.
 ///
 /// Example: retouch dead retry --group 4711 --rate 50 --yes
 #[derive(Debug, Args)]
