@@ -14,6 +14,7 @@ SET @retouch_edges = IF(
     ADD COLUMN fetch_error TEXT NULL COMMENT ''why it cannot be fetched'',
     ADD COLUMN result_check TEXT NULL COMMENT ''why the result could not be decoded; NULL: it was, or was not looked at'',
     ADD COLUMN lost_micros BIGINT NOT NULL DEFAULT 0 COMMENT ''perhaps spent on submits without an answer since it was queued by a task'',
+    ADD COLUMN lost_as VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT ''reason code under which its payment was counted as money for nothing, while the provider (provider_task_id) or the kept answer may still have what it bought'',
     ADD KEY answer_hash (answer_hash)',
   'DO 0');
 PREPARE retouch_edges FROM @retouch_edges;

@@ -10,6 +10,7 @@ ALTER TABLE image_edit_calls ADD COLUMN fetch_host TEXT NULL;  -- host of a resu
 ALTER TABLE image_edit_calls ADD COLUMN fetch_error TEXT NULL;  -- why it cannot be fetched
 ALTER TABLE image_edit_calls ADD COLUMN result_check TEXT NULL;  -- why the result could not be decoded; NULL: it was, or was not looked at
 ALTER TABLE image_edit_calls ADD COLUMN lost_micros INTEGER NOT NULL DEFAULT 0;  -- perhaps spent on submits without an answer since it was queued by a task
+ALTER TABLE image_edit_calls ADD COLUMN lost_as TEXT NULL;  -- reason code under which its payment was counted as money for nothing, while the provider (provider_task_id) or the kept answer may still have what it bought
 CREATE INDEX image_edit_calls_answer_hash ON image_edit_calls (answer_hash);
 
 ALTER TABLE image_edit_cache ADD COLUMN result_check TEXT NULL;  -- why the result could not be decoded; NULL: it was, or was not looked at

@@ -13,7 +13,7 @@ use retouch_tests::paid::{LANE, Paid, asked, picture, task};
 use retouch_tests::pictures;
 use retouch_tests::program::Program;
 use retouch_tests::proxy::Proxy;
-use retouch_tests::stand_in::{Limits, Makes, StandIn};
+use retouch_tests::stand_in::{Fault, Limits, Makes, OnResult, StandIn};
 use retouch_tests::wait;
 use retouch_tests::watched::Watched;
 use serde_json::{Value, json};
@@ -453,4 +453,134 @@ async fn a_command_does_not_wait_an_hour_for_a_page_to_become_a_picture() {
         done.stderr
     );
     assert_eq!(provider.ledger().creates(), 1);
+}
+
+const PAGE: Fault = Fault::Result(OnResult::Html);
+const GONE: Fault = Fault::Result(OnResult::Status(404));
+const OPEN: &str = "SELECT COUNT(*) FROM dead_letters WHERE state = 'open'";
+
+/// What a command of a person says; it must succeed.
+async fn said(paid: &Paid, arguments: &[&str]) -> String {
+    let done = paid.program(arguments, "").run().await;
+    assert!(done.status.success(), "{arguments:?}: {}{}", done.stdout, done.stderr);
+    done.stdout
+}
+
+/// A task whose picture is paid for, while a page comes in place of every result: it ends as `bad_result`.
+async fn loses_its_result(paid: &Paid, name: &str, picture: &[u8]) {
+    paid.site.publish(&task(name, "remove_watermark", SAID, &[picture.to_vec()])).await;
+    paid.site.counts(UNFETCHED, 1).await;
+    let later = "UPDATE image_edit_calls SET submitted_at = submitted_at - INTERVAL 2 HOUR, lease_until = '2020-01-01', \
+                 fence = fence + 1, wake_at = '2020-01-01' WHERE state = 'submitted'";
+    paid.site.execute(later).await;
+    let done = paid.site.ended(name).await;
+    assert_eq!(done.images[0]["error"]["code"], "bad_result", "{done:?}");
+}
+
+async fn is_answered(paid: &Paid, name: &str, picture: &[u8]) {
+    let done =
+        format!("SELECT COUNT(*) FROM image_edit_tasks WHERE task_id = '{name}' AND status = 'completed'");
+    paid.site.counts(&done, 1).await;
+    let row = paid.site.ended(name).await;
+    assert!(paid.is_right(&row.images[0], picture, &asked("remove_watermark", SAID)), "{row:?}");
+}
+
+#[tokio::test]
+async fn a_result_behind_a_page_is_asked_for_until_it_is_there() {
+    let paid = Paid::on_servers().await;
+    let page = paid.provider.arm(PAGE.always());
+    let _worker = paid.worker("").await;
+    loses_its_result(&paid, "t", &picture(1)).await;
+    // The page stays: asked for again, and not paid again.
+    let before = page.fired();
+    let preview = said(&paid, &["dead", "retry", "--all"]).await;
+    assert!(preview.contains("1 calls ask for the paid result again first, free"), "{preview}");
+    assert!(preview.contains("at most 1 calls of") && preview.contains("about 0.14 CNY"), "{preview}");
+    said(&paid, &["dead", "retry", "--all", "--yes"]).await;
+    paid.site.counts("SELECT COUNT(*) FROM dead_letters WHERE state = 'open' AND retries = 1", 1).await;
+    assert!(page.fired() > before);
+    assert_eq!((paid.provider.ledger().creates(), paid.billed()), (1, 1));
+    let id = paid.site.number("SELECT id FROM dead_letters").await.to_string();
+    let shown = said(&paid, &["dead", "show", &id]).await;
+    let first = "asks for the paid result again first; pays again only if the provider no longer has it (about 0.14 CNY)";
+    assert!(shown.contains(first), "{shown}");
+    page.clear();
+    said(&paid, &["dead", "retry", "--all", "--yes"]).await;
+    is_answered(&paid, "t", &picture(1)).await;
+    assert_eq!((paid.provider.ledger().creates(), paid.billed()), (1, 1));
+    let money = "SELECT COUNT(*) FROM image_edit_tasks WHERE paid_micros = 140000 AND lost_micros = 0";
+    assert_eq!(paid.site.number(money).await, 1);
+    paid.site.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_lost_result_that_is_gone_is_paid_for_once_more() {
+    let paid = Paid::on_servers().await;
+    let page = paid.provider.arm(PAGE.always());
+    let _worker = paid.worker("").await;
+    loses_its_result(&paid, "gone", &picture(1)).await;
+    page.clear();
+    // As long as that takes: the owner whose lease was taken away may still ask, too.
+    let gone = paid.provider.arm(GONE.always());
+    said(&paid, &["dead", "retry", "--all", "--yes"]).await;
+    wait::until("the second submit", async || (paid.provider.ledger().creates() == 2).then_some(())).await;
+    gone.clear();
+    is_answered(&paid, "gone", &picture(1)).await;
+    assert_eq!((paid.provider.ledger().creates(), paid.billed()), (2, 2));
+    // Where a person wants to pay, nothing is asked.
+    let page = paid.provider.arm(PAGE.always());
+    loses_its_result(&paid, "anew", &picture(2)).await;
+    page.clear();
+    let preview = said(&paid, &["dead", "retry", "--all", "--anew"]).await;
+    assert!(preview.contains("  1 calls of") && !preview.contains("asks for the paid"), "{preview}");
+    said(&paid, &["dead", "retry", "--all", "--anew", "--yes"]).await;
+    is_answered(&paid, "anew", &picture(2)).await;
+    assert_eq!(paid.billed(), 4);
+    paid.site.nothing_left().await;
+}
+
+/// No task pays again for a result that was lost, and each asks for it.
+#[tokio::test]
+async fn a_later_task_asks_for_a_lost_result_and_never_pays_again() {
+    let paid = Paid::on_servers().await;
+    let page = paid.provider.arm(PAGE.always());
+    let _worker = paid.worker("").await;
+    loses_its_result(&paid, "first", &picture(1)).await;
+    page.clear();
+    paid.site.publish(&task("later", "remove_watermark", SAID, &[picture(1)])).await;
+    is_answered(&paid, "later", &picture(1)).await;
+    said(&paid, &["dead", "retry", "--all", "--yes"]).await;
+    is_answered(&paid, "first", &picture(1)).await;
+    assert_eq!(paid.billed(), 1);
+    let page = paid.provider.arm(PAGE.always());
+    loses_its_result(&paid, "other", &picture(2)).await;
+    page.clear();
+    let _gone = paid.provider.arm(GONE.always());
+    paid.site.publish(&task("held", "remove_watermark", SAID, &[picture(2)])).await;
+    let held = paid.site.ended("held").await;
+    assert_eq!(held.images[0]["error"]["code"], "bad_result", "{held:?}");
+    assert_eq!((paid.billed(), paid.site.number(OPEN).await), (2, 2));
+    paid.site.nothing_left().await;
+}
+
+/// The story of one laptop on a network that asks to sign in.
+#[tokio::test]
+async fn a_command_fetches_what_it_paid_for_behind_a_page() {
+    let provider = StandIn::start().await;
+    let page = provider.arm(PAGE.always());
+    let laptop = Laptop::new();
+    laptop.write("photos/one.png", picture(1));
+    let lost = edit(&laptop, &provider).run().await;
+    assert!(!lost.status.success() && lost.stdout.contains("HTML page"), "{}{}", lost.stdout, lost.stderr);
+    page.clear();
+    let retry = laptop.retouch(&["dead", "retry", "--all", "--yes"]).env("DASHSCOPE_API_KEY", StandIn::KEY);
+    assert!(retry.run().await.status.success());
+    let done = edit(&laptop, &provider).run().await;
+    assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
+    let expected = retouch_tests::stand_in::expected(
+        &picture(1),
+        &asked("remove_watermark", "Remove the watermark from the picture."),
+    );
+    assert!(pictures::same_pixels(&laptop.read("out/one-remove_watermark.png"), &expected));
+    assert_eq!((provider.ledger().creates(), provider.ledger().billed()), (1, 1));
 }

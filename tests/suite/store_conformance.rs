@@ -33,6 +33,7 @@ mod installation;
 mod lanes;
 mod outage;
 mod overview;
+mod paid_results;
 mod races;
 mod readings;
 mod replicas;

@@ -139,6 +139,7 @@ async fn a_database_of_an_older_program_is_behind_and_is_brought_up(db: Fixture)
                     "fetch_error",
                     "result_check",
                     "lost_micros",
+                    "lost_as",
                 ][..],
             ),
             ("image_edit_cache", &["result_check"]),

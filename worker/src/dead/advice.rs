@@ -114,7 +114,7 @@ pub const ADVICE: &[Advice] = &[
     ),
     fix(
         "bad_result",
-        "what the provider sent was no picture: look at the blob that the letter names, and ask them; a retry pays again",
+        "what the provider sent was no picture: look at the blob that the letter names, and mend what sends it; a retry asks the provider for the paid result again first, free, and pays again only if it is gone there, or came within the answer",
     ),
     fix(
         "unreadable_answer",
@@ -126,7 +126,7 @@ pub const ADVICE: &[Advice] = &[
     ),
     fix(
         "result_lost",
-        "the paid result could not be fetched while the provider kept it: mend what the message names; a retry pays again",
+        "the paid result could not be fetched while the provider kept it: mend what the message names; a retry asks for it again first, free, and pays again only if it is gone",
     ),
     fix("no_result", "the call's row lost its result: report it; a retry pays again"),
     fix("no_provider_task_id", "the call's row lost the provider's id: report it; a retry pays again"),

@@ -38,6 +38,9 @@ pub(crate) struct Preview {
     /// Calls among them whose answer was kept: it is read again first, free, and only what still cannot be
     /// read is sent again.
     pub(crate) kept_answers: u64,
+    /// Calls among them that ask for what was paid for again first, free, and pay again only if the provider
+    /// no longer has it.
+    pub(crate) paid_results: u64,
     /// Calls among them that may have been paid before.
     pub(crate) possible_duplicates: u64,
     /// Letters about which nothing is left to do: their images were answered meanwhile.
@@ -68,6 +71,8 @@ pub(crate) struct Paid {
 #[derive(Default)]
 struct Sums {
     preview: Preview,
+    /// Whether each call is paid without a question for what was paid before.
+    anew: bool,
     /// Calls that are counted: each edit is paid for once.
     counted: HashSet<EditKey>,
     /// By model and currency.
@@ -85,12 +90,12 @@ struct Sum {
     twice_micros: i64,
 }
 
-/// Looks at letters without changing anything.
+/// Looks at letters without changing anything; `anew` as in [`send`](super::send).
 ///
 /// # Errors
 /// The store or the blob store cannot be asked.
-pub(crate) async fn preview(app: &App, ids: &[i64]) -> Result<Preview> {
-    let mut sums = Sums::default();
+pub(crate) async fn preview(app: &App, ids: &[i64], anew: bool) -> Result<Preview> {
+    let mut sums = Sums { anew, ..Sums::default() };
     for ids in ids.chunks(BATCH) {
         let letters = app.store.letters(ids).await?;
         let (mut edits, mut messages) = (Vec::new(), Vec::new());
@@ -155,7 +160,11 @@ impl Sums {
             }
             let price = routes.get(&retry.edit_key).map_or(&call.price, |(_, price)| price);
             let first = self.pay(retry.edit_key, &call.model, price, images, call.alive);
-            if first && call.answer {
+            if first && call.paid_result && !self.anew {
+                self.preview.paid_results += 1;
+                self.maybe_free(&call.model, &price.currency);
+            } else if first && call.answer && !call.paid_result {
+                self.preview.kept_answers += 1;
                 self.maybe_free(&call.model, &price.currency);
             }
             if first && call.may_be_paid(retry) {
@@ -180,9 +189,8 @@ impl Sums {
         first
     }
 
-    /// The call that was counted last costs nothing where its kept answer can be read.
+    /// The call that was counted last may cost nothing.
     fn maybe_free(&mut self, model: &str, currency: &str) {
-        self.preview.kept_answers += 1;
         if let Some(sum) = self.by_model.get_mut(&(model.to_owned(), currency.to_owned())) {
             sum.at_most += 1;
         }

@@ -49,10 +49,17 @@ pub(crate) struct Sent {
 }
 
 /// Sends these letters again, at most `rate` a second; tells `progress` how many more it has dealt with.
+/// `anew`: a call whose paid result the provider may still have is paid again without asking for that.
 ///
 /// # Errors
 /// The store or the broker cannot be used; what was not sent stays open or is taken up by the next run.
-pub(crate) async fn send(app: &App, ids: &[i64], rate: Option<u32>, progress: impl Fn(u64)) -> Result<Sent> {
+pub(crate) async fn send(
+    app: &App,
+    ids: &[i64],
+    anew: bool,
+    rate: Option<u32>,
+    progress: impl Fn(u64),
+) -> Result<Sent> {
     let (mut sent, began, mut dealt) = (Sent::default(), Instant::now(), 0u32);
     let batch = rate.map_or(BATCH, |rate| BATCH.min(rate.div_ceil(10).max(1) as usize));
     let mut wanted = Vec::new();
@@ -64,7 +71,7 @@ pub(crate) async fn send(app: &App, ids: &[i64], rate: Option<u32>, progress: im
     sent.skipped += (ids.len() - wanted.len()) as u64;
     let mut held = Vec::new();
     for wanted in wanted.chunks(batch) {
-        held.extend(one_batch(app, wanted, &mut sent).await?);
+        held.extend(one_batch(app, wanted, anew, &mut sent).await?);
         dealt += u32::try_from(wanted.len()).unwrap_or(u32::MAX);
         progress(wanted.len() as u64);
         if let Some(rate) = rate {
@@ -77,7 +84,7 @@ pub(crate) async fn send(app: &App, ids: &[i64], rate: Option<u32>, progress: im
         tokio::time::sleep(LOOK).await;
         let mut still = Vec::new();
         for wanted in held.chunks(batch) {
-            still.extend(one_batch(app, wanted, &mut sent).await?);
+            still.extend(one_batch(app, wanted, anew, &mut sent).await?);
         }
         held = still;
     }
@@ -85,7 +92,7 @@ pub(crate) async fn send(app: &App, ids: &[i64], rate: Option<u32>, progress: im
 }
 
 /// Returns what somebody else has claimed.
-async fn one_batch(app: &App, wanted: &[LetterRef], sent: &mut Sent) -> Result<Vec<LetterRef>> {
+async fn one_batch(app: &App, wanted: &[LetterRef], anew: bool, sent: &mut Sent) -> Result<Vec<LetterRef>> {
     let ids: Vec<i64> = wanted.iter().map(|letter| letter.id).collect();
     let letters = app.store.letters(&ids).await?;
     let mut held = Vec::new();
@@ -108,7 +115,7 @@ async fn one_batch(app: &App, wanted: &[LetterRef], sent: &mut Sent) -> Result<V
         }
     }
     if !edits.is_empty() {
-        reopen(app, &edits, sent).await?;
+        reopen(app, &edits, anew, sent).await?;
     }
     if !messages.is_empty() {
         held.extend(publish(app, &messages, sent).await?);
@@ -116,12 +123,12 @@ async fn one_batch(app: &App, wanted: &[LetterRef], sent: &mut Sent) -> Result<V
     Ok(held)
 }
 
-async fn reopen(app: &App, edits: &[EditRetry], sent: &mut Sent) -> Result<()> {
+async fn reopen(app: &App, edits: &[EditRetry], anew: bool, sent: &mut Sent) -> Result<()> {
     let keys: Vec<EditKey> = edits.iter().map(|retry| retry.edit_key).collect();
     let found = app.store.lookup(&keys).await?;
     let refused = gone_blobs(&app.blobs, found.values()).await?;
     let routes = routes(app, &app.store.calls_of_letters(&keys).await?);
-    let reopened = app.store.reopen_edits(edits, &Reopening { refused, routes }).await?;
+    let reopened = app.store.reopen_edits(edits, &Reopening { refused, routes, anew }).await?;
     let Reopened { retried, lost, ended, wake, hit, waiting } = reopened;
     sent.retried += retried.len() as u64;
     sent.cannot += lost.len() as u64;

@@ -46,6 +46,10 @@ pub(super) struct Trouble {
 enum Next {
     /// Asking again.
     Again,
+    /// Asking again, for a result that is new; where it was lost before, its host says that it is gone.
+    Gone,
+    /// Asking again, however late: it is our own blob store that cannot take the result.
+    OwnStore,
     /// A setting that says where results may be: the next ones will be there too.
     AllowHost,
     /// A setting that says how large results may be.
@@ -88,7 +92,10 @@ impl Work<'_> {
                 None => self.fetch_once(from).await,
             };
             let trouble = match fetched {
-                Err(trouble) if age.now() >= from.lives => {
+                Err(trouble) if self.is_gone(&trouble, from, age) => {
+                    return Err(self.paid_result_is_gone(&trouble.error).await);
+                }
+                Err(trouble) if age.now() >= from.lives && trouble.next != Next::OwnStore => {
                     let message = format!("the provider's result cannot be had: {}", trouble.error);
                     return Err(self.fail("result_lost", &message, true).await);
                 }
@@ -128,7 +135,7 @@ impl Work<'_> {
         };
         let text = error.to_string();
         Err(match error {
-            ResultError::Blobs(_) => Trouble { host: host_of(from), error: text, next: Next::Again },
+            ResultError::Blobs(_) => Trouble { host: host_of(from), error: text, next: Next::OwnStore },
             ResultError::Fetch(error) => {
                 let host = error.host().map_or_else(|| host_of(from), str::to_owned);
                 let (error, next) = match error {
@@ -141,8 +148,8 @@ impl Work<'_> {
                     FetchError::TooLarge { .. } => {
                         (format!("{text}; raise RETOUCH_RESULT_MAX_MIB"), Next::AllowSize)
                     }
+                    FetchError::NotFound { .. } => (text, Next::Gone),
                     FetchError::BadUrl(_)
-                    | FetchError::NotFound { .. }
                     | FetchError::Refused { .. }
                     | FetchError::Unavailable { .. }
                     | FetchError::TooManyRedirects { .. } => (text, Next::Again),
@@ -150,6 +157,17 @@ impl Work<'_> {
                 Trouble { host, error, next }
             }
         })
+    }
+
+    /// Whether a result that was lost before is certainly not there any more. A setting that keeps it away
+    /// would keep the next one away too.
+    fn is_gone(&self, trouble: &Trouble, from: &ResultUrl, age: Age) -> bool {
+        let gone = match trouble.next {
+            Next::Gone => true,
+            Next::Again => age.now() >= from.lives,
+            Next::OwnStore | Next::AllowHost | Next::AllowSize => false,
+        };
+        gone && self.was_lost()
     }
 
     /// A page, an error or nothing at all: it can go away.
@@ -167,7 +185,7 @@ impl Work<'_> {
     async fn wait_to_fetch_again(&self, from: &ResultUrl, age: Age, trouble: &Trouble) -> Result<(), Stop> {
         self.note_unfetched(trouble).await;
         let pause = match trouble.next {
-            Next::Again => refetch(age.now()),
+            Next::Again | Next::Gone | Next::OwnStore => refetch(age.now()),
             // Its last try comes when the address ends.
             Next::AllowHost | Next::AllowSize => {
                 SETTING_DECIDES.min(from.lives.saturating_sub(age.now()) + Duration::from_secs(1))

@@ -107,6 +107,7 @@ async fn work(app: Arc<App>, call: ClaimedCall, exit: Exit) -> Outcome {
     let lost = keeper.lost();
     let gate = app.gates.of(&call.spec.lane);
     let taken_over = matches!(call.state, CallState::Submitted | CallState::Ambiguous);
+    let lost_before = call.lost_as.is_some();
     let at_work = Work {
         app,
         editor,
@@ -120,6 +121,7 @@ async fn work(app: Arc<App>, call: ClaimedCall, exit: Exit) -> Outcome {
         unfetched: AtomicBool::new(false),
         unheard: AtomicU32::new(0),
         stuck: AtomicBool::new(taken_over),
+        lost_before: AtomicBool::new(lost_before),
     };
     let span = tracing::Span::current();
     let outcome = tokio::select! {
@@ -150,6 +152,9 @@ struct Work<'a> {
     unheard: AtomicU32,
     /// Whether its row may say so: an earlier owner may have written it.
     stuck: AtomicBool,
+    /// Whether what it is asked for was paid for before, and counted as lost: where the provider has it no
+    /// more, that is no reason to pay again by itself.
+    lost_before: AtomicBool,
 }
 
 /// How long ago a call was submitted, by the database's clock and then by ours.

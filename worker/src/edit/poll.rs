@@ -84,6 +84,18 @@ impl Work<'_> {
         }
     }
 
+    /// Whether what is asked for was counted as lost before: a retry of its letter, or a later task, asks.
+    pub(super) fn was_lost(&self) -> bool {
+        self.lost_before.load(Ordering::Relaxed)
+    }
+
+    /// The provider has no more what was paid for, and counted as lost. What a person has decided about is
+    /// sent again; what is held ends again as it did.
+    pub(super) async fn paid_result_is_gone(&self, why: &str) -> Outcome {
+        tracing::warn!(why, "the provider no longer has what was paid for");
+        self.again(false, &format!("the paid result is gone: {why}"), Duration::from_secs(1)).await
+    }
+
     /// How long to wait before the next poll, or how this delivery ends.
     async fn poll_failed(
         &self,
@@ -93,7 +105,7 @@ impl Work<'_> {
         let text = error.to_string();
         let attempts = self.call.attempts;
         match error {
-            EditError::Unbilled { tries, .. } if attempts + 1 < tries => {
+            EditError::Unbilled { tries, .. } if attempts + 1 < tries && !self.was_lost() => {
                 tracing::info!(error = text, "the provider gave up and charges nothing; submitting anew");
                 Ok(Err(self.again(true, &text, rung(attempts)).await))
             }
@@ -101,6 +113,7 @@ impl Work<'_> {
                 Ok(Err(self.fail(&code, &message, false).await))
             }
             EditError::Unreadable(answer) => Ok(Err(self.unreadable(*answer, 0).await)),
+            EditError::Ambiguous(_) if self.was_lost() => Ok(Err(self.paid_result_is_gone(&text).await)),
             // It was accepted; no list says more.
             EditError::Ambiguous(_) => self.by_policy(&text).await.map(Err),
             EditError::Blocked { code, message } => {

@@ -1,5 +1,6 @@
 //! From claimed to submitted: wait for the lane, send once, and sort what comes of it.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::{FutureExt, TryFutureExt};
@@ -48,6 +49,7 @@ impl Work<'_> {
         loop {
             let price = self.price();
             let pass = self.phase(Phase::LaneWait, self.allowed(&price)).await?;
+            self.lost_before.store(false, Ordering::Relaxed);
             let sent = Instant::now();
             let lane = &self.call.spec.lane;
             tracing::info!(attempt = self.call.attempts, lane, "calling");

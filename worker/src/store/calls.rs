@@ -41,7 +41,7 @@ pub(super) struct Wait {
     joined: bool,
     /// What the call has spent, or perhaps spent, for nothing; on one wait of a call at most.
     lost_micros: i64,
-    /// Its result was paid for when its answer was kept.
+    /// Its result was paid for, and counted as money for nothing, by an earlier task.
     paid_before: bool,
 }
 
@@ -117,7 +117,7 @@ impl Store {
         }
         // Whoever gives a call up in an orderly way leaves no lease behind.
         call.deserted = matches!(call.state, CallState::Claimed | CallState::Submitting) || row.int(21)? < 0;
-        call.starts = row.opt_int(30)?.map(|starts| u32::try_from(starts).unwrap_or_default());
+        call.starts = row.opt_int(31)?.map(|starts| u32::try_from(starts).unwrap_or_default());
         call.state = match call.state {
             CallState::Queued | CallState::Claimed => CallState::Claimed,
             // Its owner died between sending and committing the answer.
@@ -233,7 +233,9 @@ impl Store {
     }
 
     /// Back to queued, to be tried again after `delay`. `burns` says whether this try counts. What was sent and is not
-    /// ambiguous is given back because the provider does not charge for it.
+    /// ambiguous is given back because the provider does not charge for it; but for a payment that was
+    /// counted as lost and asked after again in vain: that one stays counted, and what is sent next is
+    /// another.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -258,7 +260,8 @@ impl Store {
     ) -> Result<bool, StepError> {
         let mut tx = self.db.begin().await?;
         let Some(call) = self.locked_call(&mut *tx, lease).await? else { return Ok(false) };
-        if matches!(call.state, CallState::Submitting | CallState::Submitted) {
+        let sent = matches!(call.state, CallState::Submitting | CallState::Submitted);
+        if sent && call.lost_as.is_none() {
             self.refund(&mut *tx, &call).await?;
         }
         let values = vals![i64::from(burns), clip(error), wake, lease.edit_key.as_bytes(), lease.fence];
@@ -375,10 +378,11 @@ impl Store {
             return Ok(Finished::LostLease);
         };
         let mut waits = self.waits_of(&mut *tx, lease.edit_key).await?;
-        charge(&mut waits, call.lost_micros, call.answer.is_some());
+        charge(&mut waits, call.lost_micros, call.lost_as.is_some());
         let (ended, answered) = self.answer(&mut *tx, &call.spec, &waits, stored, result_url).await?;
-        self.close_call(&mut *tx, lease, CallState::Done, None, None).await?;
-        let outcome = self.settle_money(&mut *tx, lease, &call.spec, &waits, call.answer.is_some()).await?;
+        self.close_call(&mut *tx, lease, CallState::Done, None, None, None).await?;
+        let lost_as = call.lost_as.as_deref();
+        let outcome = self.settle_money(&mut *tx, lease, &call.spec, &waits, lost_as).await?;
         tx.commit().await?;
         count::ended(&call.spec.model, &call.spec.price, outcome, answered, &ended);
         Ok(Finished::Ended(ended))
@@ -421,10 +425,10 @@ impl Store {
         let price = Money { micros: row.int(3)?, currency: row.text(4)? };
         let spec = CallSpec { price, ..spec.clone() };
         let mut waits = waits(rows.iter().filter(|row| !matches!(row.opt_text(0), Ok(None))))?;
-        let paid_before = row.int(6)? != 0;
-        charge(&mut waits, row.int(5)?, paid_before);
+        let lost_as = row.opt_text(6)?;
+        charge(&mut waits, row.int(5)?, lost_as.is_some());
         let (ended, answered) = self.answer(&mut *tx, &spec, &waits, result, result_url).await?;
-        let outcome = self.settle_money(&mut *tx, lease, &spec, &waits, paid_before).await?;
+        let outcome = self.settle_money(&mut *tx, lease, &spec, &waits, lost_as.as_deref()).await?;
         tx.commit().await?;
         count::ended(&spec.model, &spec.price, outcome, answered, &ended);
         Ok(Finished::Ended(ended))
@@ -504,16 +508,23 @@ impl Store {
         let mut waits = self.waits_of(&mut *tx, lease.edit_key).await?;
         let lost = charged.then(|| lost_by(&call, error)).flatten();
         let price = &call.spec.price;
-        charge(&mut waits, call.lost_micros + lost.map_or(0, |_| price.micros), false);
-        if !charged && matches!(call.state, CallState::Submitting | CallState::Submitted) {
+        let free = !charged && matches!(call.state, CallState::Submitting | CallState::Submitted);
+        // What was counted as lost, and the provider does not charge for after all.
+        let back = call.lost_as.as_deref().filter(|_| free);
+        let lost_micros = lost.map_or(0, |_| price.micros) - back.map_or(0, |_| price.micros);
+        charge(&mut waits, call.lost_micros + lost_micros, false);
+        if free {
             self.refund(&mut *tx, &call).await?;
+        }
+        if let Some(lost_as) = back {
+            self.spend(&mut *tx, &call.spec, lost_as, -1).await?;
         }
         let fail = |task: &mut TaskRecord, wait: &Wait| fail(task, wait, error);
         let (ended, answered) = self.settle_waits(&mut *tx, lease.edit_key, &waits, fail).await?;
         let held = HELD_REASONS.into_iter().find(|reason| *reason == error.code);
         let held = held.filter(|_| charged && call.spec.price.micros > 0);
-        self.close_call(&mut *tx, lease, CallState::Failed, Some(&error.message), held).await?;
-        if let Some((kept, _)) = kept.filter(|_| error.code == UNREADABLE_ANSWER) {
+        let unread = kept.is_some() && error.code == UNREADABLE_ANSWER;
+        if let Some((kept, _)) = kept.filter(|_| unread) {
             // What is read again and still cannot be read was counted when it came.
             let paid = i64::from(call.state == CallState::Submitting);
             let content_type: String = kept.content_type.chars().take(KEPT_TYPE_CHARS).collect();
@@ -525,6 +536,9 @@ impl Store {
             // nothing.
             self.forget_answer(&mut *tx, lease).await?;
         }
+        let lost_as = may_still_come(&call, error, lost, unread).filter(|_| !free);
+        let said = Some(error.message.as_str());
+        self.close_call(&mut *tx, lease, CallState::Failed, said, held, lost_as).await?;
         let mut letter = dead_letter(&call, &waits, error);
         letter.kept = kept.map(|(kept, _)| kept.clone());
         self.insert_dead_in(&mut *tx, &letter).await?;
@@ -598,31 +612,29 @@ impl Store {
         Ok((ended.collect(), answered))
     }
 
-    /// An answer that was kept has served, and its blob may go.
+    /// An answer that was kept has served, and its blob may go; what was paid for is not asked after again.
     async fn forget_answer(&self, tx: &mut dyn Tx, lease: Lease) -> Result<(), StepError> {
-        let none = Val::OptText(None);
-        let values = [none, none, Val::from(0_i64), Val::from(lease.edit_key.as_bytes()), lease.fence.into()];
-        tx.run(self.db.sql().keep_answer, &values).await?;
+        tx.run(self.db.sql().forget_answer, vals![lease.edit_key.as_bytes(), lease.fence]).await?;
         Ok(())
     }
 
-    /// Counts what a result bought. An answer that was kept and can be read now was counted as money for
-    /// nothing when it came. Returns what is to be added to the metrics.
+    /// Counts what a result bought. What came by a later look was counted as money for nothing before.
+    /// Returns what is to be added to the metrics.
     async fn settle_money(
         &self,
         tx: &mut dyn Tx,
         lease: Lease,
         spec: &CallSpec,
         waits: &[Wait],
-        paid_before: bool,
+        lost_as: Option<&str>,
     ) -> Result<Option<&'static str>, StepError> {
         let outcome = bought(waits);
-        if paid_before {
+        if let Some(lost_as) = lost_as {
             self.forget_answer(tx, lease).await?;
-            self.spend(tx, spec, UNREADABLE_ANSWER, -1).await?;
+            self.spend(tx, spec, lost_as, -1).await?;
         }
         self.spend(tx, spec, outcome, 1).await?;
-        Ok((!paid_before).then_some(outcome))
+        Ok(lost_as.is_none().then_some(outcome))
     }
 
     /// A call that has failed keeps what it was held for before, and the count of its submits without an
@@ -634,10 +646,11 @@ impl Store {
         state: CallState,
         error: Option<&str>,
         held: Option<&str>,
+        lost_as: Option<&str>,
     ) -> Result<(), StepError> {
         let done = i64::from(state == CallState::Done);
-        let values =
-            vals![done, done, held, state.as_str(), error.map(clip), lease.edit_key.as_bytes(), lease.fence];
+        let (said, key) = (error.map(clip), lease.edit_key.as_bytes());
+        let values = vals![done, done, held, lost_as, state.as_str(), said, key, lease.fence];
         tx.run(self.db.sql().close_call, values).await?;
         Ok(())
     }
@@ -654,7 +667,7 @@ fn with_an_id(call: &ClaimedCall) -> bool {
 }
 
 /// Money that bought nothing stands on the image that started the call; a cancel passes that on to another
-/// one. `paid_before`: the result was read from an answer that had been paid for and kept.
+/// one. `paid_before`: the result came by a later look at what had been counted as money for nothing.
 fn charge(waits: &mut [Wait], lost_micros: i64, paid_before: bool) {
     if let Some(starter) = waits.iter_mut().find(|wait| !wait.joined) {
         (starter.lost_micros, starter.paid_before) = (lost_micros, paid_before);
@@ -666,14 +679,35 @@ fn bought(waits: &[Wait]) -> &'static str {
     if waits.is_empty() { UNWANTED } else { RESULT }
 }
 
-/// What the money of a failed call bought; none where nothing is charged any more.
+/// What the money of a failed call bought; none where nothing is charged any more, or it was counted before.
 fn lost_by<'a>(call: &ClaimedCall, error: &'a ImageError) -> Option<&'a str> {
+    if call.lost_as.is_some() {
+        return None;
+    }
     match call.state {
         CallState::Submitting | CallState::Submitted | CallState::Stored => Some(&error.code),
         // Counted when it was decided that it is sent once more.
         CallState::Ambiguous if call.since_submit.is_zero() => None,
         CallState::Ambiguous => Some(AMBIGUOUS),
         CallState::Queued | CallState::Claimed | CallState::Done | CallState::Failed => None,
+    }
+}
+
+/// The reason code under which the payment of a failed call is counted, where what it bought may still come:
+/// from the provider, by the id, or from the answer that was kept.
+fn may_still_come<'a>(
+    call: &'a ClaimedCall,
+    error: &'a ImageError,
+    lost: Option<&'a str>,
+    unread: bool,
+) -> Option<&'a str> {
+    let by_id =
+        call.provider_task_id.is_some() && matches!(call.state, CallState::Submitted | CallState::Stored);
+    match (&call.lost_as, call.state) {
+        // An answer that was kept was read, and led to nothing.
+        (Some(_), CallState::Claimed) if error.code == BAD_RESULT => None,
+        (Some(before), _) => Some(before),
+        (None, _) => lost.filter(|_| by_id || unread),
     }
 }
 
@@ -716,7 +750,8 @@ fn fail(task: &mut TaskRecord, wait: &Wait, error: &ImageError) {
     let image = ImageResult { status: ImageStatus::Failed, error: Some(error.clone()), ..waiting };
     if replace(task, image) {
         task.failed += 1;
-        task.lost_micros += wait.lost_micros;
+        // What is taken back may have been an earlier task's.
+        task.lost_micros = (task.lost_micros + wait.lost_micros).max(0);
         task.error.get_or_insert_with(|| clip(&error.message).to_owned());
     }
 }
@@ -824,5 +859,6 @@ fn claimed_call(edit_key: EditKey, row: &Row) -> Result<ClaimedCall, StoreError>
         answer: kept_answer(row)?,
         ended: row.int(28)? != 0,
         lost_micros: row.int(29)?,
+        lost_as: row.opt_text(30)?,
     })
 }

@@ -76,7 +76,7 @@ macro_rules! call_columns {
             CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), \
             CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), lease_until) DIV 1000, 0) AS SIGNED), \
             CAST(COALESCE(GREATEST(TIMESTAMPDIFF(MICROSECOND, submitted_at, UTC_TIMESTAMP(3)) DIV 1000, 1), 0) AS SIGNED), letter_id, \
-            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL, lost_micros"
+            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL, lost_micros, lost_as"
     };
 }
 
@@ -125,16 +125,22 @@ pub(super) static SQL: Statements = Statements {
         calls_of_j!(),
         "FOR UPDATE"
     ),
+    // One whose paid result the provider may still have is asked after again, at what it cost, and without a
+    // place on its lane.
+    // In whatever order MySQL assigns: what the conditions ask is the same before and after.
     queue_calls: concat!(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', \
             lane VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.lane', price_micros BIGINT PATH '$.price_micros', \
             currency VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.currency')) j",
         calls_of_j!(),
-        "SET c.state = 'queued', c.attempts = 0, c.lane = j.lane, c.price_micros = j.price_micros, c.currency = j.currency, \
+        "SET c.state = IF(c.lost_as IS NOT NULL AND c.provider_task_id IS NOT NULL, 'submitted', 'queued'), c.attempts = 0, c.lane = j.lane, \
+            c.price_micros = IF(c.lost_as IS NULL, j.price_micros, c.price_micros), c.currency = IF(c.lost_as IS NULL, j.currency, c.currency), \
             c.fence = c.fence + 1, c.owner = NULL, c.lease_until = NULL, \
             c.wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, c.wakes = 0, \
-            c.provider_task_id = NULL, c.submitted_at = NULL, c.result_hash = NULL, c.last_error = NULL, \
-            c.ended_at = NULL, c.fetch_host = NULL, c.fetch_error = NULL, \
+            c.provider_task_id = IF(c.lost_as IS NULL, NULL, c.provider_task_id), \
+            c.submitted_at = IF(c.lost_as IS NOT NULL AND c.provider_task_id IS NOT NULL, c.submitted_at, NULL), \
+            c.ended_at = IF(c.lost_as IS NOT NULL AND c.provider_task_id IS NOT NULL, COALESCE(c.ended_at, UTC_TIMESTAMP(3)), NULL), \
+            c.result_hash = NULL, c.last_error = NULL, c.fetch_host = NULL, c.fetch_error = NULL, \
             c.letter_id = NULL, c.lost_micros = 0, c.updated_at = UTC_TIMESTAMP(3)"
     ),
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
@@ -253,7 +259,7 @@ pub(super) static SQL: Statements = Statements {
     renew_lease: "UPDATE image_edit_calls SET lease_until = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, \
             wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', unanswered = unanswered + 1, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, \
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', unanswered = unanswered + 1, lost_as = NULL, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, \
             submitted_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state = 'claimed' AND held IS NULL",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', unanswered = GREATEST(unanswered - 1, 0), submitted_at = NULL, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'ambiguous')",
@@ -273,6 +279,7 @@ pub(super) static SQL: Statements = Statements {
             result_type = ?, result_width = ?, result_height = ?, result_bytes = ?, result_check = ?, owner = NULL, lease_until = NULL, wake_at = NULL, \
             last_error = NULL, updated_at = UTC_TIMESTAMP(3) WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     keep_answer: "UPDATE image_edit_calls SET answer_hash = ?, answer_type = ?, paid_calls = paid_calls + ? WHERE edit_key = ? AND fence = ?",
+    forget_answer: "UPDATE image_edit_calls SET answer_hash = NULL, answer_type = NULL, lost_as = NULL WHERE edit_key = ? AND fence = ?",
     remember_tasks: concat!(
         "INSERT INTO provider_tasks (id_hash, seen_at) SELECT UNHEX(j.k), UTC_TIMESTAMP(3) FROM ",
         keys!(),
@@ -284,7 +291,9 @@ pub(super) static SQL: Statements = Statements {
         " STRAIGHT_JOIN provider_tasks p FORCE INDEX (PRIMARY) ON p.id_hash = UNHEX(j.k)"
     ),
     forget_tasks: "DELETE FROM provider_tasks WHERE seen_at < UTC_TIMESTAMP(3) - INTERVAL ? * 1000 MICROSECOND",
-    requeue_call: "UPDATE image_edit_calls SET unanswered = GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0), state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
+    // What was asked for again is not there.
+    requeue_call: "UPDATE image_edit_calls SET unanswered = GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0), \
+            answer_hash = IF(state = 'submitted', NULL, answer_hash), lost_as = IF(state = 'submitted', NULL, lost_as), state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, submitted_at = NULL, \
             result_hash = NULL, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, attempts = attempts + ?, last_error = ?, wake_at = UTC_TIMESTAMP(3) + INTERVAL ? * 1000 MICROSECOND, wakes = 0, updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
     hand_over_call: "UPDATE image_edit_calls SET fence = fence + 1, owner = NULL, lease_until = NULL, last_error = COALESCE(?, last_error), \
@@ -307,7 +316,7 @@ pub(super) static SQL: Statements = Statements {
             currency = VALUES(currency), hit_count = image_edit_cache.hit_count + VALUES(hit_count), last_hit_at = UTC_TIMESTAMP(3), \
             updated_at = UTC_TIMESTAMP(3)",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
-    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros, c.answer_hash IS NOT NULL FROM image_edit_calls c \
+    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros, c.lost_as FROM image_edit_calls c \
         LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key WHERE c.edit_key = ? ORDER BY w.task_id, w.position",
     // With the time at which what it is followed by is said to have happened.
     lock_tasks: concat!(
@@ -329,7 +338,7 @@ pub(super) static SQL: Statements = Statements {
     ),
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET unanswered = IF(? = 1, 0, GREATEST(unanswered - IF(state = 'submitting', 1, 0), 0)), \
-            held = IF(? = 1, NULL, COALESCE(?, held)), state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
+            held = IF(? = 1, NULL, COALESCE(?, held)), lost_as = ?, state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
             updated_at = UTC_TIMESTAMP(3) \
         WHERE edit_key = ? AND fence = ?",
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",

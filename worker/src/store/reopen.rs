@@ -55,6 +55,9 @@ pub struct LetterCall {
     pub held: Option<String>,
     /// Whether an answer to it was kept, which is read again before it is sent.
     pub answer: bool,
+    /// Whether it was paid for, and the provider may still have what that bought: it is asked for that again
+    /// before anything is sent.
+    pub paid_result: bool,
 }
 
 impl LetterCall {
@@ -96,6 +99,8 @@ pub struct Reopening {
     pub refused: HashMap<EditKey, Digest32>,
     /// Lane and price as they are now; what is not here is as it was.
     pub routes: HashMap<EditKey, (String, Money)>,
+    /// The provider is not asked again for what was paid for: each call is sent, and paid, anew.
+    pub anew: bool,
 }
 
 /// What beginning failed edits again did.
@@ -163,7 +168,8 @@ impl Store {
         rows.iter().map(TaskRecord::from_row).collect()
     }
 
-    /// failed → queued, or answered from the cache: the images of these letters, their tasks and the letters, in one transaction.
+    /// failed → queued, or submitted where the provider may still have what was paid for, or answered from
+    /// the cache: the images of these letters, their tasks and the letters, in one transaction.
     /// A letter that somebody else has decided about meanwhile is left alone.
     ///
     /// # Errors
@@ -192,6 +198,10 @@ impl Store {
             return Ok(plan.done);
         }
         let sql = self.db.sql();
+        if reopening.anew {
+            let keys: Vec<EditKey> = plan.draft.queue.keys().copied().collect();
+            tx.run(sql.letters.forget_paid, vals![&key_list(&keys)]).await?;
+        }
         self.queue_calls(&mut *tx, plan.draft.queue.iter()).await?;
         let marks = plan.marks.iter().map(|(key, (letter, duplicates))| {
             json!({"edit_key": key, "letter": letter, "duplicates": duplicates})
@@ -451,5 +461,6 @@ fn letter_call(row: &Row) -> Result<LetterCall, StoreError> {
         possible_duplicates: count(14)?,
         held: row.opt_text(15)?,
         answer: row.int(16)? != 0,
+        paid_result: row.int(17)? != 0,
     })
 }

@@ -53,7 +53,7 @@ macro_rules! call_columns {
             coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), \
             CAST(coalesce((unixepoch(lease_until, 'subsec') - unixepoch('now', 'subsec')) * 1000, 0) AS INTEGER), \
             CAST(coalesce(max((unixepoch('now', 'subsec') - unixepoch(submitted_at, 'subsec')) * 1000, 1), 0) AS INTEGER), letter_id, \
-            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL, lost_micros"
+            unanswered, held, answer_hash, answer_type, ended_at IS NOT NULL, lost_micros, lost_as"
     };
 }
 
@@ -82,10 +82,15 @@ pub(super) static SQL: Statements = Statements {
         FROM json_each(?2) j",
     lock_calls: "SELECT edit_key, state, price_micros, currency, lost_micros FROM image_edit_calls \
         WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) ORDER BY edit_key",
-    queue_calls: "UPDATE image_edit_calls SET state = 'queued', attempts = 0, lane = j.value ->> 'lane', price_micros = j.value ->> 'price_micros', \
-            currency = j.value ->> 'currency', fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
-            wakes = 0, provider_task_id = NULL, submitted_at = NULL, result_hash = NULL, last_error = NULL, letter_id = NULL, lost_micros = 0, \
-            ended_at = NULL, fetch_host = NULL, fetch_error = NULL, \
+    // One whose paid result the provider may still have is asked after again, at what it cost, and without a
+    // place on its lane.
+    queue_calls: "UPDATE image_edit_calls SET state = iif(lost_as IS NOT NULL AND provider_task_id IS NOT NULL, 'submitted', 'queued'), \
+            attempts = 0, lane = j.value ->> 'lane', price_micros = iif(lost_as IS NULL, j.value ->> 'price_micros', price_micros), \
+            currency = iif(lost_as IS NULL, j.value ->> 'currency', currency), fence = fence + 1, owner = NULL, lease_until = NULL, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (?2 / 1000.0) || ' seconds'), \
+            wakes = 0, provider_task_id = iif(lost_as IS NULL, NULL, provider_task_id), \
+            submitted_at = iif(lost_as IS NOT NULL AND provider_task_id IS NOT NULL, submitted_at, NULL), \
+            ended_at = iif(lost_as IS NOT NULL AND provider_task_id IS NOT NULL, coalesce(ended_at, strftime('%Y-%m-%d %H:%M:%f', 'now')), NULL), \
+            result_hash = NULL, last_error = NULL, letter_id = NULL, lost_micros = 0, fetch_host = NULL, fetch_error = NULL, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         FROM json_each(?1) j WHERE image_edit_calls.edit_key = unhex(j.value ->> 'edit_key')",
     insert_waits: "INSERT INTO image_edit_waits (task_id, edit_key, position, source, created_at) \
@@ -200,7 +205,7 @@ pub(super) static SQL: Statements = Statements {
     renew_lease: "UPDATE image_edit_calls SET lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), \
             wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
-    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', unanswered = unanswered + 1, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, \
+    begin_submit: "UPDATE image_edit_calls SET state = 'submitting', unanswered = unanswered + 1, lost_as = NULL, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, price_micros = ?, currency = ?, \
             submitted_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state = 'claimed' AND held IS NULL",
     retract_submit: "UPDATE image_edit_calls SET state = 'claimed', unanswered = max(unanswered - 1, 0), submitted_at = NULL, \
@@ -222,11 +227,14 @@ pub(super) static SQL: Statements = Statements {
             last_error = NULL, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('submitting', 'submitted')",
     keep_answer: "UPDATE image_edit_calls SET answer_hash = ?, answer_type = ?, paid_calls = paid_calls + ? WHERE edit_key = ? AND fence = ?",
+    forget_answer: "UPDATE image_edit_calls SET answer_hash = NULL, answer_type = NULL, lost_as = NULL WHERE edit_key = ? AND fence = ?",
     remember_tasks: "INSERT INTO provider_tasks (id_hash, seen_at) SELECT unhex(j.value), strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?) j \
         WHERE true ON CONFLICT (id_hash) DO UPDATE SET seen_at = excluded.seen_at",
     known_tasks: "SELECT p.id_hash FROM json_each(?) j CROSS JOIN provider_tasks p ON p.id_hash = unhex(j.value)",
     forget_tasks: "DELETE FROM provider_tasks WHERE seen_at < strftime('%Y-%m-%d %H:%M:%f', 'now', (? / -1000.0) || ' seconds')",
-    requeue_call: "UPDATE image_edit_calls SET unanswered = max(unanswered - iif(state = 'submitting', 1, 0), 0), state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, \
+    // What was asked for again is not there.
+    requeue_call: "UPDATE image_edit_calls SET unanswered = max(unanswered - iif(state = 'submitting', 1, 0), 0), \
+            answer_hash = iif(state = 'submitted', NULL, answer_hash), lost_as = iif(state = 'submitted', NULL, lost_as), state = 'queued', fence = fence + 1, owner = NULL, lease_until = NULL, provider_task_id = NULL, \
             submitted_at = NULL, result_hash = NULL, ended_at = NULL, fetch_host = NULL, fetch_error = NULL, attempts = attempts + ?, last_error = ?, wake_at = strftime('%Y-%m-%d %H:%M:%f', 'now', (? / 1000.0) || ' seconds'), wakes = 0, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE edit_key = ? AND fence = ? AND state IN ('claimed', 'submitting', 'submitted', 'ambiguous', 'stored')",
@@ -251,7 +259,7 @@ pub(super) static SQL: Statements = Statements {
             result_check = excluded.result_check, price_micros = excluded.price_micros, currency = excluded.currency, hit_count = image_edit_cache.hit_count + excluded.hit_count, \
             last_hit_at = excluded.last_hit_at, updated_at = excluded.updated_at",
     waits_of: "SELECT task_id, position, source FROM image_edit_waits WHERE edit_key = ? ORDER BY task_id, position",
-    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros, c.answer_hash IS NOT NULL FROM image_edit_calls c \
+    price_and_waits: "SELECT w.task_id, w.position, w.source, c.price_micros, c.currency, c.lost_micros, c.lost_as FROM image_edit_calls c \
         LEFT JOIN image_edit_waits w ON w.edit_key = c.edit_key WHERE c.edit_key = ? ORDER BY w.task_id, w.position",
     // With the time at which what it is followed by is said to have happened.
     lock_tasks: concat!(
@@ -267,7 +275,7 @@ pub(super) static SQL: Statements = Statements {
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') FROM json_each(?1) j WHERE image_edit_tasks.id = j.value ->> 'id'",
     delete_waits: "DELETE FROM image_edit_waits WHERE edit_key = ?",
     close_call: "UPDATE image_edit_calls SET unanswered = iif(? = 1, 0, max(unanswered - iif(state = 'submitting', 1, 0), 0)), \
-            held = iif(? = 1, NULL, coalesce(?, held)), state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
+            held = iif(? = 1, NULL, coalesce(?, held)), lost_as = ?, state = ?, owner = NULL, lease_until = NULL, wake_at = NULL, last_error = ?, \
             updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE edit_key = ? AND fence = ?",
     redirect_reply: "UPDATE image_edit_tasks SET reply_to = ?, correlation_id = ? WHERE task_id = ?",
     due_calls: "SELECT edit_key, lane, state, wakes FROM image_edit_calls WHERE wake_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') ORDER BY wake_at LIMIT ?",

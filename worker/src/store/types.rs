@@ -441,6 +441,9 @@ pub struct ClaimedCall {
     pub ended: bool,
     /// Perhaps spent on submits without an answer since a task queued it, in millionths.
     pub lost_micros: i64,
+    /// Under which reason code its payment was counted as money for nothing, while what it bought may still
+    /// come: by the provider's id, or from the answer that was kept. Not charged again then, whatever comes.
+    pub lost_as: Option<String>,
 }
 
 /// What a provider sent and could not be used, kept as a blob: a whole answer that could not be read, a

@@ -21,7 +21,9 @@ const BATCH: usize = 500;
 /// Send letters again: say first what that would cost, then do it with --yes
 ///
 /// Failed images are begun again in their tasks, which end anew with an event of their new outcome; a message that could not be
-/// worked on goes back to its queue. Tries begin anew. May run twice, at once or after a kill: each letter is sent once.
+/// worked on goes back to its queue. Tries begin anew. A result that was paid for and lost is asked for again
+/// first, free, and paid again only if the provider no longer has it. May run twice, at once or after a kill:
+/// each letter is sent once.
 ///
 /// Example: retouch dead retry --group 4711 --rate 50 --yes
 #[derive(Debug, Args)]
@@ -31,6 +33,9 @@ pub(super) struct Retry {
     /// Do it; without, only say what would be done
     #[arg(long)]
     yes: bool,
+    /// Pay again at once, without asking for what was paid for before
+    #[arg(long)]
+    anew: bool,
     /// At most so many letters a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
@@ -57,7 +62,7 @@ impl Retry {
             // Nothing is sent, so nothing of the broker is needed.
             let app = App::open_tables(settings).await.map_err(Failure::Unreachable)?;
             let ids = self.pick.ids(&app.store).await?;
-            let preview = preview(&app, &ids).await.map_err(Failure::Unreachable)?;
+            let preview = preview(&app, &ids, self.anew).await.map_err(Failure::Unreachable)?;
             app.store.close().await;
             print_preview(&preview, json);
             return Ok(Ending::Done);
@@ -65,7 +70,7 @@ impl Retry {
         let app = App::open(settings).await.map_err(Failure::Unreachable)?;
         let ids = self.pick.ids(&app.store).await?;
         let bar = bar(ids.len(), "sending again");
-        let sent = send(&app, &ids, self.rate, |letters| bar.inc(letters)).await;
+        let sent = send(&app, &ids, self.anew, self.rate, |letters| bar.inc(letters)).await;
         bar.finish_and_clear();
         app.broker.close().await;
         app.store.close().await;
@@ -152,6 +157,12 @@ fn print_preview(preview: &Preview, json: bool) {
         say(format!(
             "  {} kept answers are read again first, free; what still cannot be read is sent again",
             preview.kept_answers
+        ));
+    }
+    if preview.paid_results > 0 {
+        say(format!(
+            "  {} calls ask for the paid result again first, free, and pay again only if the provider no longer has it",
+            preview.paid_results
         ));
     }
     for paid in &preview.paid {

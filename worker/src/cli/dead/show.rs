@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use retouch_shared::event::decimal;
 use serde_json::{Map, Value, json};
 
 use super::super::say::say;
@@ -13,7 +14,7 @@ use crate::app::App;
 use crate::blobs::BlobError;
 use crate::config::Settings;
 use crate::dead::{advice, payloads, shortened};
-use crate::store::{Letter, LetterCall, PastFailure};
+use crate::store::{Letter, LetterCall, Money, PastFailure};
 
 /// Show one letter: what it was, every time it failed, and how to fix it
 ///
@@ -148,6 +149,7 @@ impl Shown<'_> {
             facts.push(("prompt", call.prompt.chars().take(200).collect()));
             facts.push(("params", call.params.clone()));
             facts.extend(call.provider_task_id.clone().map(|id| ("provider's task", id)));
+            facts.extend(call.paid_result.then(|| ("retry", asks_first(call))));
             facts.push((
                 "paid calls",
                 format!("{}, possible duplicates {}", call.paid_calls, call.possible_duplicates),
@@ -187,6 +189,15 @@ impl Shown<'_> {
     }
 }
 
+/// What a retry does about a call whose paid result the provider may still have.
+fn asks_first(call: &LetterCall) -> String {
+    let Money { micros, currency } = &call.price;
+    format!(
+        "asks for the paid result again first; pays again only if the provider no longer has it (about {} {currency})",
+        decimal(*micros)
+    )
+}
+
 /// One line of the history.
 fn told(event: &Value) -> String {
     let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
@@ -211,6 +222,7 @@ fn call_json(call: &LetterCall) -> Value {
         ("lane", json!(call.lane)),
         ("image_hash", json!(call.image_hash)),
         ("provider_task_id", json!(call.provider_task_id)),
+        ("paid_result", json!(call.paid_result)),
         ("paid_calls", json!(call.paid_calls)),
         ("possible_duplicates", json!(call.possible_duplicates)),
     ] {

@@ -126,7 +126,8 @@ pub(super) static SQL: LetterStatements = LetterStatements {
         STRAIGHT_JOIN dead_letter_retries r FORCE INDEX (PRIMARY) ON r.letter_id = j.id",
     forget: concat!("DELETE l FROM ", letters_of_j!(), "WHERE l.state IN ('retried', 'discarded')"),
     calls_of: "SELECT c.edit_key, c.image_hash, c.edit_type, c.model, c.lane, c.price_micros, c.currency, c.provider, c.state, \
-            CAST(c.submitted_at IS NOT NULL AS SIGNED), c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held, c.answer_hash IS NOT NULL \
+            CAST(c.submitted_at IS NOT NULL AS SIGNED), c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held, c.answer_hash IS NOT NULL, \
+            c.lost_as IS NOT NULL AND c.provider_task_id IS NOT NULL \
         FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$')) j \
         STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = UNHEX(j.k)",
     tasks_of: concat!(
@@ -135,6 +136,10 @@ pub(super) static SQL: LetterStatements = LetterStatements {
         " FROM JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(64) CHARACTER SET ascii PATH '$')) j \
         STRAIGHT_JOIN image_edit_tasks t FORCE INDEX (task_id) ON t.task_id = j.k"
     ),
+    forget_paid: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$')) j \
+        STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = UNHEX(j.k) \
+        SET c.lost_as = NULL, c.provider_task_id = NULL, c.answer_hash = NULL, c.answer_type = NULL \
+        WHERE c.state = 'failed' AND c.lost_as IS NOT NULL AND c.provider_task_id IS NOT NULL",
     // A person's decision: its sends are counted from 0, but for the one that is under way.
     mark_calls: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$.edit_key', letter BIGINT PATH '$.letter', \
             duplicates INT PATH '$.duplicates')) j \

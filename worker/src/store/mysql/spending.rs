@@ -6,7 +6,7 @@ use crate::store::spending::SpendingStatements;
 macro_rules! in_flight_micros {
     () => {
         "IF(c.state IN ('submitting', 'submitted', 'ambiguous', 'stored') AND c.submitted_at IS NOT NULL \
-        AND c.answer_hash IS NULL, c.price_micros, 0)"
+        AND c.lost_as IS NULL, c.price_micros, 0)"
     };
 }
 pub(super) use in_flight_micros;
@@ -25,7 +25,7 @@ pub(super) static SPENDING: SpendingStatements = SpendingStatements {
                 CAST(SUM(c.price_micros) AS SIGNED) AS m \
             FROM JSON_TABLE(?, '$[*]' COLUMNS (k CHAR(64) CHARACTER SET ascii PATH '$')) j \
             STRAIGHT_JOIN image_edit_calls c FORCE INDEX (PRIMARY) ON c.edit_key = UNHEX(j.k) \
-            WHERE c.price_micros > 0 AND c.state IN ('submitting', 'submitted', 'ambiguous', 'stored') \
+            WHERE c.price_micros > 0 AND c.lost_as IS NULL AND c.state IN ('submitting', 'submitted', 'ambiguous', 'stored') \
             GROUP BY c.lane, c.model, c.currency) s \
         ON DUPLICATE KEY UPDATE calls = spending.calls + s.n, micros = spending.micros + s.m",
     since: "SELECT CAST(spent_on AS CHAR), lane, model, currency, outcome, calls, micros FROM spending \

@@ -97,13 +97,16 @@ pub(super) static SQL: LetterStatements = LetterStatements {
     forget_retries: "DELETE FROM dead_letter_retries WHERE letter_id IN (SELECT value FROM json_each(?))",
     forget: "DELETE FROM dead_letters WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('retried', 'discarded')",
     calls_of: "SELECT c.edit_key, c.image_hash, c.edit_type, c.model, c.lane, c.price_micros, c.currency, c.provider, c.state, \
-            c.submitted_at IS NOT NULL, c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held, c.answer_hash IS NOT NULL \
+            c.submitted_at IS NOT NULL, c.prompt, c.params, c.provider_task_id, c.paid_calls, c.possible_duplicates, c.held, c.answer_hash IS NOT NULL, \
+            c.lost_as IS NOT NULL AND c.provider_task_id IS NOT NULL \
         FROM json_each(?) j CROSS JOIN image_edit_calls c ON c.edit_key = unhex(j.value)",
     tasks_of: concat!(
         "SELECT ",
         task_columns!(),
         " FROM json_each(?) j CROSS JOIN image_edit_tasks t ON t.task_id = j.value"
     ),
+    forget_paid: "UPDATE image_edit_calls SET lost_as = NULL, provider_task_id = NULL, answer_hash = NULL, answer_type = NULL \
+        WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) AND state = 'failed' AND lost_as IS NOT NULL AND provider_task_id IS NOT NULL",
     // A person's decision: its sends are counted from 0, but for the one that is under way.
     mark_calls: "UPDATE image_edit_calls SET letter_id = j.value ->> 'letter', \
             possible_duplicates = possible_duplicates + (j.value ->> 'duplicates'), held = NULL, \

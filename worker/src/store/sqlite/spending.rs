@@ -2,13 +2,13 @@
 
 use crate::store::spending::SpendingStatements;
 
-/// The price of a call that is spent and in no row of `spending` yet, otherwise 0. An answer that was kept was
-/// counted when it came; without the time of its submit, a submit without an answer was counted when the call
-/// was queued again.
+/// The price of a call that is spent and in no row of `spending` yet, otherwise 0. With `lost_as`, its payment was
+/// counted already; without the time of its submit, a submit without an answer was counted when the call was
+/// queued again.
 macro_rules! in_flight_micros {
     () => {
         "iif(c.state IN ('submitting', 'submitted', 'ambiguous', 'stored') AND c.submitted_at IS NOT NULL \
-        AND c.answer_hash IS NULL, c.price_micros, 0)"
+        AND c.lost_as IS NULL, c.price_micros, 0)"
     };
 }
 pub(super) use in_flight_micros;
@@ -23,7 +23,7 @@ pub(super) static SPENDING: SpendingStatements = SpendingStatements {
         ON CONFLICT (spent_on, lane, model, currency, outcome) DO UPDATE SET calls = calls + 1, micros = micros + excluded.micros",
     add_forgotten: "INSERT INTO spending (spent_on, lane, model, currency, outcome, calls, micros) \
         SELECT date('now'), lane, model, currency, ?, count(*), sum(price_micros) FROM image_edit_calls \
-        WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) AND price_micros > 0 \
+        WHERE edit_key IN (SELECT unhex(value) FROM json_each(?)) AND price_micros > 0 AND lost_as IS NULL \
             AND state IN ('submitting', 'submitted', 'ambiguous', 'stored') GROUP BY lane, model, currency \
         ON CONFLICT (spent_on, lane, model, currency, outcome) \
             DO UPDATE SET calls = calls + excluded.calls, micros = micros + excluded.micros",
