@@ -1,4 +1,5 @@
-//! A strict reader of Prometheus' text format 0.0.4: what a real one takes and more, so that what passes here passes there.
+//! A strict reader of Prometheus' text format 0.0.4: stricter than a real one, so that whatever passes here
+//! passes there.
 
 use std::collections::BTreeMap;
 

@@ -47,7 +47,7 @@ const ROWS: usize = 500;
 pub struct Older {
     pool: Pool,
     url: String,
-    // Last, because a database is dropped when nobody uses it any more.
+    // Last: a database is dropped after its last user.
     _home: Home,
 }
 

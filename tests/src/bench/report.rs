@@ -17,7 +17,7 @@ pub enum Cell {
     Number(f64),
     /// Several of them.
     Spread(Spread),
-    /// It was not, or cannot be, measured: why.
+    /// Why it was not, or cannot be, measured.
     None(&'static str),
 }
 

@@ -70,12 +70,12 @@ async fn machine(plan: &Plan, report: &mut Report) {
     report.machine = facts.as_object().cloned().unwrap_or_default();
 }
 
-/// For whoever waits.
+/// Reports progress.
 pub fn say(line: &str) {
     eprintln!("bench: {line}");
 }
 
-/// Long enough for anything here that is waited for, on a busy machine.
+/// Long enough for any wait here, on a busy machine.
 pub const LONG: Duration = Duration::from_secs(300);
 
 /// Waits until no work of Retouch is left: events sent, messages acknowledged.

@@ -10,7 +10,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// An authority that nobody knows but who is told of its file, and a server's and a client's certificate of it.
+/// An authority that is trusted only by its file, and a server's and a client's certificate of it.
 #[derive(Debug)]
 pub struct Certificates {
     folder: TempDir,

@@ -1,4 +1,4 @@
-//! A private MariaDB. Durable as a real one is: a test that kills it learns what a crash really loses.
+//! A private MariaDB. As durable as a real one: a test that kills it sees the true losses of a crash.
 
 use std::{fs::File, path::PathBuf, process::Stdio};
 
@@ -78,7 +78,7 @@ impl MariaDb {
         self.restart().await
     }
 
-    /// What a server that has ended although nobody asked it to said last.
+    /// The last log lines of a server that ended unexpectedly.
     #[must_use]
     pub fn died(&self) -> Option<String> {
         let status = self.server.as_ref()?.status()?;

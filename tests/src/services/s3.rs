@@ -29,7 +29,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::wait;
 
-/// What goes wrong with requests, until [`S3::mend`].
+/// A fault of requests, until [`S3::mend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum S3Fault {
     /// 503 with the code `SlowDown`, as S3 answers under load.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 
-/// What everything at the provider is dated by.
+/// The time of all events at the provider.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: (Instant, DateTime<Utc>),

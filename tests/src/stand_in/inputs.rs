@@ -18,7 +18,7 @@ const MOST_URI: usize = 10_485_760;
 const MOST_BYTES: usize = 10 * 1024 * 1024;
 const MOST_FORM_BYTES: usize = 50 * 1024 * 1024;
 
-/// Why a picture is not to be had.
+/// Why a picture is unavailable.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The request is wrong.

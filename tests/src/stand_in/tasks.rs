@@ -1,5 +1,5 @@
 //! The provider's tasks: PENDING until the lane of their account and model has room, RUNNING for a while, then ended. No
-//! timer drives them: whoever looks first lets everything happen that was due, in its order and dated as it was due.
+//! timer drives them: the first reader processes everything that is due, in its order and with its due date.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
