@@ -1,4 +1,4 @@
-//! A client of the stand-in that does what it is told and nothing by itself.
+//! A client of the stand-in without retries or other behaviour of its own.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
