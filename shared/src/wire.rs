@@ -111,7 +111,7 @@ impl ImageRef {
     }
 }
 
-/// Takes a task back: what it still waits for is not answered any more. Published where tasks are.
+/// Cancels a task: images without an answer fail. Published where tasks are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Retouch cancel, version 1")]

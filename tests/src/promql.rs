@@ -53,7 +53,7 @@ enum Token {
 /// Reads one expression.
 ///
 /// # Errors
-/// What cannot be understood.
+/// The unknown syntax.
 pub fn read(expression: &str) -> Result<Named> {
     let tokens = tokens(expression).with_context(|| expression.to_owned())?;
     named(&tokens).with_context(|| expression.to_owned())

@@ -1,4 +1,5 @@
-//! The readers that the other tests trust refuse what is wrong; and the documentation lists exactly what is declared.
+//! The readers used by other tests refuse malformed input; and the documentation lists exactly the declared
+//! metrics.
 
 use std::collections::BTreeSet;
 

@@ -167,7 +167,7 @@ pub enum MediaError {
     /// A known magic number, followed by nonsense.
     #[error("begins like a {format}, but its header cannot be read: {message}")]
     BadHeader {
-        /// What it begins like.
+        /// The recognised format.
         format: Format,
         /// The decoder's words.
         message: String,

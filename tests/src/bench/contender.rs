@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A way to work off tasks.
 #[async_trait(?Send)]
 pub trait Contender {
-    /// What it is called in the report.
+    /// Its name in the report.
     fn name(&self) -> String;
     /// Its own database.
     fn pool(&self) -> &MySqlPool;
@@ -56,7 +56,7 @@ pub struct Turn {
     pub rate: f64,
     /// Tasks.
     pub tasks: u64,
-    /// What it cost.
+    /// Its cost.
     pub costs: Costs,
 }
 

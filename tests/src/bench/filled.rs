@@ -48,7 +48,7 @@ impl Filled {
         format!("{}{}{name}", self.url, self.prefix)
     }
 
-    /// Removes it and what it takes on the disk.
+    /// Removes the database and frees its disk space.
     pub async fn drop_database(&self, name: &str) {
         let mut connection = MySqlConnection::connect(&self.url).await.unwrap();
         let drop = AssertSqlSafe(format!("DROP DATABASE {}{name}", self.prefix));

@@ -93,7 +93,7 @@ fn database(rows: u64) -> String {
 }
 
 impl Sized {
-    /// Each step once, with what it took.
+    /// Each step once, with its duration.
     async fn step(&self, number: u64, dice: &mut StdRng) -> [Duration; STEPS.len()] {
         let mut some =
             |count: u64| -> Vec<u64> { (0..count).map(|_| dice.random_range(1..=self.rows)).collect() };
@@ -253,7 +253,7 @@ struct Grown {
     gallery: Rc<Gallery>,
 }
 
-/// What came of one turn.
+/// The result of one turn.
 struct Turned {
     rate: f64,
     /// For a thousand tasks.

@@ -37,7 +37,7 @@ struct Measured {
     limit: Option<f64>,
 }
 
-/// What it is held against.
+/// The limit of the median.
 const LIMIT: Option<f64> = Some(50.0);
 
 /// Measures and reports.

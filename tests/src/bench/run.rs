@@ -45,7 +45,7 @@ async fn measure(part: Part, plan: &Plan, report: &mut Report) {
     }
 }
 
-/// Where and with what it was measured.
+/// The machine, its versions and its load.
 async fn machine(plan: &Plan, report: &mut Report) {
     let env = Env::new().await;
     let settings = "SELECT VERSION(), CAST(@@innodb_flush_log_at_trx_commit AS CHAR), CAST(@@innodb_buffer_pool_size DIV 1048576 AS CHAR)";

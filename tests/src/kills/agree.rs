@@ -184,7 +184,7 @@ pub async fn disagreements(paid: &Paid, watched: &Watched, told: &Told, tasks: u
     for (what, sql) in [
         ("entries", "SELECT COUNT(*) FROM image_edit_cache"),
         ("bytes", "SELECT CAST(COALESCE(SUM(bytes), 0) AS SIGNED) FROM image_edit_cache"),
-        // What was served is what was answered by anything but a failure.
+        // The counts of served entries equal the answered images.
         (
             "served",
             "SELECT CAST(COALESCE(SUM(hit_images + joined_images + paid_images), 0) AS SIGNED) FROM image_edit_tasks",

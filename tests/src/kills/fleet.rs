@@ -182,7 +182,7 @@ fn start(paid: &Paid, shared: &Shared, fate: Option<&Fate>) -> Running {
     }
 }
 
-/// Kills what still lives, and writes down what it died of.
+/// Kills a live worker, and records the cause of death.
 fn bury(shared: &Shared, worker: &mut Running, fate: Option<Fate>) {
     let status = worker.status();
     worker.kill9();

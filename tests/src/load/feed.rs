@@ -27,7 +27,7 @@ pub struct Feed {
     pub tasks: u64,
     /// Images of these.
     pub images: u64,
-    /// Messages by what they are.
+    /// Messages by kind.
     pub kinds: BTreeMap<&'static str, u64>,
     /// Tasks of one picture that no earlier task has requested.
     pub new: Vec<String>,

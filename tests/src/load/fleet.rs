@@ -23,7 +23,7 @@ struct Member {
     _port: Port,
 }
 
-/// What is known of a process that runs.
+/// A running process.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     /// The first slot's process is never replaced.

@@ -20,7 +20,7 @@ const DEPTH: (f64, f64) = (20.0, 5.0);
 /// The report.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// What was to be done.
+    /// The plan of the run.
     pub plan: Plan,
     /// From the first message to the last end.
     pub took: Duration,
@@ -28,7 +28,7 @@ pub struct Report {
     pub tasks: u64,
     /// Their images.
     pub images: u64,
-    /// Messages by what they are.
+    /// Messages by kind.
     pub kinds: BTreeMap<&'static str, u64>,
     /// Tasks of one picture that no earlier task has requested.
     pub new: Vec<String>,
@@ -81,7 +81,7 @@ impl Report {
         }
     }
 
-    /// Reads what the tables and the provider say of what was sent.
+    /// Reads the results of the sent messages from the tables and the provider.
     pub async fn read(&mut self, paid: &Paid, feed: Feed) {
         (self.tasks, self.images, self.kinds, self.new) = (feed.tasks, feed.images, feed.kinds, feed.new);
         self.bills = paid.provider.ledger().billed();
@@ -157,7 +157,7 @@ impl Report {
                     broken.push(format!("no known bound for the table {table}"));
                     continue;
                 }
-                // A distinct edit is one image at least, and what is no task is one message.
+                // A distinct edit is one image at least, and an invalid task is one message.
                 Some((_, Bound::Work, _)) => self.images + self.kinds.values().sum::<u64>(),
                 Some((_, Bound::Most(most), _)) => *most,
                 Some((_, Bound::Processes, _)) => self.ends.killed + self.plan.workers as u64 + 1,

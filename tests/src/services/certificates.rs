@@ -1,4 +1,4 @@
-//! Certificates for the TLS of a test's servers: an authority of its own, and what it signs for this machine.
+//! Certificates for the TLS of a test's servers: a private authority, and its certificates for this machine.
 
 use std::fs;
 use std::path::PathBuf;

@@ -83,7 +83,7 @@ impl MariaDb {
     pub fn died(&self) -> Option<String> {
         let status = self.server.as_ref()?.status()?;
         let said = std::fs::read_to_string(self.log()).unwrap_or_default();
-        // A crash fills hundreds of lines, of which the first say what it was.
+        // A crash fills hundreds of lines, of which the first name the cause.
         let crash = said.lines().skip_while(|line| !line.contains("[ERROR]")).take(60);
         Some(format!("{status}\n{}", crash.collect::<Vec<_>>().join("\n")))
     }

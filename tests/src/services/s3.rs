@@ -56,7 +56,7 @@ struct Served {
 }
 
 impl Served {
-    /// What goes wrong with this request.
+    /// The fault of this request.
     fn strike(&self, method: &Method) -> Option<S3Fault> {
         let mut faults = self.faults.lock().unwrap();
         let (_, fault) =

@@ -15,7 +15,7 @@ pub(super) struct Clock {
 #[derive(Debug, Clone, Copy, Default)]
 struct Moved {
     ahead: Duration,
-    /// What had elapsed when it was stopped.
+    /// The elapsed time when it was stopped.
     stopped: Option<Duration>,
 }
 

@@ -46,7 +46,7 @@ pub enum OnCreate {
     },
     /// This answer.
     Refuse {
-        /// What is said.
+        /// The answer.
         refusal: Refusal,
         /// Whether the work is done, and billed, anyway.
         created: bool,
@@ -225,7 +225,7 @@ impl Armed {
         self.progress.send_modify(|progress| progress.released = true);
     }
 
-    /// Strikes no more, and lets go what it holds.
+    /// Strikes no more, and releases held requests.
     pub fn clear(&self) {
         self.progress.send_modify(|progress| (progress.cleared, progress.released) = (true, true));
     }

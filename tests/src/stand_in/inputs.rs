@@ -1,4 +1,4 @@
-//! The pictures that a request gives: in the request, by URL, or uploaded before; and what is refused about them.
+//! The pictures of a request: inside it, by URL, or uploaded before; and their refusals.
 
 use axum::http::HeaderMap;
 use base64::Engine;

@@ -20,7 +20,7 @@ pub struct Create {
     pub account: Option<String>,
     /// The model that it named.
     pub model: String,
-    /// Which edit of which picture; `None` for what was refused before that was looked at.
+    /// The edit and its picture; `None` if the request was refused before they were read.
     pub identity: Option<Identity>,
     /// The task that was created, also where the client was told otherwise. A synchronous call has one too.
     pub task_id: Option<String>,

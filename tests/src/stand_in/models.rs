@@ -193,7 +193,7 @@ pub(super) fn params(model: &Model, function: &str) -> &'static [Param] {
 }
 
 impl Param {
-    /// What is wrong with a value, if anything is.
+    /// Why a value is invalid, if it is.
     pub(super) fn refuses(&self, value: &Value) -> Option<String> {
         let name = self.name;
         let fits = match self.takes {

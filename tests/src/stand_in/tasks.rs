@@ -203,7 +203,7 @@ impl Tasks {
         id
     }
 
-    /// Cancels what is PENDING; `false` for anything else.
+    /// Cancels a PENDING task; `false` for any other.
     pub(super) fn cancel(&mut self, id: &str, at: DateTime<Utc>) -> bool {
         let Some(task) = self.tasks.get_mut(id).filter(|task| task.status == Status::Pending) else {
             return false;
@@ -215,7 +215,7 @@ impl Tasks {
         true
     }
 
-    /// Lets happen what was due by `now`.
+    /// Applies all changes that were due by `now`.
     pub(super) fn settle(&mut self, now: DateTime<Utc>, settings: &Settings, ledger: &mut Ledger) {
         for ((_, model), lane) in &mut self.lanes {
             let mut room_since = None;

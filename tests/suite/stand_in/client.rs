@@ -32,7 +32,7 @@ pub(super) fn body(picture: &[u8], function: &str, prompt: &str, params: Value) 
     })
 }
 
-/// The simplest of them, and what it asks.
+/// The simplest of them, and its edit.
 pub(super) fn simple(picture: &[u8]) -> Value {
     body(picture, "remove_watermark", "clean", json!({}))
 }

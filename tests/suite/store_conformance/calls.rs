@@ -506,7 +506,7 @@ async fn a_later_task_queues_a_held_call_without_sending_it(db: Fixture) {
             ended(store.fail_edit(next.lease, &error("input_missing", "no"), false).await.unwrap());
         }
     }
-    // What is done was answered.
+    // A done call was answered.
     let call = edit("done");
     register(&store, &task("done", vec![miss(&call)])).await;
     db.execute("UPDATE image_edit_calls SET unanswered = 1 WHERE state = 'queued'").await;

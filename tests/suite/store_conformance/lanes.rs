@@ -1,5 +1,4 @@
-//! Lanes: how many calls are in flight, how fast they are sent, what they may cost, and whether any is taken at all, over
-//! all replicas.
+//! Lanes: limits on calls in flight, rate and cost, and closed lanes, over all replicas.
 
 use std::time::{Duration, Instant};
 

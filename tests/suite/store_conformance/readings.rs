@@ -1,4 +1,4 @@
-//! Readings: what `/metrics` says of the tables is what is in them; and a task keeps its trace.
+//! Readings: `/metrics` equals the tables; and a task keeps its trace.
 
 use std::time::Duration;
 

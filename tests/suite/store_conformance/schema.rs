@@ -1,4 +1,4 @@
-//! Migrations: from nothing, again, by many at once; and what is not ours stays untouched.
+//! Migrations: from nothing, repeated, concurrent; foreign tables stay untouched.
 
 use futures::future::join_all;
 use retouch_worker::store::{LanePolicy, SchemaState, StoreError};

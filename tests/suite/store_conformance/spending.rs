@@ -1,4 +1,4 @@
-//! What money was spent on: counted once, with what it bought, on the image that started the call.
+//! Spent money: counted once, with its result, on the image that started the call.
 
 use std::time::{Duration, Instant};
 

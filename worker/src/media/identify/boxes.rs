@@ -29,7 +29,7 @@ pub(super) fn identify(head: &[u8]) -> Option<Kind> {
     kind(content_type, extension, heif_size(head))
 }
 
-/// By its brands: the first is what the file is, the others what it can be read as.
+/// By its brands: the first is the file's own, the others are compatible ones.
 fn heif(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let ftyp = find(head, &[b"ftyp"])?;
     let (major, rest) = ftyp.split_at_checked(4)?;
