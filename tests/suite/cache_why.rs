@@ -219,7 +219,7 @@ async fn a_store_that_cannot_be_asked_is_no_answer(site: Site) {
     drop(worker);
     let asked = |site: &Site| site.program(&[&["cache", "why", "--json"], &EDIT[..]].concat()).arg(&cat);
     let away = asked(&site)
-        .env("DATABASE_URL", "mysql://nobody:nothing@127.0.0.1:1/none")
+        .env("DATABASE_URL", "mysql://user:nothing@127.0.0.1:1/none")
         .env("AMQP_URL", "amqp://127.0.0.1:1")
         .run()
         .await;

@@ -14,7 +14,7 @@ fn params(text: &str) -> Params {
 }
 
 #[test]
-fn the_version_has_the_same_number_in_its_tag_and_in_the_rows() {
+fn the_key_version_has_the_same_number_in_tag_and_rows() {
     assert!(KEY_VERSION.ends_with(&format!("-v{KEY_VERSION_NUMBER}")));
     assert_eq!(
         (KEY_VERSION_NUMBER, INPUT_RULES),

@@ -302,7 +302,7 @@ fn messages_built_in_rust_pass_the_same_checks() {
 }
 
 #[test]
-fn the_task_id_of_a_broken_message_is_shown_only_if_it_is_one() {
+fn only_a_valid_task_id_of_a_broken_message_is_shown() {
     assert_eq!(peek_task_id(br#"{"task_id":"a-1","colour":1}"#).as_deref(), Some("a-1"));
     for payload in [r#"{"task_id":"a b"}"#, r#"{"task_id":7}"#, r#"{"id":"a"}"#, "nope", ""] {
         assert_eq!(peek_task_id(payload.as_bytes()), None, "{payload}");

@@ -340,7 +340,7 @@ fn a_mask_is_refused_if_it_makes_no_sense() {
 }
 
 #[test]
-fn a_wrong_parameter_is_refused_with_its_name_its_range_and_its_value() {
+fn a_wrong_parameter_is_refused_with_name_range_and_value() {
     let table = [
         ("blur", r#"{"sigma":-3}"#, "params.sigma: must be 0.1 to 100, not -3"),
         ("blur", r#"{"sigma":"3"}"#, "params.sigma: must be 0.1 to 100, not \"3\""),

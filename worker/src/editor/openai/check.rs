@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_a_png_of_the_same_size_just_below_the_limit() {
+    fn a_mask_is_a_png_of_the_pictures_size_below_the_limit() {
         let image = measure(Format::Jpeg, 30, 20, 1);
         let with = |mask| EditSpec { mask: Some(mask), ..spec(&json!({})) };
         assert!(fields(&with(measure(PNG, 30, 20, MAX_FILE_BYTES - 1)), image).is_ok());

@@ -181,7 +181,7 @@ async fn a_redirect_without_a_usable_target_is_a_bad_url() {
 }
 
 #[test]
-fn a_redirect_from_https_to_http_is_refused_and_the_other_way_followed() {
+fn only_redirects_from_http_to_https_change_the_scheme() {
     let answer = |from: &str, to: &str| {
         let response = axum::http::Response::builder().header(LOCATION, to).body("");
         redirected(&from.parse().expect(from), &response.expect("a response").into())

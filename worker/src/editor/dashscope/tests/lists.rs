@@ -54,7 +54,7 @@ async fn every_page_of_the_span_is_read_with_the_tasks_ages() {
 }
 
 #[tokio::test]
-async fn an_empty_list_is_an_answer_and_other_models_are_no_part_of_it() {
+async fn an_empty_list_is_an_answer_and_excludes_other_models() {
     let (answer, _) = listed(pages(&[], 10), WANX, SINCE).await;
     assert_eq!(answer.unwrap().unwrap().tasks, []);
     let mut theirs = pages(&[("a", 1)], 10);

@@ -80,7 +80,7 @@ async fn the_first_picture_of_a_finished_task_is_its_result() {
 }
 
 #[tokio::test]
-async fn a_task_that_failed_is_refused_or_worth_a_new_submit_by_its_code() {
+async fn a_failed_task_is_refused_or_retried_by_its_code() {
     let server = |body: String| async move {
         let server = Server::start(&[(200, &body)]).await;
         server.editor().poll("a", Duration::ZERO).await.unwrap_err()
