@@ -1,5 +1,6 @@
-//! What a producer and the worker need of RabbitMQ alike: a connection that is opened once for all who ask, and errors
-//! named by what to do next. Nothing here recovers by itself: whoever meets an error asks again.
+//! RabbitMQ connections, shared by producers and the worker: one connection opened once for all concurrent
+//! callers, and errors named by what the caller does next. Nothing here recovers by itself: after an error
+//! the caller asks again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,13 +18,13 @@ use self::tls::TlsFiles;
 
 mod tls;
 
-/// Why the broker could not do it.
+/// Why a broker operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AmqpError {
-    /// Not reachable, or it ended the connection: try again later.
+    /// Unreachable, or the broker ended the connection: try again later.
     #[error("{0}")]
     Unavailable(String),
-    /// What was named does not exist.
+    /// The named queue or exchange does not exist.
     #[error("{0}")]
     NotFound(String),
     /// The broker refuses: a person must act, trying again does not help.
@@ -58,7 +59,7 @@ impl AmqpError {
     }
 }
 
-/// Where and how to connect.
+/// The broker's address, login and timeout.
 #[derive(Clone)]
 pub struct Link {
     uri: AMQPUri,
@@ -79,12 +80,13 @@ impl Link {
         let mut uri: AMQPUri = url
             .parse()
             .map_err(|error: String| AmqpError::Refused(format!("the AMQP URL cannot be used: {error}")))?;
-        // It was read as one already.
+        // The caller has parsed it as a URL before.
         let parsed = Url::parse(url);
         let tls = parsed.map_or_else(|_| Ok(TlsFiles::default()), |url| TlsFiles::of(&url))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         if uri.vhost.is_empty() {
-            // `amqp://host/` names the virtual host "" by the letter of the specification; nobody means that.
+            // By the specification `amqp://host/` names the virtual host "", which no broker has; take it as
+            // "/".
             uri.vhost.push('/');
         }
         Ok(Self { uri, tls, timeout })
@@ -100,7 +102,7 @@ impl Link {
         &self.uri.vhost
     }
 
-    /// A bare line to the broker, with TLS where the URL says so, on which nothing of AMQP was said yet.
+    /// A raw connection to the broker (TLS for `amqps`), before any AMQP frame.
     ///
     /// # Errors
     /// See [`AmqpError`].
@@ -139,8 +141,8 @@ impl Link {
     }
 }
 
-/// Holds one shared thing that is opened when it is needed and opened again once it has failed. However many ask
-/// at once, one opens; those who waited for a failed attempt share its error instead of each trying in turn.
+/// One shared connection (or the like), opened on demand and reopened after it failed. Of concurrent callers
+/// one opens it; the callers that waited for a failed attempt share its error instead of each trying in turn.
 #[derive(Debug)]
 pub struct Slot<T> {
     attempts: AtomicU64,
@@ -161,10 +163,10 @@ impl<T> Default for Slot<T> {
 }
 
 impl<T: Clone> Slot<T> {
-    /// What is open and still `usable`, or what `open` opens.
+    /// Returns the current value while it is `usable`, otherwise opens a new one.
     ///
     /// # Errors
-    /// What `open` failed with.
+    /// The error of `open`.
     pub async fn get(
         &self,
         usable: impl Fn(&T) -> bool,
@@ -196,7 +198,7 @@ impl<T: Clone> Slot<T> {
         }
     }
 
-    /// Takes out what is open, if `this` is it.
+    /// Takes out the current value if `this` matches it.
     pub async fn take_if(&self, this: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut state = self.state.lock().await;
         state.open.take_if(|open| this(open))
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_waited_for_a_failed_attempt_share_its_error() {
+    async fn waiting_callers_share_the_error_of_a_failed_attempt() {
         let slot = Slot::<u32>::default();
         let opened = AtomicU64::new(0);
         let attempt = || async {

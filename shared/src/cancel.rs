@@ -1,4 +1,4 @@
-//! What comes where tasks do: a task, or a cancel of one. A [`Cancel`] exists only because a message passed
+//! Messages on the tasks queue: a task or a cancel. A [`Cancel`] exists only because a message passed
 //! [`Cancel::decode`].
 
 use serde::Deserialize;
@@ -7,15 +7,15 @@ use serde::de::IgnoredAny;
 use crate::task::{Invalid, Task, check_token, check_version, explain};
 use crate::wire::{CancelMessage, Object};
 
-/// No cancel is longer than this; anything that is, is taken for a task.
+/// No cancel is longer than this; a longer message is decoded as a task.
 const MOST_BYTES: usize = 4 * 1024;
 
 /// A validated message of a producer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// To be worked on.
+    /// Work to do.
     Task(Box<Task>),
-    /// Not to be worked on any more.
+    /// Work to stop.
     Cancel(Cancel),
 }
 
@@ -35,7 +35,7 @@ impl Request {
 fn is_cancel(payload: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Peek {
-        // Also where it is null.
+        // A null counts as present, too.
         #[serde(default, deserialize_with = "there")]
         cancel: bool,
         #[serde(default, deserialize_with = "there")]
@@ -48,7 +48,7 @@ fn is_cancel(payload: &[u8]) -> bool {
         return false;
     }
     let peeked = Object::<Peek>::deserialize(&mut serde_json::Deserializer::from_slice(payload));
-    // A task with a field too many is answered as a task.
+    // A task with an unknown field `cancel` is refused as a task.
     matches!(peeked, Ok(Object(Peek { cancel: true, images: false })))
 }
 
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cancel_is_refused_by_the_field_that_is_wrong() {
+    fn a_bad_cancel_is_refused_by_the_wrong_field() {
         for (payload, says) in [
             (r#"{"v":2,"cancel":"t"}"#, "v: version 2 is not known"),
             (r#"{"cancel":"t"}"#, "missing field `v`"),

@@ -1,7 +1,7 @@
-//! The producer client: publish tasks with confirms, wait for their events, take them back.
+//! The producer client: publishes tasks with confirms, waits for their events, cancels tasks.
 //!
-//! A task is published durably or an error is returned; after an error it may be published again under the same
-//! `task_id`: the worker answers every one and pays for none twice.
+//! `publish` returns once the task is durable, or fails. After an error the task may be published again under
+//! the same `task_id`: the worker answers every copy and pays once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +46,7 @@ pub enum ProducerError {
     /// Publish again later, under the same `task_id`: the broker is not reachable or did not confirm.
     #[error("the broker is unreachable: {0}")]
     Unavailable(String),
-    /// Start a worker, or check the namespace: nobody has declared the queue of tasks.
+    /// Start a worker, or check the namespace: no worker has declared the task queue.
     #[error("there is no queue {0}: no worker has run in this namespace yet")]
     NoSuchQueue(String),
     /// Correct URL, login or rights.
@@ -61,8 +61,8 @@ pub enum ProducerError {
     Unreadable(String),
 }
 
-/// Publishes tasks over a connection that it keeps, and opens again after an error. Share one; it is made for many
-/// calls at once.
+/// Publishes tasks over a connection that it keeps and reopens after an error. Share one instance between
+/// concurrent callers.
 pub struct Producer {
     topology: Topology,
     link: Link,
@@ -104,8 +104,9 @@ impl Producer {
         self.send(task, BasicProperties::default()).await
     }
 
-    /// Takes a task back, and returns when the broker has the cancel on disk. The task's event says what became of it: what
-    /// was answered before keeps its result, and a task that had ended is told again as it ended.
+    /// Cancels a task, and returns when the broker has the cancel on disk. The task's event says the outcome:
+    /// images answered before the cancel keep their results, and a task that had already ended has its event
+    /// published again.
     ///
     /// # Errors
     /// See [`ProducerError`].
@@ -145,7 +146,7 @@ impl Producer {
         }
     }
 
-    /// Waits for what is being published, then closes the connections. Calls that still wait for events end.
+    /// Waits for publishes in flight, then closes the connections. Calls that still wait for events end.
     pub async fn close(&self) {
         self.publisher.close().await;
         if let Some(replies) = self.replies.take_if(|_| true).await {
@@ -188,7 +189,7 @@ fn failure(error: AmqpError) -> ProducerError {
     }
 }
 
-/// A queue of our own for events, and who waits for which. It ends with its connection.
+/// A private queue for events, and the calls that wait for each task. It ends with its connection.
 struct Replies {
     connection: Connection,
     queue: ShortString,
@@ -221,7 +222,7 @@ impl Replies {
         let mut waiting = self.waiting();
         let number = waiting.next;
         waiting.next += 1;
-        // Ended in the meantime: the sender is dropped here, and the call ends as lost.
+        // The connection ended meanwhile: the sender is dropped here, and the call fails as lost.
         if !waiting.ended {
             waiting.calls.entry(task_id.to_owned()).or_default().insert(number, send);
         }
@@ -257,7 +258,7 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One call's place among those that wait; given up when dropped.
+/// One waiting call; removes itself when dropped.
 struct Answer {
     waiting: Arc<Mutex<Waiting>>,
     task_id: String,

@@ -1,4 +1,4 @@
-//! Events: what a producer hears when its task has ended (docs/contract.md).
+//! Events: what the worker publishes when a task has ended (docs/contract.md).
 
 use chrono::{DateTime, Utc};
 use schemars::{JsonSchema, json_schema};
@@ -9,11 +9,11 @@ use uuid::Uuid;
 use crate::key::ImageHash;
 use crate::wire::{VERSION, version};
 
-/// How a task stands.
+/// State of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
-    /// Known, not yet looked at.
+    /// Known, not yet examined.
     Pending,
     /// Some of its images wait on edits.
     Processing,
@@ -52,7 +52,7 @@ impl std::str::FromStr for TaskStatus {
     }
 }
 
-/// A word that is not of the expected list.
+/// A word outside the expected list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown word {0:?}")]
 pub struct UnknownWord(pub String);
@@ -80,7 +80,7 @@ impl AnswerSource {
     }
 }
 
-/// How an image of a task stands.
+/// State of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageStatus {
@@ -146,7 +146,7 @@ pub struct ImageResult {
     pub error: Option<ImageError>,
 }
 
-/// What the task's images cost, what the cache saved, and what was spent for nothing. Decimal numbers as text.
+/// Cost of the task's images, savings by the cache, and money lost. Decimal numbers as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// The price of the images that were paid for.
@@ -155,8 +155,8 @@ pub struct Cost {
     /// What the hit and joined images would have cost: the price of the entries that answered them.
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,6})?$"))]
     pub saved: String,
-    /// Money that bought nothing: calls that were charged and have no result, and submits without an answer,
-    /// which the provider may have charged.
+    /// Money without a result: failed calls that were charged, and submits without an answer, which the
+    /// provider may have charged.
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,6})?$"))]
     pub lost: String,
     /// ISO 4217.
@@ -185,7 +185,7 @@ pub struct Event {
     /// The contract's version: 1.
     #[schemars(schema_with = "version")]
     pub v: u32,
-    /// Derived from the task and its outcome, so that a repeat can be told.
+    /// Derived from the task and its outcome, so that consumers can recognise a repeat.
     pub event_id: Uuid,
     /// The producer's id.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._:-]{1,64}$"))]
@@ -224,8 +224,8 @@ impl Event {
         format!("task.{}", self.status.as_str())
     }
 
-    /// The id of the event that says that `task_id` ended as `status` with these counts. The counts are in it
-    /// because a retry of what failed can end in the same status with another outcome.
+    /// The id of the event for `task_id` ending as `status` with these counts. The counts are part of it
+    /// because a retry of failed images can end in the same status with another outcome.
     pub fn id_for(task_id: &str, status: TaskStatus, [hit, joined, paid, failed]: [u32; 4]) -> Uuid {
         let outcome = format!("v{VERSION}\n{task_id}\n{}\n{hit},{joined},{paid},{failed}", status.as_str());
         Uuid::new_v5(&EVENT_NAMESPACE, outcome.as_bytes())

@@ -1,8 +1,8 @@
-//! The edit key: what one picture with one edit is called, everywhere and for ever.
+//! The edit key: the permanent name of one picture with one edit.
 //!
-//! SHA-256 over a version tag and length-prefixed fields, so that no two different edits can run into each
-//! other (`"ab" + "c"` is not `"a" + "bc"`). Everything that can change the picture is in it; nothing that
-//! cannot (position, task, URL, file name) is.
+//! SHA-256 over a version tag and length-prefixed fields, so that two different edits cannot run into each
+//! other (`"ab" + "c"` is not `"a" + "bc"`). Everything that can change the picture is part of the key;
+//! position, task, URL and file name are not.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,14 +13,14 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::params::Params;
 
-/// Enters every key first. A change of what is in the key, or how, needs a new tag: old rows then simply
-/// never hit, instead of being served wrongly.
+/// Enters every key first. A change of the fields or their encoding needs a new tag: old rows then never hit,
+/// instead of serving the wrong picture.
 pub const KEY_VERSION: &str = "retouch-edit-v2";
-/// The same as a number: what the cache's rows say of the key that they have.
+/// The tag's number, as cache rows store it.
 pub const KEY_VERSION_NUMBER: u16 = 2;
-/// What an editor gets of a picture, by the rules of this number: 1 is upright, with the EXIF orientation
-/// applied to picture and mask. A change of the rules changes every key, and raises the version of the key as
-/// well: what the rows say of their key is its number alone.
+/// Version of the rules for an editor's input: 1 is upright, with the EXIF orientation applied to picture and
+/// mask. A change of the rules changes every key and raises the key version too, since rows store only that
+/// number.
 pub const INPUT_RULES: u16 = 1;
 
 /// A SHA-256 digest; written as 64 lower-case hex digits.
@@ -66,17 +66,17 @@ impl fmt::Debug for Digest32 {
     }
 }
 
-/// Makes the digest of bytes as they come.
+/// Hashes bytes as they arrive.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes in the next bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all of them.
+    /// The digest of all bytes.
     pub fn digest(self) -> Digest32 {
         Digest32(self.0.finalize().into())
     }
@@ -117,7 +117,7 @@ impl<'de> Deserialize<'de> for Digest32 {
 /// Everything that can change the picture.
 #[derive(Debug, Clone, Copy)]
 pub struct EditIdentity<'a> {
-    /// The input's bytes as they came, whatever an editor gets of them.
+    /// SHA-256 of the input's bytes as received, before any conversion for the editor.
     pub image_hash: ImageHash,
     /// The operation.
     pub edit_type: &'a str,

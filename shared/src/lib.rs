@@ -1,10 +1,10 @@
-//! What producers and the worker both need, and nothing else.
+//! The contract between producers and the worker, and nothing else.
 //!
 //! Admission rule: a thing belongs here if a producer written in Rust would need it to publish a task, to
 //! predict its edit key or to read its event. It knows no database and no editor.
 //!
-//! A message goes through three shapes: [`wire::TaskMessage`] is what is on the wire,
-//! [`task::Task`] is what validation makes of it, [`key::EditKey`] is what one picture with one edit is called.
+//! A message takes three shapes: [`wire::TaskMessage`] on the wire, [`task::Task`] after validation,
+//! [`key::EditKey`] for one picture with one edit.
 
 pub mod amqp;
 pub mod cancel;

@@ -1,9 +1,8 @@
 //! Limits on the shape of a message, checked on its bytes before anything is built from them.
 //!
 //! A parsed value takes up to a hundred times the memory of its text: `{"":0}` has 6 bytes, and a map with
-//! one entry has 632. So the message is first walked byte by byte, without an allocation that grows with it.
-//! Text that is no JSON is none of this module's business: the walk goes on to the end, and the parser says
-//! where it is wrong.
+//! one entry has 632. The message is therefore walked byte by byte first, in constant memory. Text that is
+//! not JSON is no error here: the walk ignores it, and the parser reports the position.
 
 use crate::task::{Invalid, MAX_IMAGES, MAX_METADATA_BYTES, MAX_PARAMS_BYTES, MAX_PROMPT_CHARS};
 
@@ -27,14 +26,14 @@ pub(crate) fn check(payload: &[u8]) -> Result<(), Invalid> {
         .walk()
 }
 
-/// The field of the message that the walk is in.
+/// The field that the walk is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Member {
-    /// `params` or `metadata`: kept as any JSON, so that everything in it counts.
+    /// `params` or `metadata`: kept as arbitrary JSON, so everything in it counts.
     Open(Open),
     Images,
     Prompt,
-    /// Texts and numbers, or unknown: the parser refuses anything else before it builds it.
+    /// Text or a number, or unknown: the parser refuses any other type before it builds it.
     Other,
 }
 
@@ -51,7 +50,7 @@ struct Open {
 #[derive(Debug, Default)]
 struct Images {
     count: usize,
-    /// The list has begun, and nothing in it.
+    /// The list has begun and is still empty.
     begun: bool,
 }
 
@@ -88,7 +87,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A text, from behind its opening quote to behind its closing one.
+    /// Skips a text, from after its opening quote to after its closing one.
     fn text(&mut self) -> Result<(), Invalid> {
         self.count_image();
         let begin = self.at;
@@ -98,7 +97,7 @@ impl<'a> Walk<'a> {
             if self.payload[self.at - 1] == b'"' {
                 break;
             }
-            // What is escaped ends nothing.
+            // An escaped quote does not end the text.
             self.at += usize::from(rest.next().is_some());
         }
         let text = &self.payload[begin..self.at.saturating_sub(1).max(begin)];
@@ -167,7 +166,7 @@ impl<'a> Walk<'a> {
         self.count_value()
     }
 
-    /// The first in the list; a comma stands before each of the others.
+    /// Counts the first image of the list; a comma precedes each of the others.
     fn count_image(&mut self) {
         self.images.count += usize::from(std::mem::take(&mut self.images.begun));
     }
@@ -199,7 +198,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Which field has this name, as it is written between its quotes.
+/// The field of this name, as written between its quotes.
 fn member(written: &[u8]) -> Result<Member, Invalid> {
     if written.len() > MAX_NAME_BYTES {
         return Err(invalid("message", format!("has a field's name of more than {MAX_NAME_BYTES} bytes")));
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_of_shape_is_told_by_the_field_that_is_beyond_it() {
+    fn each_limit_of_shape_names_the_field_beyond_it() {
         let objects = |count: usize| vec![r#"{"":0}"#; count].join(",");
         for (message, says) in [
             (
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_within_the_limits_is_taken_however_it_is_written() {
+    fn messages_within_the_limits_are_accepted_in_any_spelling() {
         let spaces = " ".repeat(200_000);
         for message in [
             format!(r#"{{"params":{{"a":[{}]}}}}"#, vec![r#"{"":0}"#; 998].join(",")),
@@ -267,7 +266,7 @@ mod tests {
             format!(r#"{{"images":[{}],"params":{{}}}}"#, vec![r#"{"url":"a,b"}"#; 64].join(" , ")),
             format!(r#"{{"images":[{{"data":"{}"}}]}}"#, "x".repeat(1 << 20)),
             r#"{"prompt":"images","images":[ ]}"#.to_owned(),
-            // The parser says what is wrong with these.
+            // The parser reports these.
             r#"{"params":"\"#.to_owned(),
             r#"]]}}"a"#.to_owned(),
             String::new(),

@@ -32,7 +32,7 @@ impl Params {
         self.0.iter()
     }
 
-    /// These parameters, with `defaults` where they say nothing.
+    /// These parameters, with `defaults` for the missing ones.
     #[must_use]
     pub fn with_defaults(mut self, defaults: &Params) -> Self {
         for (name, value) in

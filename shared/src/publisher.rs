@@ -1,9 +1,9 @@
 //! Confirmed publishing: many messages in flight on one channel, each answered with its own outcome.
 //!
-//! The client library hands a returned message to whichever confirm it completes next, which need not be its own
-//! (RabbitMQ may confirm an earlier message between a return and its acknowledgement, and confirms many at once).
-//! So every mandatory message carries a number in a header, and one task per channel owns all confirms and matches
-//! returns by that number.
+//! The client library attaches a returned message to the confirm that completes next, which may belong to
+//! another message (RabbitMQ may confirm an earlier message between a return and its acknowledgement, and
+//! confirms many at once). Each mandatory message therefore carries a number in a header, and one task per
+//! channel owns all confirms and matches returns by that number.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::amqp::{AmqpError, Link, Slot};
 
-/// Marks a mandatory message with its number on its channel. Means nothing to whoever receives it.
+/// Numbers each mandatory message on its channel. Consumers ignore it.
 pub const NUMBER_HEADER: &str = "x-retouch-publish";
-/// Messages that wait for their confirm at once; beyond it callers wait their turn.
+/// Messages awaiting their confirm at once; further callers wait.
 const IN_FLIGHT: usize = 1024;
 
 /// One message to publish.
@@ -31,11 +31,11 @@ pub struct Outgoing {
     pub exchange: ShortString,
     /// The routing key.
     pub routing_key: ShortString,
-    /// Whether it is an error that no queue takes it.
+    /// Whether an unroutable message is an error.
     pub mandatory: bool,
     /// The body.
     pub payload: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    /// Its properties; for a durable message with `delivery_mode` 2.
+    /// Message properties; a durable message has `delivery_mode` 2.
     pub properties: BasicProperties,
 }
 
@@ -64,9 +64,9 @@ struct Job {
 
 /// Why one attempt failed.
 enum Failed {
-    /// The broker or the clock has spoken.
+    /// The broker answered, or the timeout passed.
     Told(AmqpError),
-    /// The line ended first.
+    /// The connection ended first.
     Lost(AmqpError),
 }
 
@@ -76,7 +76,7 @@ impl Publisher {
         Self { link, name: name.to_owned(), confirm_timeout, slot: Slot::default() }
     }
 
-    /// Connects now, where it would otherwise connect with the first message.
+    /// Connects now instead of with the first message.
     ///
     /// # Errors
     /// See [`AmqpError`].
@@ -84,13 +84,14 @@ impl Publisher {
         self.line().await.map(|_line| ())
     }
 
-    /// Publishes and returns when the broker has confirmed it.
+    /// Publishes and returns when the broker has confirmed the message.
     ///
-    /// What a connection takes with it when it ends is published once more over a new one, and may then be there twice.
+    /// A message in flight on a connection that ends is published once more over a new one, and may then be
+    /// queued twice.
     ///
     /// # Errors
-    /// [`AmqpError::NotFound`] when it was mandatory and no queue took it, or the exchange does not exist. On any other error
-    /// it may or may not have been published.
+    /// [`AmqpError::NotFound`] if the message was mandatory and unroutable, or the exchange does not exist.
+    /// After any other error it may or may not have been published.
     pub async fn publish(&self, outgoing: &Outgoing) -> Result<(), AmqpError> {
         match self.attempt(outgoing.clone()).await {
             Err(Failed::Lost(_)) => self.attempt(outgoing.clone()).await,
@@ -114,8 +115,9 @@ impl Publisher {
             answered.await.map_err(|_dropped| ended())?
         });
         let result = match result.await {
-            // A line that answers nobody is left behind; those in flight on it may still be answered. Not where the
-            // broker says that it is blocked: new lines would be too, and pile up.
+            // A connection without an answer is abandoned; messages in flight on it may still be confirmed.
+            // It is kept if the broker reports that it is blocked: new connections would block too, and pile
+            // up.
             Err(_elapsed) if line.connection.status().blocked() => return Err(self.unconfirmed()),
             Err(_elapsed) => Err(self.unconfirmed()),
             Ok(Err(Failed::Lost(error))) => Err(Failed::Lost(error)),
@@ -180,7 +182,7 @@ fn ended() -> Failed {
     Failed::Lost(AmqpError::Unavailable("the broker ended the connection".to_owned()))
 }
 
-/// A publish whose confirm has come.
+/// A publish whose confirm has arrived.
 struct Landed {
     number: u64,
     exchange: ShortString,
@@ -188,7 +190,8 @@ struct Landed {
     answer: oneshot::Sender<Result<(), Failed>>,
 }
 
-/// Owns one channel's confirms until the last caller has gone: what is in flight then, nobody waits for.
+/// Owns one channel's confirms until the last caller is gone. Confirms that are open then have no waiting
+/// caller.
 async fn run(channel: Channel, mut jobs: mpsc::Receiver<Job>) {
     let numbers = AtomicU64::new(0);
     let mut returned = HashSet::new();
@@ -200,8 +203,8 @@ async fn run(channel: Channel, mut jobs: mpsc::Receiver<Job>) {
                 None => return,
             },
             Some(first) = flying.next(), if !flying.is_empty() => {
-                // A return is found in a confirm that completed no later than its own: take in all that completed
-                // before deciding on any.
+                // A return arrives with a confirm that completed no later than its own: collect all completed
+                // confirms before deciding on any.
                 let mut batch = vec![first];
                 while let Some(Some(next)) = flying.next().now_or_never() {
                     batch.push(next);
@@ -212,8 +215,8 @@ async fn run(channel: Channel, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-/// Publishes one message and waits for its confirm. Up to the first wait this runs in one go, so that the numbers
-/// are in the order of the messages on the channel.
+/// Publishes one message and waits for its confirm. There is no await before the publish, so numbers follow
+/// the order of the messages on the channel.
 async fn fly(channel: &Channel, numbers: &AtomicU64, job: Job) -> Landed {
     let Job { outgoing, answer } = job;
     let number = numbers.fetch_add(1, Ordering::Relaxed);
@@ -249,7 +252,7 @@ fn decide(batch: Vec<Landed>, returned: &mut HashSet<u64>) {
         } else {
             outcome(&landed, carried)
         };
-        // Whoever asked may have given up.
+        // The caller may have given up.
         let _gone = landed.answer.send(outcome);
     }
 }
@@ -257,8 +260,8 @@ fn decide(batch: Vec<Landed>, returned: &mut HashSet<u64>) {
 fn outcome(landed: &Landed, carried: Option<u64>) -> Result<(), Failed> {
     let unavailable = |why: &str| Err(Failed::Told(AmqpError::Unavailable(why.to_owned())));
     match &landed.result {
-        // Returns are handed out in the order of their messages. One that is older than this message may stand before
-        // this message's own, which is then still to come.
+        // Returns are handed out in message order. An older return may stand before this message's own, which
+        // is then still to come.
         Ok(Confirmation::Ack(_)) if carried.is_some_and(|other| other < landed.number) => {
             unavailable("the broker's confirm was not clear")
         }
@@ -269,7 +272,8 @@ fn outcome(landed: &Landed, carried: Option<u64>) -> Result<(), Failed> {
         Ok(Confirmation::NotRequested) => unavailable("the channel gives no confirms"),
         Err(error) => Err(match AmqpError::from_lapin(error) {
             AmqpError::Unavailable(why) => Failed::Lost(AmqpError::Unavailable(why)),
-            // A channel's error ends everything in flight on it; only what it names is to blame.
+            // A channel error ends all messages in flight on it, but only the message that it names caused
+            // it.
             AmqpError::NotFound(why) | AmqpError::Refused(why)
                 if !why.contains(&format!("'{}'", landed.exchange)) =>
             {

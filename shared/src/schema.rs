@@ -1,7 +1,8 @@
-//! The contract as JSON Schema, generated from the types: what is checked in under `docs/` and printed by `retouch schema`.
+//! The contract as JSON Schema, generated from the types; checked in under `docs/` and printed by `retouch
+//! schema`.
 //!
-//! What must stay true: a schema refuses nothing that the worker takes. What it cannot say (a key twice, a size in
-//! bytes, the length of a prompt once it is trimmed) the worker refuses all the same.
+//! Invariant: a schema accepts everything that the worker accepts. Rules that a schema cannot express
+//! (duplicate keys, sizes in bytes, the length of a trimmed prompt) are checked by the worker alone.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -9,17 +10,17 @@ use schemars::generate::SchemaSettings;
 use crate::event::Event;
 use crate::wire::{CancelMessage, TaskMessage};
 
-/// What producers publish.
+/// Task messages.
 pub fn task() -> Schema {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<TaskMessage>()
 }
 
-/// What producers publish to take a task back.
+/// Cancel messages.
 pub fn cancel() -> Schema {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<CancelMessage>()
 }
 
-/// What producers hear when a task has ended.
+/// Event messages.
 pub fn event() -> Schema {
     SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Event>()
 }

@@ -55,17 +55,17 @@ impl Invalid {
     }
 }
 
-/// Where a picture is to be had.
+/// Location of a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// An `http` or `https` URL.
     Url {
         /// Not yet parsed: a bad one fails its image, not the task.
         url: String,
-        /// What the producer says that its bytes are.
+        /// The producer's claim about the digest of its bytes.
         image_hash: Option<ImageHash>,
     },
-    /// A `data:` URI, not yet decoded, likewise.
+    /// A `data:` URI, not yet decoded: a bad one fails its image, not the task.
     Data(String),
     /// A blob by its digest.
     Blob(Digest32),
@@ -178,13 +178,13 @@ impl Task {
         let content = (task_id, edit_type, prompt, model, params, mask.is_some(), sources, variant, metadata);
         // Written straight into the hash: a picture in the message is not copied for it.
         let mut hashed = Hashed::default();
-        // Neither the hash nor any of these fails to be written.
+        // Neither serialising these fields nor writing to the hash can fail.
         let _written = serde_json::to_writer(&mut hashed, &content);
         hashed.0.digest()
     }
 }
 
-/// A hash that JSON is written into.
+/// Lets `serde_json` write into a hash.
 #[derive(Default)]
 struct Hashed(Hasher);
 
@@ -206,7 +206,7 @@ impl Serialize for Written<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Source::Url { url, image_hash: None } => serializer.collect_str(&format_args!("url {url}")),
-            // No URL has a space in it.
+            // URLs contain no space.
             Source::Url { url, image_hash: Some(hash) } => {
                 serializer.collect_str(&format_args!("url {url} {hash}"))
             }
@@ -217,7 +217,7 @@ impl Serialize for Written<'_> {
 }
 
 impl Source {
-    /// Which picture it is, where that is said: no bytes are read to know it, and it is not proven.
+    /// The digest that the reference itself states: it is not verified, since no bytes are read.
     pub fn image_hash(&self) -> Option<ImageHash> {
         match self {
             Self::Url { url: _, image_hash } => *image_hash,
@@ -239,7 +239,7 @@ impl Source {
     }
 }
 
-/// The `task_id` of a message that could not be decoded, if it shows one: for the dead letter, not to act on.
+/// The `task_id` of an undecodable message, if it shows one: for the dead letter only.
 pub fn peek_task_id(payload: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Peek {
@@ -252,7 +252,7 @@ pub fn peek_task_id(payload: &[u8]) -> Option<String> {
     check_token("task_id", &task_id, 64, b"._:-").is_ok().then_some(task_id)
 }
 
-/// A message of another version fails on its unknown fields first; the version is the better answer.
+/// A message of another version fails on its unknown fields first; the version is the more useful error.
 pub(crate) fn explain(payload: &[u8], error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
     #[derive(Deserialize)]
     struct Version {
@@ -267,7 +267,7 @@ pub(crate) fn explain(payload: &[u8], error: &serde_path_to_error::Error<serde_j
         return version;
     }
     let path = error.path().to_string();
-    // A field whose name could not be read is a question mark at the end.
+    // serde_path_to_error ends the path with a question mark if the field's name could not be read.
     let path = path.trim_end_matches(['.', '?']);
     let field = if path.is_empty() { "message" } else { path };
     let text = match error.inner().classify() {
@@ -277,7 +277,7 @@ pub(crate) fn explain(payload: &[u8], error: &serde_path_to_error::Error<serde_j
     Invalid::field(shortened(field), shortened(&text))
 }
 
-/// What a message says of itself may be megabytes of text, or a picture; its error travels in headers and logs.
+/// A message may hold megabytes of text, or a picture; its error travels in headers and logs.
 fn shortened(text: &str) -> String {
     const MOST: usize = 400;
     match text.char_indices().nth(MOST) {

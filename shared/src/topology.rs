@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-/// The wait ladder: one queue a rung, one fixed delay each, because messages with different delays in one
-/// queue wait for each other.
+/// The wait ladder: one queue a rung, each with one fixed delay, because a message with a long delay at the
+/// head of a queue holds back shorter ones.
 pub const RUNGS: [Duration; 7] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -81,13 +81,13 @@ impl Topology {
         format!("{}.dead", self.namespace)
     }
 
-    /// The exchange that says which database the namespace belongs to, by its alternate exchange:
+    /// The exchange that records the database of the namespace, by its alternate exchange:
     /// [`Topology::installation_of`] that database. Nothing is published to either.
     pub fn installation_exchange(&self) -> String {
         format!("{}.installation", self.namespace)
     }
 
-    /// The exchange that is there while the namespace belongs to the database with this id.
+    /// The exchange that exists while the namespace belongs to the database with this id.
     pub fn installation_of(&self, id: &str) -> String {
         format!("{}.{id}", self.installation_exchange())
     }
@@ -102,7 +102,7 @@ impl Topology {
         format!("edits.{lane}")
     }
 
-    /// Whether a queue of this name is one of those that the workers consume, or a rung of the wait ladder.
+    /// Whether this is the name of a queue that workers consume, or of a rung of the wait ladder.
     pub fn owns(&self, queue: &str) -> bool {
         let own = queue.strip_prefix(&self.namespace).and_then(|name| name.strip_prefix('.'));
         own.is_some_and(|name| {

@@ -1,5 +1,5 @@
-//! The messages as they are on the wire (docs/contract.md). These types only carry what was sent;
-//! [`crate::task::Task`] and [`crate::cancel::Cancel`] are what may be worked on. The JSON Schema under `docs/` is generated from here.
+//! Messages as they are on the wire (docs/contract.md), not yet validated; [`crate::task::Task`] and
+//! [`crate::cancel::Cancel`] are their validated forms. The JSON Schema under `docs/` is generated from here.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use crate::params::Params;
 
 /// The version of the contract that this library speaks.
 pub const VERSION: u32 = 1;
-/// The largest message that is worked on: RabbitMQ 4's own default limit.
+/// The largest message that is accepted: RabbitMQ 4's own default limit.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// One task: one edit on one or more pictures. A field that is not listed is refused by name; `null` says the same
@@ -111,7 +111,7 @@ impl ImageRef {
     }
 }
 
-/// Takes a task back: what it still waits for is not answered any more. Published where tasks are.
+/// Cancels a task: images without an answer fail. Published where tasks are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Retouch cancel, version 1")]

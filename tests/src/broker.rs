@@ -1,4 +1,4 @@
-//! The broker as a test sees it: a producer's channel, and the management API for what AMQP does not tell.
+//! The broker for tests: a producer's channel, and the management API for figures that AMQP lacks.
 
 use std::time::Duration;
 
@@ -71,7 +71,8 @@ impl Amqp {
         self.channel.basic_get(queue.into(), options).await.unwrap()
     }
 
-    /// Binds a queue of this connection's own to `exchange`, declared by whoever is first, and consumes it.
+    /// Binds a private queue of this connection to `exchange`, which it declares if necessary, and consumes
+    /// it.
     ///
     /// The queue exists from here on, so nothing published after this call is missed.
     pub async fn listen(&self, exchange: &str, kind: lapin::ExchangeKind, key: &str) -> Listener {
@@ -94,7 +95,7 @@ impl Amqp {
         (name.to_string(), Listener { consumer: consumer.await.unwrap() })
     }
 
-    /// Connects two exchanges, for messages that a test wants to see besides their usual way.
+    /// Connects two exchanges, so that a test sees messages beside their usual route.
     pub async fn bind_exchange(&self, destination: &str, source: &str, key: &str) {
         let options = ExchangeBindOptions::default();
         let none = FieldTable::default();
@@ -178,7 +179,7 @@ impl Management {
         Ok(rows.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Deletes every queue and exchange whose name starts with `prefix`, whatever it holds.
+    /// Deletes every queue and exchange whose name starts with `prefix`, with its messages.
     pub async fn delete_all(&self, prefix: &str) -> anyhow::Result<()> {
         assert!(!prefix.is_empty(), "this would delete everybody's queues");
         for queue in self.queues(prefix).await? {
@@ -190,7 +191,7 @@ impl Management {
         Ok(())
     }
 
-    /// Makes a user who may do everything in the default virtual host.
+    /// Creates a user with all rights in the default virtual host.
     pub async fn create_user(&self, name: &str, password: &str) -> anyhow::Result<()> {
         let user = json!({"password": password, "tags": ""});
         self.send(Method::PUT, &["users", name], "", Some(user)).await?;
@@ -199,7 +200,7 @@ impl Management {
         Ok(())
     }
 
-    /// Changes what a user may do in the default virtual host: three patterns of names.
+    /// Changes a user's rights in the default virtual host: three patterns of names.
     pub async fn permit(&self, name: &str, configure: &str, write: &str, read: &str) -> anyhow::Result<()> {
         let rights = json!({"configure": configure, "write": write, "read": read});
         self.send(Method::PUT, &["permissions", "/", name], "", Some(rights)).await?;

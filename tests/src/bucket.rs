@@ -23,12 +23,12 @@ pub struct Bucket {
     pub site: Site,
     /// The server.
     pub s3: S3,
-    /// What the workers connect to in its place.
+    /// The proxy that workers connect to.
     pub proxy: Mutex<Proxy>,
     url: String,
 }
 
-/// A worker and where it serves.
+/// A worker and its HTTP address.
 pub struct Serving {
     /// The process.
     pub worker: Running,
@@ -71,7 +71,7 @@ impl Bucket {
         self.s3.object(BUCKET, &format!("{PREFIX}/{reference}"))
     }
 
-    /// That a task is completed, and each of its images is served and right.
+    /// Asserts that a task is completed, and each of its images is served and right.
     pub async fn all_right(&self, serving: &Serving, row: &TaskRow, inputs: &[u64]) {
         assert_eq!((row.status.as_str(), row.images.len()), ("completed", inputs.len()), "{row:?}");
         for (image, input) in row.images.iter().zip(inputs) {
@@ -85,12 +85,12 @@ impl Bucket {
 }
 
 impl Serving {
-    /// An image's result, as anybody gets it.
+    /// An image's result, by plain HTTP.
     pub async fn get(&self, image: &Value) -> reqwest::Response {
         self.ask(&format!("/blobs/{}", image["result_url"].as_str().unwrap())).await
     }
 
-    /// What it says of its own state: the status, and the part about the blobs.
+    /// Its readiness: the status, and the part about the blobs.
     pub async fn ready(&self) -> (u16, String) {
         let answer = self.ask("/readyz").await;
         let status = answer.status().as_u16();

@@ -27,7 +27,7 @@ pub struct Collector {
 pub struct Span {
     /// Which service.
     pub service: String,
-    /// What it is.
+    /// Its name.
     pub name: String,
     /// In hexadecimal digits.
     pub trace_id: String,

@@ -1,5 +1,5 @@
-//! What one test has for itself on the shared servers: a database, a namespace on the broker, a folder. All
-//! of it is removed when the test ends, also when it fails.
+//! One test's share of the shared servers: a database, a namespace on the broker, a folder. All of it is
+//! removed when the test ends, also if it fails.
 
 use std::{path::Path, time::Duration};
 
@@ -22,10 +22,10 @@ pub const RABBITMQ_HTTP_URL: &str = "RETOUCH_TEST_RABBITMQ_HTTP_URL";
 /// Where the shared database server is: root, no database.
 pub const MYSQL_URL: &str = "RETOUCH_TEST_MYSQL_URL";
 
-/// A test that left a lock on its database must not hold up the others.
+/// A test that left a lock on its database must not delay the others.
 const CLEAN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What must be gone when a test's work is done, each as a query that finds what is left.
+/// Work that must be gone at the end of a test, each as a query for what is left.
 pub(crate) const LEFTOVERS: &[(&str, &str)] = &[
     ("open waits", "SELECT COUNT(*) FROM image_edit_waits"),
     ("leases", "SELECT COUNT(*) FROM image_edit_calls WHERE owner IS NOT NULL"),
@@ -34,7 +34,7 @@ pub(crate) const LEFTOVERS: &[(&str, &str)] = &[
     ("unsent events", "SELECT COUNT(*) FROM image_edit_tasks WHERE event_due IS NOT NULL"),
 ];
 
-/// One test's share of the servers. Declare it before whatever uses it, so that it is dropped last.
+/// One test's share of the servers. Declare it before its users, so that it is dropped last.
 #[derive(Debug)]
 pub struct Env {
     name: String,
@@ -167,9 +167,9 @@ impl Env {
         }
     }
 
-    /// What of the work is not finished, in words; empty when all is: unacknowledged messages, messages in
-    /// queues (dead letters may stay: the test says what it expects of them), open waits, leases, open calls,
-    /// tasks without an end, events that were not sent.
+    /// Unfinished work, in words; empty if there is none: unacknowledged messages, messages in queues (except
+    /// dead letters, which the test checks itself), open waits, leases, open calls, tasks without an end,
+    /// unsent events.
     pub async fn leftovers(&self) -> String {
         let mut left = Vec::new();
         for Queue { name, ready, unacknowledged } in self.queues().await {
@@ -191,9 +191,9 @@ impl Env {
 
 impl Drop for Env {
     fn drop(&mut self) {
-        // A thread, because a runtime cannot be entered from within another; and a client of its own, because
-        // the other's open connections are driven by the test's runtime, which may be waiting for this
-        // thread. The servers may be down by now, which is the test's right; then nothing is left to remove.
+        // On a thread, because a runtime cannot be entered from within another; and with a new client,
+        // because the other's open connections are driven by the test's runtime, which may be waiting for
+        // this thread. The servers may be down by now, as the test may want; then nothing is left to remove.
         let (name, url, management) =
             (self.name.clone(), self.mysql_url.clone(), Management::new(&self.http_url));
         let clean = async move {
@@ -225,6 +225,6 @@ fn variable(name: &str) -> String {
 
 /// Chooses the TLS provider of this process; every HTTP client needs one, also for plain HTTP.
 pub fn install_tls() {
-    // An error means that it was chosen before.
+    // Fails only if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

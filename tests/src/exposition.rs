@@ -1,4 +1,5 @@
-//! A strict reader of Prometheus' text format 0.0.4: what a real one takes and more, so that what passes here passes there.
+//! A strict reader of Prometheus' text format 0.0.4: stricter than a real one, so that whatever passes here
+//! passes there.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ pub type Labels = BTreeMap<String, String>;
 pub struct Family {
     /// `counter`, `gauge` or `histogram`.
     pub kind: String,
-    /// What it says.
+    /// Its help text.
     pub help: String,
     /// By their own name (a histogram's have a suffix), labels, value; in order.
     pub samples: Vec<(String, Labels, f64)>,
@@ -155,7 +156,7 @@ fn sample(line: &str) -> Result<(String, Labels, f64)> {
     Ok((name.to_owned(), labels, value.parse().context("not a number")?))
 }
 
-/// What comes before the closing quote, and what after it.
+/// The text up to the closing quote, and the rest.
 fn quoted(text: &str) -> Result<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();

@@ -1,4 +1,4 @@
-//! The example producer for Node, with what it needs installed once under the target folder.
+//! The example producer for Node; its packages are installed once under the target folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,7 @@ const ROWS: usize = 500;
 pub struct Older {
     pool: Pool,
     url: String,
-    // Last, because a database is dropped when nobody uses it any more.
+    // Last: a database is dropped after its last user.
     _home: Home,
 }
 
@@ -189,7 +189,7 @@ pub fn link(n: u64) -> String {
     format!("https://cdn.old.example/results/{n}.png")
 }
 
-/// What was asked for.
+/// The edit that was requested.
 #[must_use]
 pub fn prompt(n: u64) -> String {
     ["remove the date stamp", "Make it brighter 🌞", "", "sharpen  "]

@@ -1,4 +1,4 @@
-//! An HTTP server for source pictures that counts what it is asked, and misbehaves on request.
+//! An HTTP server for source pictures that counts requests, and misbehaves on demand.
 
 use std::{
     collections::HashMap,

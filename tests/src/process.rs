@@ -3,7 +3,7 @@
 //! Every child runs in a process group of its own, together with a *guardian*: a shell that blocks on a pipe
 //! whose other end only we hold. When we die (even by SIGKILL, even when the test runner gives up on us) the
 //! pipe closes and the guardian kills its group. The guardian leads the group, so the group's id cannot be
-//! given to somebody else while we may still want to kill it.
+//! reused while we may still want to kill it.
 
 use std::{
     ffi::OsStr,
@@ -40,7 +40,7 @@ pub struct Group {
     pid: Pid,
     exited: watch::Receiver<Option<ExitStatus>>,
     reaper: Option<JoinHandle<()>>,
-    /// The child's output, where the command asked for a pipe; taken by whoever reads it.
+    /// The child's output, if the command requested a pipe; its reader takes it.
     pub stdout: Option<ChildStdout>,
     /// As `stdout`.
     pub stderr: Option<ChildStderr>,
@@ -125,7 +125,7 @@ fn pid(child: &Child) -> Pid {
 }
 
 fn end(guardian: &mut Child, group: Pid) {
-    // Fails only when the group is already gone, which is what we want.
+    // Fails only if the group is already gone, which is the goal.
     let _ = signal::killpg(group, Signal::SIGKILL);
     let _ = guardian.wait();
 }

@@ -1,5 +1,5 @@
-//! PromQL as far as it names metrics and labels: enough to hold dashboards and alert rules against what a worker exports. What
-//! it does not understand is an error, never passed over.
+//! PromQL, limited to the names of metrics and labels: enough to compare dashboards and alert rules with a
+//! worker's metrics. Unknown syntax is an error, never skipped.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -53,7 +53,7 @@ enum Token {
 /// Reads one expression.
 ///
 /// # Errors
-/// What cannot be understood.
+/// The unknown syntax.
 pub fn read(expression: &str) -> Result<Named> {
     let tokens = tokens(expression).with_context(|| expression.to_owned())?;
     named(&tokens).with_context(|| expression.to_owned())

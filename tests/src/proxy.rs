@@ -105,7 +105,7 @@ impl Proxy {
         drop(streams);
     }
 
-    /// Resets every connection: both sides get "connection reset", and what was under way is lost.
+    /// Resets every connection: both sides get "connection reset", and bytes in flight are lost.
     pub async fn reset(&self) {
         for stream in self.shared.connections.lock().unwrap().streams.iter().filter_map(Weak::upgrade) {
             // Fails where the connection is closed already.
@@ -119,12 +119,12 @@ impl Proxy {
         *self.shared.stalled.lock().unwrap() = Stalled { requests: true, answers: true };
     }
 
-    /// As [`Proxy::stall`], but requests still reach the server: what it did and could not tell.
+    /// As [`Proxy::stall`], but requests still reach the server: it acts and cannot answer.
     pub fn stall_answers(&self) {
         *self.shared.stalled.lock().unwrap() = Stalled { requests: false, answers: true };
     }
 
-    /// Passes on what was held back, and all that follows.
+    /// Passes on the stalled bytes and all that follow.
     pub fn resume(&self) {
         *self.shared.stalled.lock().unwrap() = Stalled::default();
         self.shared.resumed.send_replace(());

@@ -65,8 +65,8 @@ fn interpreter(name: &str, requirements: &Path) -> PathBuf {
     folder.join("venv/bin/python3")
 }
 
-/// A folder under the target folder into which `install` has put what `wanted` lists. Another list gets another folder,
-/// and test processes wait for whoever is installing.
+/// A folder under the target folder into which `install` has put the packages in `wanted`. Another list gets
+/// another folder, and concurrent test processes wait for the installation.
 pub(crate) fn installed_once(name: &str, wanted: &Path, install: impl FnOnce(&Path)) -> PathBuf {
     let version = Digest32::of(&fs::read(wanted).unwrap()).to_hex();
     let folder = target().join(name).join(&version[..12]);

@@ -40,7 +40,7 @@ impl Watched {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    /// What it exports now; panics where that is not as the format wants it.
+    /// Its metrics now; panics if their format is invalid.
     pub async fn scrape(&self) -> Scrape {
         let (status, text) = self.get("/metrics").await;
         assert_eq!(status, 200, "{text}");

@@ -1,5 +1,6 @@
-//! Whole answers to a submit, as providers and gateways really give them: read, or kept; never a reason to
-//! pay again. By the provider's own books, through `retouch edit` with its default settings.
+//! Whole answers to a submit, as providers and gateways really give them: each is read or kept, and never a
+//! reason to pay again. Checked against the provider's own books, through `retouch edit` with default
+//! settings.
 //!
 //! `tests/run -E 'test(answers::every)' --success-output immediate` prints the table of docs/reliability.md.
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 const CONFIG: &str = "[models.\"gpt-image-1.5\"]\neditor = \"openai\"\nprice = \"0.04\"\n[routes.paint]\nmodel = \"gpt-image-1.5\"\n";
 
-/// How a provider is asked: edit type, model, and its name in the table.
+/// A provider's API: edit type, model, and its name in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     OpenAi,
@@ -45,13 +46,13 @@ impl Way {
     }
 }
 
-/// What becomes of the picture.
+/// The expected fate of the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Taken,
     Refused,
     Kept,
-    /// Sent at most once more, and then right, or a letter.
+    /// Sent at most once more, and then right, or a dead letter.
     Ambiguous,
 }
 
@@ -155,7 +156,7 @@ async fn tried(row: &Row, way: Way) -> usize {
     sent
 }
 
-/// The letter names the blob, the file has the body, the lane says why it is blocked.
+/// The letter names the blob, the file has the body, the lane shows why it is blocked.
 async fn is_kept(laptop: &Laptop, provider: &StandIn, what: &str) {
     let letter = json_of(laptop, provider, &["dead", "show", "1", "--save", "kept.bin"]).await;
     assert_eq!(letter["reason"], "unreadable_answer", "{what}: {letter}");
@@ -206,8 +207,7 @@ async fn every_answer_of_the_table_is_read_or_kept() {
     }
 }
 
-/// Neither the same command nor a task of another one sends it again; a person's retry reads the kept body
-/// first.
+/// Neither the same command nor another task sends it again; a person's retry reads the kept body first.
 #[tokio::test]
 async fn a_kept_answer_is_sent_again_only_by_a_persons_retry() {
     let (laptop, provider) = (Laptop::new(), StandIn::start().await);
@@ -232,7 +232,7 @@ async fn a_kept_answer_is_sent_again_only_by_a_persons_retry() {
     assert!(line["kept"]["blob"].is_string(), "{line}");
 }
 
-/// What a newer program can read is read: here the blob that the call names is one that can be.
+/// A newer program may read a kept answer: here the call's blob is replaced by a readable one.
 #[tokio::test]
 async fn a_kept_answer_that_can_be_read_now_costs_nothing() {
     let paid = Paid::of(Site::in_one_file().await).await;

@@ -1,10 +1,10 @@
-//! The benchmark, as short as it can be: that every contender which needs no Python works its tasks off rightly, and that the report
-//! says all that it should. Nothing here is about speed; `tests/bench` measures, and docs/performance.md has its figures.
+//! The benchmark in its shortest form: every contender without Python does its work, and the report is
+//! complete. It measures nothing; `tests/bench` does, and docs/performance.md has its figures.
 
 use retouch_tests::program::{Program, beside};
 use serde_json::Value;
 
-/// What every row of a section says.
+/// The columns of each section.
 const SECTIONS: [(&str, usize, &[&str]); 10] = [
     (
         "hits",
@@ -55,7 +55,7 @@ fn rows<'a>(report: &'a Value, section: &str) -> &'a Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_contender_of_the_benchmark_does_its_work_and_the_report_says_all_of_it() {
+async fn every_contender_of_the_benchmark_works_and_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.json");
     let program = Program::other(beside("bench"), &["all", "--quick", "--json"]).arg(&file);
@@ -84,7 +84,7 @@ async fn every_contender_of_the_benchmark_does_its_work_and_the_report_says_all_
     let contenders: Vec<_> =
         rows(&report, "hits").iter().map(|row| row["contender"].as_str().unwrap()).collect();
     assert_eq!(contenders, ["Retouch", "floor", "floor without events", "Retouch × 2"]);
-    // The trace brings pictures again, at other positions: only some ways to ask find all of them.
+    // The trace repeats pictures at other positions: only some lookups find all of them.
     let rate = |asked: &str| {
         let row = rows(&report, "designs").iter().find(|row| row["asked"] == asked);
         row.unwrap_or_else(|| panic!("nothing is asked {asked}"))["hit_rate_per_cent"].as_f64().unwrap()

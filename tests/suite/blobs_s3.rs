@@ -1,5 +1,5 @@
-//! Blobs in a bucket of a real S3 server, through the whole program: pictures are kept and served there, and what is wrong
-//! with the bucket or the key is said with the way to mend it.
+//! Blobs in a bucket of a real S3 server, through the whole program: pictures are stored and served there,
+//! and a fault of the bucket or the key is reported with its fix.
 
 use retouch_tests::bucket::Bucket;
 use retouch_tests::services::S3;
@@ -7,11 +7,11 @@ use retouch_tests::tasks::{seed, task, task_async, url};
 use retouch_tests::wait;
 use serde_json::json;
 
-/// Those of a task that was refused soon come again.
+/// Calls of a refused task come again soon.
 const HURRY: (&str, &str) = ("RETOUCH_PATIENCE_SECONDS", "1");
 
 #[tokio::test]
-async fn pictures_are_kept_in_the_bucket_and_served_from_it_by_any_worker() {
+async fn pictures_are_stored_in_and_served_from_the_bucket() {
     let bucket = Bucket::on_servers().await;
     let site = &bucket.site;
     let first = bucket.worker(&[]).await;
@@ -37,7 +37,7 @@ async fn pictures_are_kept_in_the_bucket_and_served_from_it_by_any_worker() {
     site.nothing_left().await;
 }
 
-/// The worker says so, takes nothing for a miss and pays nothing; with the right settings the work goes on.
+/// The worker reports it, counts no miss and pays nothing; with the right settings the work continues.
 async fn refused(settings: &[(&str, &str)], says: &[&str]) {
     let bucket = Bucket::on_servers().await;
     let site = &bucket.site;
@@ -70,19 +70,19 @@ async fn a_wrong_secret_is_said_with_the_variable_to_look_at() {
 }
 
 #[tokio::test]
-async fn a_key_that_nobody_has_is_said_with_the_variable_to_look_at() {
+async fn an_unknown_key_is_reported_with_its_variable() {
     refused(&[("AWS_ACCESS_KEY_ID", "AKIANOBODY")], &["we are refused", "AWS_ACCESS_KEY_ID"]).await;
 }
 
 #[tokio::test]
-async fn a_bucket_that_does_not_exist_is_said_with_the_setting_that_names_it() {
+async fn a_missing_bucket_is_reported_with_its_setting() {
     let says = ["the bucket does not exist", "RETOUCH_BLOBS", "NoSuchBucket"];
     refused(&[("RETOUCH_BLOBS", "s3://no-such-bucket/retouch")], &says).await;
 }
 
-/// Behind our back: removed, cut short, changed in place.
+/// Objects removed, truncated, or changed in place.
 #[tokio::test]
-async fn an_object_that_is_gone_or_damaged_is_never_served_and_made_again_once() {
+async fn a_missing_or_damaged_object_is_made_again_once() {
     let bucket = Bucket::on_servers().await;
     let site = &bucket.site;
     let serving = bucket.worker(&[]).await;

@@ -1,4 +1,4 @@
-//! The promises of the broker port, each held against every adapter.
+//! The promises of the broker port, each checked for every adapter.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ async fn the_largest_message_is_delivered_whole<S: Stage>() {
     assert!(next(&mut consumer).await.message.payload == bytes, "other bytes came out");
 }
 
-async fn messages_of_any_size_arrive_once_and_few_are_ahead_of_large_ones<S: Stage>() {
+async fn messages_of_any_size_arrive_once_within_the_prefetch_bound<S: Stage>() {
     let stage = S::new().await;
     let broker = stage.open_within(8 << 20).await;
     broker.declare(&[]).await.unwrap();
@@ -108,14 +108,14 @@ async fn messages_of_any_size_arrive_once_and_few_are_ahead_of_large_ones<S: Sta
         assert!(arrived.insert(number), "{number} came twice");
         again += usize::from(delivery.redelivered);
         if sizes[number] == large.len() && !std::mem::replace(&mut large_before, true) {
-            // The first large one, unsettled: what else is ahead of it?
+            // The first large one stays unsettled: nothing more may be prefetched.
             tokio::time::sleep(Duration::from_millis(500)).await;
             let ready = broker.depth(Queue::Tasks).await.unwrap();
             assert!(ready >= 290, "{ready} of {} are left", sizes.len());
         }
         assert!(delivery.settler.ack().await);
     }
-    // What is on its way while the prefetch changes goes back once.
+    // Messages on their way while the prefetch changes return once.
     assert!(again <= 40, "{again} came again");
     depth_becomes(&broker, Queue::Tasks, 0).await;
 }
@@ -125,7 +125,7 @@ async fn an_unsettled_message_comes_back_when_its_consumer_is_dropped<S: Stage>(
     publish(&broker, Queue::Tasks, &["one", "two"]).await;
     let mut consumer = broker.consume(Queue::Tasks, 2).await.unwrap();
     let held = next(&mut consumer).await;
-    // "two" may have been sent ahead and never been looked at.
+    // "two" may have been prefetched without reaching a handler.
     drop((consumer, held));
     let mut consumer = broker.consume(Queue::Tasks, 2).await.unwrap();
     let again = [next(&mut consumer).await, next(&mut consumer).await];
@@ -147,7 +147,7 @@ async fn a_delivery_dropped_unsettled_comes_back_at_once<S: Stage>() {
     assert!(started.elapsed() < Duration::from_secs(10), "it waited for a lock to expire");
 }
 
-async fn a_handed_back_message_goes_to_somebody_else<S: Stage>() {
+async fn a_handed_back_message_goes_to_another_consumer<S: Stage>() {
     let (_stage, broker) = set::<S>().await;
     publish(&broker, Queue::Tasks, &["one"]).await;
     let mut first = broker.consume(Queue::Tasks, 1).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_handed_back_message_goes_to_somebody_else<S: Stage>() {
     assert!(next(&mut second).await.redelivered);
 }
 
-async fn a_dropped_consumer_gives_back_what_was_sent_ahead_and_can_still_finish_the_rest<S: Stage>() {
+async fn a_dropped_consumer_returns_prefetched_messages_and_finishes_the_rest<S: Stage>() {
     let (_stage, broker) = set::<S>().await;
     publish(&broker, Queue::Tasks, &["one", "two"]).await;
     let mut consumer = broker.consume(Queue::Tasks, 2).await.unwrap();
@@ -188,8 +188,8 @@ async fn an_acknowledged_message_never_comes_back<S: Stage>() {
     depth_becomes(&broker, Queue::Tasks, 0).await;
 }
 
-/// Some handlers end at once, one goes back, the others are at work when their consumer dies.
-async fn of_many_settled_at_once_those_that_are_still_at_work_come_back_and_no_others<S: Stage>() {
+/// Some handlers end at once, one message goes back, the other handlers still run when their consumer dies.
+async fn after_a_loss_only_unsettled_messages_come_back<S: Stage>() {
     const MANY: usize = 60;
     let (_stage, broker) = set::<S>().await;
     let bodies: Vec<String> = (0..MANY).map(|n| n.to_string()).collect();
@@ -211,7 +211,7 @@ async fn of_many_settled_at_once_those_that_are_still_at_work_come_back_and_no_o
             _ => ended.push(delivery.settler),
         }
     }
-    // In the order in which they end, not in that in which they came.
+    // In another order than they came.
     ended.rotate_left(7);
     let acknowledged = join_all(ended.into_iter().map(|settler| settler.ack()));
     let given_back = join_all(returned.into_iter().map(|delivery| delivery.settler.hand_back()));
@@ -226,7 +226,7 @@ async fn of_many_settled_at_once_those_that_are_still_at_work_come_back_and_no_o
     assert_eq!(body(&next(&mut consumer).await), "last", "nothing else came back");
 }
 
-async fn a_delayed_message_comes_not_before_its_delay_and_keeps_queue_and_headers<S: Stage>() {
+async fn a_delayed_message_keeps_its_delay_queue_and_headers<S: Stage>() {
     let (_stage, broker) = set::<S>().await;
     let mut consumer = broker.consume(lane(), 1).await.unwrap();
     let delay = Duration::from_secs(1);
@@ -271,7 +271,7 @@ async fn a_reply_to_a_queue_that_is_gone_is_no_such_queue<S: Stage>() {
     publish(&broker, Queue::Tasks, &["still works"]).await;
 }
 
-async fn an_event_that_nobody_listens_to_is_no_error<S: Stage>() {
+async fn an_event_without_a_listener_is_no_error<S: Stage>() {
     let (_stage, broker) = set::<S>().await;
     broker.publish(Destination::Event("task.completed".to_owned()), message("x")).await.unwrap();
 }
@@ -358,7 +358,7 @@ async fn a_message_published_as_dead_has_no_reason_of_the_brokers<S: Stage>() {
     let mut dead = broker.consume(Queue::Dead, 1).await.unwrap();
     let delivery = next(&mut dead).await;
     assert_eq!(delivery.broker_death, None);
-    // The archive could not keep it now and tries later.
+    // The archive failed now and retries later.
     let later = Destination::Delayed(Queue::Dead, Duration::from_secs(1));
     broker.publish(later, delivery.message).await.unwrap();
     assert!(delivery.settler.ack().await);
@@ -431,17 +431,17 @@ macro_rules! promises {
 promises!(
     a_published_message_is_delivered_whole,
     the_largest_message_is_delivered_whole,
-    messages_of_any_size_arrive_once_and_few_are_ahead_of_large_ones,
+    messages_of_any_size_arrive_once_within_the_prefetch_bound,
     an_unsettled_message_comes_back_when_its_consumer_is_dropped,
     a_delivery_dropped_unsettled_comes_back_at_once,
-    a_handed_back_message_goes_to_somebody_else,
-    a_dropped_consumer_gives_back_what_was_sent_ahead_and_can_still_finish_the_rest,
+    a_handed_back_message_goes_to_another_consumer,
+    a_dropped_consumer_returns_prefetched_messages_and_finishes_the_rest,
     an_acknowledged_message_never_comes_back,
-    of_many_settled_at_once_those_that_are_still_at_work_come_back_and_no_others,
-    a_delayed_message_comes_not_before_its_delay_and_keeps_queue_and_headers,
+    after_a_loss_only_unsettled_messages_come_back,
+    a_delayed_message_keeps_its_delay_queue_and_headers,
     a_short_delay_does_not_wait_for_a_long_one,
     a_reply_to_a_queue_that_is_gone_is_no_such_queue,
-    an_event_that_nobody_listens_to_is_no_error,
+    an_event_without_a_listener_is_no_error,
     each_of_many_messages_in_flight_gets_its_own_answer,
     a_consumer_holds_no_more_than_its_prefetch,
     depth_counts_the_messages_that_are_ready,

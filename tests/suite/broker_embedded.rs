@@ -1,4 +1,4 @@
-//! What only the embedded broker can be tested for: its file.
+//! Promises of the embedded broker alone: its file.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl File {
         options.create_if_missing(true).connect().await.unwrap()
     }
 
-    /// Makes every hold look as if it was not renewed: its process is gone, or the machine slept.
+    /// Expires every claim: its process is gone, or the machine slept.
     async fn let_holds_expire(&self) {
         let expire = "UPDATE broker_messages SET visible_at = 0 WHERE owner IS NOT NULL";
         let done = sqlx::query(expire).execute(&mut self.connection().await).await.unwrap();
@@ -65,7 +65,7 @@ async fn a_message_from_another_process_wakes_the_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_process_held_comes_back_and_is_no_longer_its_own() {
+async fn messages_of_a_dead_process_come_back_to_others() {
     let (file, one, two) = two_processes().await;
     publish(&one, "one").await.unwrap();
     let mut consumer = one.consume(Queue::Tasks, 1).await.unwrap();
@@ -79,7 +79,7 @@ async fn what_a_dead_process_held_comes_back_and_is_no_longer_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_slept_goes_on_with_what_it_holds() {
+async fn a_process_that_slept_keeps_its_claims() {
     let file = File::new().await;
     let broker = file.open().await;
     broker.declare(&[]).await.unwrap();

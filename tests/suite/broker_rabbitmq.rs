@@ -1,4 +1,4 @@
-//! What only RabbitMQ can be tested for: other arguments, missing rights, cut links, restarts.
+//! Promises of RabbitMQ alone: other arguments, missing rights, cut connections, restarts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub(crate) async fn publish(broker: &Arc<dyn Broker>, body: &str) -> Result<(), 
     broker.publish(Destination::Queue(Queue::Tasks), Message::new(body.to_owned())).await
 }
 
-/// Declares the tasks queue as somebody else might have: without a delivery limit.
+/// Declares the tasks queue with other arguments: without a delivery limit.
 async fn declare_otherwise(env: &Env) -> String {
     let name = Topology::new(env.namespace()).unwrap().tasks_queue();
     let mut arguments = FieldTable::default();
@@ -79,7 +79,7 @@ async fn a_queue_with_other_arguments_is_named_with_the_argument() {
 }
 
 #[tokio::test]
-async fn a_check_finds_what_is_missing_or_different_and_changes_nothing() {
+async fn a_check_finds_missing_or_different_queues_and_changes_nothing() {
     let env = Env::new().await;
     let name = declare_otherwise(&env).await;
     let broker = connect(&env, env.amqp_url()).await;
@@ -115,7 +115,7 @@ async fn a_broker_that_is_down_is_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_may_not_declare_sees_that_all_is_there_and_says_what_is_gone() {
+async fn a_login_without_configure_finds_missing_queues() {
     let env = Env::new().await;
     let (management, name) = (env.management(), env.namespace());
     let lane = ["lane".to_owned()];
@@ -153,7 +153,7 @@ async fn a_cut_link_ends_the_consumer_and_its_messages_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_queue_ends_the_consumer_and_is_there_again_for_whoever_publishes() {
+async fn a_deleted_queue_ends_the_consumer_and_a_publish_restores_it() {
     let env = Env::new().await;
     let broker: Arc<dyn Broker> = Arc::new(connect(&env, env.amqp_url()).await);
     broker.declare(&[]).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_deleted_queue_ends_the_consumer_and_is_there_again_for_whoever_publis
     publish(&broker, "x").await.unwrap();
     let mut consumer = broker.consume(Queue::Tasks, 1).await.unwrap();
     assert!(next(&mut consumer).await.settler.ack().await);
-    // Whoever has declared nothing declares nothing.
+    // A process that has declared nothing restores nothing.
     let other: Arc<dyn Broker> = Arc::new(connect(&env, env.amqp_url()).await);
     env.management().delete_all(&format!("{}.tasks", env.namespace())).await.unwrap();
     assert!(matches!(publish(&other, "x").await, Err(BrokerError::NoSuchQueue(_))));
@@ -211,7 +211,7 @@ async fn a_publisher_that_hears_nothing_gives_up_and_starts_over() {
     assert!(matches!(&answer, Err(AmqpError::Unavailable(why)) if why.contains("confirm")), "{answer:?}");
     proxy.resume();
     publisher.publish(&outgoing()).await.unwrap();
-    assert_eq!(proxy.accepted(), before + 1, "it went on with a link that answers nobody");
+    assert_eq!(proxy.accepted(), before + 1, "it kept a connection without answers");
     publisher.close().await;
 }
 
@@ -243,7 +243,7 @@ mod own_servers {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn without_the_right_to_declare_it_works_with_what_is_there() {
+    async fn without_the_right_to_declare_it_uses_existing_queues() {
         let server = services::RabbitMq::start().await.unwrap();
         server.ctl(&["add_user", "worker", "secret"]).await.unwrap();
         server.ctl(&["set_permissions", "worker", "", ".*", ".*"]).await.unwrap();

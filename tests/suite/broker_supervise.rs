@@ -1,4 +1,4 @@
-//! The supervisor: a queue is consumed for ever, whatever happens to the broker, and until it is told to stop.
+//! The supervisor: a queue is consumed for ever, through every fault of the broker, until it is told to stop.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use crate::broker_conformance::{Stage, body};
 use crate::broker_embedded::File;
 use crate::broker_rabbitmq::{behind_proxy, connect, publish};
 
-/// A supervised consumer of the tasks whose handlers tell what they got and then wait for leave to acknowledge it.
+/// A supervised consumer of the tasks queue whose handlers report their message and wait for permission to
+/// acknowledge it.
 struct Supervised {
     task: JoinHandle<()>,
     shutdown: CancellationToken,

@@ -1,5 +1,5 @@
-//! Forgetting while workers run: when the command returns, no table, no blob and no answer holds the picture, unless it was sent
-//! again.
+//! Forgetting while workers run: when the command returns, no table, blob or answer holds the picture, unless
+//! it was sent again.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ use retouch_worker::editor::double;
 use serde_json::{Value, json};
 
 on_both! {
-    what_is_forgotten_under_load_is_in_no_table_and_no_blob_and_sent_again_it_is_a_new_edit;
-    a_call_that_is_under_way_does_not_bring_back_what_was_forgotten;
+    a_picture_forgotten_under_load_is_gone_everywhere;
+    a_call_under_way_does_not_restore_a_forgotten_edit;
 }
 
 /// Everywhere that a picture's digest could stand.
@@ -56,7 +56,7 @@ async fn forget(site: &Site, arguments: &[&str]) -> Value {
     serde_json::from_str(&done.stdout).unwrap()
 }
 
-async fn what_is_forgotten_under_load_is_in_no_table_and_no_blob_and_sent_again_it_is_a_new_edit(site: Site) {
+async fn a_picture_forgotten_under_load_is_gone_everywhere(site: Site) {
     let _workers = site.workers::<2>().await;
     let victim = picture(500);
     let sent = task("victim", json!({}), &[seed(500), seed(501)]);
@@ -96,7 +96,7 @@ async fn what_is_forgotten_under_load_is_in_no_table_and_no_blob_and_sent_again_
     assert_eq!(site.number("SELECT COUNT(*) FROM image_edit_gone").await, 0);
 }
 
-async fn a_call_that_is_under_way_does_not_bring_back_what_was_forgotten(site: Site) {
+async fn a_call_under_way_does_not_restore_a_forgotten_edit(site: Site) {
     let worker = site.workers::<1>().await;
     let victim = picture(600);
     site.publish(&task("victim", json!({"gate": "open"}), &[seed(600)])).await;
@@ -106,7 +106,7 @@ async fn a_call_that_is_under_way_does_not_bring_back_what_was_forgotten(site: S
     let row = site.ended("victim").await;
     assert_eq!((row.status.as_str(), row.counts), ("failed", [0, 0, 0, 1]));
     assert_eq!(row.images[0]["error"]["code"], "forgotten");
-    // Its result comes all the same, and is nobody's.
+    // Its result still arrives, and belongs to no edit.
     site.open_gate("open");
     worker[0].line("the lease was lost").await;
     is_in_no_table(&site, &victim).await;
@@ -121,7 +121,7 @@ async fn a_call_that_is_under_way_does_not_bring_back_what_was_forgotten(site: S
 }
 
 #[tokio::test]
-async fn on_a_laptop_a_picture_is_forgotten_by_its_file_and_edited_anew_afterwards() {
+async fn on_a_laptop_a_picture_is_forgotten_by_its_file() {
     let laptop = Laptop::new();
     laptop.picture("a.png", 1);
     laptop.picture("b.png", 2);
@@ -133,7 +133,7 @@ async fn on_a_laptop_a_picture_is_forgotten_by_its_file_and_edited_anew_afterwar
     assert_eq!(nothing["entries"], 0);
     assert_eq!(counts(&laptop.report(&edit).await), [1, 0, 1, 0]);
     for (arguments, says) in [
-        (&["cache", "forget", "--task", "nobody's"][..], "no task"),
+        (&["cache", "forget", "--task", "unknown"][..], "no task"),
         (&["cache", "forget", "--image", "nowhere.png"], "neither a SHA-256"),
         (&["cache", "forget"], "required"),
         (&["cache", "evict", "--dry-run"], "no limit is set"),

@@ -1,4 +1,4 @@
-//! `retouch cache import`: what an older system has made is not paid for again, while both run.
+//! `retouch cache import`: results of an older system are not paid for again, while both systems run.
 
 use retouch_tests::older::{self, CACHE, Older, TASKS_COLUMNS, TASKS_JSON};
 use retouch_tests::picture_server::Answer;
@@ -13,8 +13,8 @@ mod merged;
 
 on_both! {
     rows_of_an_older_cache_are_hits_of_a_running_worker;
-    only_what_is_new_is_taken_and_hits_grow;
-    what_is_not_taken_is_told_with_its_reason;
+    only_new_rows_are_imported_and_hits_grow;
+    skipped_rows_are_reported_with_their_reason;
     fetch_copies_the_pictures_and_leaves_dead_links_out;
 }
 
@@ -33,7 +33,7 @@ async fn run(site: &Site, older: &Older, arguments: &[&str]) -> Finished {
     site.program(&words).run().await
 }
 
-/// As a person runs it, at a terminal of its own.
+/// As a person runs it, in a terminal.
 async fn at_a_terminal(site: &Site, older: &Older, answer: &str) -> Finished {
     let line = format!(
         r#"echo {answer} | script -qec 'stty cols 200; "$RETOUCH" cache import --from {}' /dev/null"#,
@@ -54,7 +54,7 @@ async fn at_a_terminal(site: &Site, older: &Older, answer: &str) -> Finished {
 }
 
 #[tokio::test]
-async fn an_import_says_what_rows_are_taken_for_and_asks_first() {
+async fn an_import_shows_its_mapping_and_asks_first() {
     let site = Site::on_servers().await;
     let older = Older::on_mariadb(CACHE).await;
     let row = |n: u64, edit_type: &str, prompt: &str| {
@@ -124,7 +124,7 @@ async fn rows_of_an_older_cache_are_hits_of_a_running_worker(site: Site) {
     site.nothing_left().await;
 }
 
-async fn only_what_is_new_is_taken_and_hits_grow(site: Site) {
+async fn only_new_rows_are_imported_and_hits_grow(site: Site) {
     let older = Older::on_mariadb(CACHE).await;
     older.cache(0..10).await;
     import(&site, &older, &[]).await;
@@ -140,7 +140,7 @@ async fn only_what_is_new_is_taken_and_hits_grow(site: Site) {
     assert_eq!(site.number(sums).await, older.number(sums).await);
 }
 
-async fn what_is_not_taken_is_told_with_its_reason(site: Site) {
+async fn skipped_rows_are_reported_with_their_reason(site: Site) {
     let older = Older::in_a_file(
         "CREATE TABLE image_edit_cache (id INTEGER PRIMARY KEY, image_hash, edit_type, prompt, result_url, hit_count)",
     )
@@ -293,7 +293,7 @@ async fn a_database_of_retouch_is_no_older_system() {
 }
 
 #[tokio::test]
-async fn a_person_gets_the_picture_behind_a_link_or_is_told_why_not() {
+async fn an_imported_link_is_downloaded_or_its_failure_reported() {
     let site = Site::in_one_file().await;
     let older = Older::on_mariadb(CACHE).await;
     let links = [site.pictures.picture(7), site.pictures.url("/gone.png")];

@@ -1,4 +1,5 @@
-//! `retouch cache show`: a picture, its hash, an edit key, a result or its URL lead to the same entries, with all that is known.
+//! `retouch cache show`: a picture, its hash, an edit key, a result or its URL lead to the same entries with
+//! all their fields.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 on_both! {
     every_name_of_a_picture_leads_to_its_entries;
-    what_is_gone_under_way_or_of_another_key_version_is_shown_as_such;
+    removed_running_and_outdated_entries_are_shown_as_such;
 }
 
 async fn show(site: &Site, what: impl Into<PathBuf>) -> (i32, Value) {
@@ -81,7 +82,7 @@ async fn every_name_of_a_picture_leads_to_its_entries(site: Site) {
     site.nothing_left().await;
 }
 
-async fn what_is_gone_under_way_or_of_another_key_version_is_shown_as_such(site: Site) {
+async fn removed_running_and_outdated_entries_are_shown_as_such(site: Site) {
     let [_worker] = site.workers().await;
     let hash = Digest32::of(&picture(1)).to_hex();
     site.publish(&task("one", json!({}), &[data(&picture(1))])).await;

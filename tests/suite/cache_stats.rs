@@ -1,5 +1,4 @@
-//! `retouch cache stats`: what it says is what the tables say, to the last image, also after deaths, messages that come again and
-//! queues that were emptied.
+//! `retouch cache stats`: equals the tables to the last image, also after deaths, redeliveries and purges.
 
 use retouch_tests::kills::agree::{Told, disagreements, of_stats, of_tables};
 use retouch_tests::laptop::Laptop;
@@ -9,7 +8,7 @@ use retouch_tests::tasks;
 use retouch_tests::watched::Watched;
 use serde_json::{Value, json};
 
-/// What a dead worker had is gone on with soon, and nothing is taken for poison.
+/// Work of a dead worker continues soon, and nothing counts as poison.
 const HURRY: [(&str, &str); 3] =
     [("RETOUCH_LEASE_SECONDS", "1"), ("RETOUCH_PATIENCE_SECONDS", "3"), ("RETOUCH_POISON_KILLS", "1000")];
 
@@ -18,7 +17,7 @@ async fn tables_stats_metrics_and_events_agree_after_kills_redeliveries_and_purg
     let paid = Paid::on_servers().await;
     drop(paid.worker("").await);
     let told = Told::listen(paid.site.events().await);
-    // Each dies where a transaction has just been committed that nobody has heard of, or is about to be.
+    // Each worker dies just after or just before a commit whose result was not yet published.
     let fatal = ["register:after", "finish_edit:after", "finish_edit:before", "event_sent:before"];
     for (nth, point) in fatal.into_iter().enumerate() {
         for (id, seeds) in [("a", [1, 2]), ("b", [2, 3]), ("c", [1, 1])] {
@@ -32,7 +31,7 @@ async fn tables_stats_metrics_and_events_agree_after_kills_redeliveries_and_purg
         paid.site.purge_all().await;
     }
     let watched = Watched::start(&paid, "", &HURRY).await;
-    // What was purged before it was taken in is sent again by who got no event; what was taken in must not count twice.
+    // Producers without an event publish purged tasks again; registered ones must not count twice.
     for nth in 0..fatal.len() {
         for (id, seeds) in [("a", [1, 2]), ("b", [2, 3]), ("c", [1, 1])] {
             let pictures = seeds.map(|seed| picture(seed + 2 * nth as u64));
@@ -53,7 +52,7 @@ async fn tables_stats_metrics_and_events_agree_after_kills_redeliveries_and_purg
 }
 
 #[tokio::test]
-async fn a_task_that_has_not_ended_is_apart_and_the_total_has_it() {
+async fn unfinished_tasks_are_separate_and_part_of_the_total() {
     let site = Site::in_one_file().await;
     let [_worker] = site.workers().await;
     site.publish(&tasks::task("done", json!({}), &[tasks::seed(1), tasks::seed(1)])).await;
@@ -84,7 +83,7 @@ async fn a_task_that_has_not_ended_is_apart_and_the_total_has_it() {
 }
 
 #[tokio::test]
-async fn people_read_models_days_and_what_was_served_most() {
+async fn the_text_shows_models_days_and_most_served_entries() {
     let laptop = Laptop::new();
     let said = async |arguments: &[&str]| {
         let done = laptop.retouch(arguments).run().await;

@@ -1,6 +1,6 @@
-//! What eviction is good for: a trace of requests of skewed popularity, sizes and prices, under a limit of a tenth of all bytes,
-//! through the real eviction on SQLite, beside least-recently-used and first-in-first-out. Prints a table.
-//! `RETOUCH_TEST_TRACE=50000` has it with fifty thousand requests.
+//! The benefit of eviction: a trace of requests with skewed popularity, sizes and prices, under a limit of a
+//! tenth of all bytes, through the real eviction on SQLite, compared with least-recently-used and
+//! first-in-first-out. Prints a table. `RETOUCH_TEST_TRACE=50000` runs it with fifty thousand requests.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -41,7 +41,7 @@ impl Trace {
                 sum
             })
             .collect();
-        // Ten times in all, what is popular moves on by a twentieth.
+        // Ten times in all, popularity moves on by a twentieth.
         let requests: Vec<usize> = (0..length)
             .map(|n| {
                 let at = dice.random_range(0.0..sum);
@@ -112,7 +112,7 @@ fn key(picture: usize) -> Digest32 {
 
 const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
-/// Requests go into the table in bunches; what is evicted is what the workers' sweep would evict.
+/// Requests are written in groups; evictions are those of the workers' sweep.
 async fn with_ours(trace: &Trace) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.sqlite");
@@ -169,7 +169,7 @@ async fn with_ours(trace: &Trace) -> Outcome {
 }
 
 #[tokio::test]
-async fn eviction_saves_more_money_than_least_recently_used_and_first_in_first_out() {
+async fn eviction_saves_more_money_than_lru_and_fifo() {
     let length = std::env::var("RETOUCH_TEST_TRACE").ok().and_then(|text| text.parse().ok()).unwrap_or(6_000);
     let trace = Trace::new(length);
     let (ours, lru, fifo) = (with_ours(&trace).await, in_order(&trace, true), in_order(&trace, false));

@@ -1,5 +1,6 @@
-//! Blobs that were deleted, cut or overwritten behind our back: no dead link and no wrong picture is answered, each is made again
-//! at most once, and `retouch cache verify` finds them all. `RETOUCH_TEST_ENTRIES=1200` has it with a thousand deleted and a hundred cut.
+//! Blobs deleted, truncated or overwritten outside the program: no dead link and no wrong picture is
+//! answered, each is made again at most once, and `retouch cache verify` finds them all.
+//! `RETOUCH_TEST_ENTRIES=1200` runs it with a thousand deleted and a hundred truncated.
 
 use std::fs;
 use std::path::PathBuf;
@@ -55,7 +56,7 @@ async fn verify(site: &Site, code: i32) -> Value {
 }
 
 #[tokio::test]
-async fn lost_and_damaged_blobs_are_all_found_and_each_is_made_again_at_most_once() {
+async fn lost_and_damaged_blobs_are_found_and_made_again_once() {
     let site = Site::in_one_file().await;
     let _worker = site.worker_with(&[]).await;
     let count = entries();
@@ -76,7 +77,7 @@ async fn lost_and_damaged_blobs_are_all_found_and_each_is_made_again_at_most_onc
             fs::write(path, bytes).unwrap();
         }
     }
-    // Half of what is lost is asked for before anybody verifies.
+    // Half of the lost ones are requested before verification.
     let asked = deleted / 2;
     send(&site, "second", 0..asked).await;
     assert_eq!(site.calls().len(), count + asked);
@@ -100,14 +101,14 @@ async fn lost_and_damaged_blobs_are_all_found_and_each_is_made_again_at_most_onc
 }
 
 #[tokio::test]
-async fn a_place_without_any_of_the_blobs_is_taken_for_the_wrong_one() {
+async fn a_store_without_any_of_the_blobs_counts_as_wrong() {
     let site = Site::in_one_file().await;
     let worker = site.worker_with(&[]).await;
     send(&site, "first", 0..40).await;
     drop(worker);
     let blobs = site.env.folder().join("blobs");
     fs::rename(&blobs, site.env.folder().join("away")).unwrap();
-    // Not mounted: nobody can say anything about blobs.
+    // Not mounted: the state of the blobs is unknown.
     assert_eq!(verify(&site, 3).await, Value::Null);
     fs::create_dir_all(blobs.join("sha256")).unwrap();
     assert_eq!(verify(&site, 3).await, Value::Null);
@@ -119,7 +120,7 @@ async fn a_place_without_any_of_the_blobs_is_taken_for_the_wrong_one() {
 }
 
 #[tokio::test]
-async fn workers_keep_the_cache_within_its_limit_and_sweep_what_nothing_names() {
+async fn workers_keep_the_cache_limit_and_sweep_unreferenced_blobs() {
     let site = Site::in_one_file().await;
     let first = site.worker_with(&[]).await;
     let images = send(&site, "first", 0..40).await;
@@ -134,7 +135,7 @@ async fn workers_keep_the_cache_within_its_limit_and_sweep_what_nothing_names() 
     assert_eq!(told["bytes"], total);
     assert!(told["for_room"]["entries"].as_i64().unwrap() > 10, "{told}");
     assert_eq!(site.number("SELECT COUNT(*) FROM image_edit_cache").await, 40);
-    // What was served lately stays, whatever the limit says.
+    // Recently served entries stay, whatever the limit.
     let _held = site.worker_with(&[("RETOUCH_CACHE_MAX_BYTES", &most)]).await;
     send(&site, "second", 0..20).await;
     assert_eq!(site.number("SELECT COUNT(*) FROM image_edit_cache").await, 40);

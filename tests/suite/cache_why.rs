@@ -1,4 +1,5 @@
-//! `retouch cache why`: what hits is said to hit, under the key that a worker computes; and every kind of miss is called by its name.
+//! `retouch cache why`: a hit is predicted under the key that a worker computes, and every kind of miss is
+//! named.
 
 use std::path::PathBuf;
 
@@ -10,8 +11,8 @@ use retouch_tests::tasks::{data, task};
 use serde_json::{Value, json};
 
 on_both! {
-    what_differs_from_the_nearest_entry_is_named_field_by_field;
-    what_became_of_an_entry_is_named;
+    differences_from_the_nearest_entry_are_named_by_field;
+    the_fate_of_a_removed_entry_is_named;
     bytes_that_differ_are_told_from_pixels_that_do;
     a_store_that_cannot_be_asked_is_no_answer;
 }
@@ -46,7 +47,7 @@ async fn edited(site: &Site, id: &str, bytes: &[u8]) {
     assert_eq!(site.ended(id).await.status, "completed");
 }
 
-async fn what_differs_from_the_nearest_entry_is_named_field_by_field(site: Site) {
+async fn differences_from_the_nearest_entry_are_named_by_field(site: Site) {
     let [_worker] = site.workers().await;
     let cat = file(&site, "cat.png", &picture(1));
     let mask = file(&site, "mask.png", &picture(9));
@@ -111,7 +112,7 @@ async fn what_differs_from_the_nearest_entry_is_named_field_by_field(site: Site)
     }
     let (_, local) = why(&site, &cat, &[kind, "invert"]).await;
     assert_eq!(fields(&local), ["edit_type", "provider", "model", "params.seed", "prompt"]);
-    // The nearest is the one that differs in the fewest fields.
+    // The nearest entry differs in the fewest fields.
     let mut other = task("two", json!({}), &[data(&picture(1))]);
     other["prompt"] = json!("at night");
     site.publish(&other).await;
@@ -128,7 +129,7 @@ async fn what_differs_from_the_nearest_entry_is_named_field_by_field(site: Site)
     site.nothing_left().await;
 }
 
-async fn what_became_of_an_entry_is_named(site: Site) {
+async fn the_fate_of_a_removed_entry_is_named(site: Site) {
     let [_worker] = site.workers().await;
     let cat = file(&site, "cat.png", &picture(1));
     let hash = retouch_shared::key::Digest32::of(&picture(1)).to_hex();
@@ -147,7 +148,7 @@ async fn what_became_of_an_entry_is_named(site: Site) {
     assert_eq!((code, fields(&lost), &lost["nearest"]["blob"]), (1, vec!["blob"], &json!("missing")));
     std::fs::write(&blob, &whole).unwrap();
 
-    // A key of another version: its row is not found under ours, and says so.
+    // A key of another version: its row is not found under ours, and is reported.
     let key = lost["edit_key"].as_str().unwrap().to_owned();
     for version in [0, 1] {
         let other = "ab".repeat(32);
@@ -218,7 +219,7 @@ async fn a_store_that_cannot_be_asked_is_no_answer(site: Site) {
     drop(worker);
     let asked = |site: &Site| site.program(&[&["cache", "why", "--json"], &EDIT[..]].concat()).arg(&cat);
     let away = asked(&site)
-        .env("DATABASE_URL", "mysql://nobody:nothing@127.0.0.1:1/none")
+        .env("DATABASE_URL", "mysql://user:nothing@127.0.0.1:1/none")
         .env("AMQP_URL", "amqp://127.0.0.1:1")
         .run()
         .await;

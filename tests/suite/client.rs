@@ -1,4 +1,4 @@
-//! The producer client against a stand-in for the worker: whatever takes tasks from the queue and answers.
+//! The producer client against a stand-in for the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,7 +159,7 @@ async fn many_wait_at_once_and_each_gets_its_own_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_nobody_answers_was_still_published() {
+async fn an_unanswered_task_was_still_published() {
     let env = Env::new().await;
     let broker = declared(&env).await;
     let producer = producer(&env, env.amqp_url()).await;
@@ -191,7 +191,7 @@ async fn a_lost_link_ends_the_wait_and_the_next_call_works() {
         loop {
             let delivery = next(&mut consumer).await;
             match reply(&broker, delivery).await {
-                // Of a try whose link was lost after it was published.
+                // From a try whose connection was lost after it was published.
                 Err(BrokerError::NoSuchQueue(_)) => {}
                 answered => answered.unwrap(),
             }

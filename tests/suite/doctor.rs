@@ -1,5 +1,5 @@
-//! `retouch doctor` on set-ups that are broken in one way each: it names the fault and the fix, looks at everything else all
-//! the same, ends in time, tells no secret and leaves nothing behind.
+//! `retouch doctor` on set-ups with one fault each: it names the fault and the fix, still checks everything
+//! else, ends in time, reveals no secret and leaves nothing behind.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ mod own_servers;
 mod servers;
 mod settings;
 
-/// It never takes longer, whatever does not answer.
+/// Its limit even if servers hang.
 const AT_MOST: Duration = Duration::from_secs(20);
 
-/// What it said.
+/// Its report.
 struct Report {
     code: i32,
     checks: Vec<Value>,
@@ -45,7 +45,8 @@ async fn examine(program: Program) -> Report {
 }
 
 impl Report {
-    /// The check of this name whose detail has `says` in it is in this state, and prints a line for Show 4.
+    /// Asserts the state of the check of this name whose detail contains `says`, and prints a line for
+    /// docs/operations/doctor.md.
     fn names(&self, fault: &str, name: &str, state: &str, says: &str) {
         let fits = |check: &&Value| {
             check["check"] == name
@@ -66,7 +67,7 @@ impl Report {
         assert_eq!(self.code, code, "{fault}");
     }
 
-    /// The names of what failed.
+    /// The names of failed checks.
     fn failed(&self) -> Vec<&str> {
         let failed = self.checks.iter().filter(|check| check["state"] == "failed");
         failed.filter_map(|check| check["check"].as_str()).collect()
@@ -151,7 +152,7 @@ async fn a_good_set_up_is_called_good_and_nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn whatever_does_not_answer_it_ends_in_time_and_says_so() {
+async fn doctor_ends_in_time_when_servers_hang() {
     let env = migrated().await;
     let (database, database_url) = Proxy::before(&env.mysql_url()).await;
     let (broker, broker_url) = Proxy::before(env.amqp_url()).await;
@@ -186,7 +187,7 @@ async fn whatever_does_not_answer_it_ends_in_time_and_says_so() {
 }
 
 #[tokio::test]
-async fn on_a_laptop_it_says_what_applies_there() {
+async fn on_a_laptop_it_reports_the_applicable_checks() {
     let laptop = retouch_tests::laptop::Laptop::new();
     let report = examine(laptop.retouch(&["doctor", "--json"])).await;
     assert_eq!(report.code, 0, "{:#?}", report.checks);

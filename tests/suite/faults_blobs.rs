@@ -1,6 +1,6 @@
-//! The blob store fails, one fault at a time, with a real S3 server: results that were paid for are kept later, what cannot
-//! be asked is held, work flows again by itself, nothing is lost and nothing paid twice. Each prints one line: what was
-//! done, and how long until work flowed again.
+//! The blob store fails, one fault at a time, with a real S3 server: paid results are stored later, other
+//! work is held, work resumes by itself, nothing is lost and nothing paid twice. Each prints one line: the
+//! fault, and the time until work resumed.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 const HURRY: [(&str, &str); 2] = [("RETOUCH_LEASE_SECONDS", "2"), ("RETOUCH_PATIENCE_SECONDS", "1")];
 
-/// One call is under way at the provider, its result comes during the fault; a hit and a miss come in the middle of it.
+/// One call is under way at the provider, its result arrives during the fault, and so do a hit and a miss.
 async fn over(
     bucket: &Bucket,
     serving: &Serving,
@@ -53,7 +53,7 @@ async fn over(
     println!("fault | {fault} | {what} | {:.1} s | 0 lost | 0 paid twice", took.as_secs_f64());
 }
 
-/// So many requests go wrong, then none any more.
+/// So many requests fail, then none.
 async fn broken(
     bucket: &Bucket,
     serving: &Serving,
@@ -85,7 +85,7 @@ async fn a_bucket_that_is_overloaded_or_slow_holds_results_and_tasks() {
 }
 
 #[tokio::test]
-async fn connections_to_the_bucket_that_are_cut_or_refused_hold_results_and_tasks() {
+async fn cut_or_refused_bucket_connections_hold_results_and_tasks() {
     let bucket = Bucket::on_servers().await;
     let serving = bucket.worker(&HURRY).await;
     let cut = (S3Fault::CutRequest, Some("PUT"));

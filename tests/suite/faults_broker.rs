@@ -1,5 +1,5 @@
-//! The broker fails, one fault at a time: work flows again by itself, nothing is lost, nothing is paid twice. Each prints
-//! one line: what was done, and how long until work flowed again.
+//! The broker fails, one fault at a time: work resumes by itself, nothing is lost, nothing is paid twice.
+//! Each prints one line: the fault, and the time until work resumed.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 
 const HURRY: [(&str, &str); 2] = [("RETOUCH_LEASE_SECONDS", "2"), ("RETOUCH_PATIENCE_SECONDS", "1")];
 
-/// By a connection of its own: the fault ends the test's, too.
+/// Over its own connection: the fault ends the test's, too.
 async fn publish(site: &Site, task: &Value) {
     let body = serde_json::to_vec(task).unwrap();
     site.env.amqp().await.publish(site.env.namespace(), "tasks", body).await;
 }
 
-/// A call is under way over the fault.
+/// A call is under way during the fault.
 async fn before(site: &Site, fault: &str) {
     let n = site.number("SELECT COUNT(*) FROM image_edit_tasks").await.unsigned_abs();
     let calls = site.calls().len();
@@ -32,7 +32,7 @@ async fn before(site: &Site, fault: &str) {
     site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
 }
 
-/// The fault is over: how long until a task that comes now has ended, and that the one under way ends too.
+/// After the fault: the time until a new task has ended; the call under way must end too.
 async fn after(site: &Site, fault: &str, what: &str) {
     let (over, calls) = (Instant::now(), site.calls().len());
     let id = format!("after-{fault}");
@@ -67,7 +67,7 @@ async fn worker(site: &Site, amqp_url: &str) -> (Running, String, Port) {
 }
 
 #[tokio::test]
-async fn a_stalled_link_is_noticed_within_15_s_and_work_goes_on_after_it_without_a_restart() {
+async fn a_stalled_link_is_noticed_within_15_s_and_work_resumes() {
     let site = Site::on_servers().await;
     let (proxy, url) = Proxy::before(site.env.amqp_url()).await;
     let (_worker, http, _port) = worker(&site, &url).await;
@@ -101,7 +101,7 @@ async fn cut_links_deleted_queues_and_purged_messages_stop_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_at_the_broker_is_declared_again_before_anything_is_lost() {
+async fn deleted_queues_are_declared_again_without_losses() {
     let (site, pictures) = (Site::on_servers().await, PictureServer::start().await);
     let (_worker, http, _port) = worker(&site, site.env.amqp_url()).await;
     let (name, management) = (site.env.namespace(), site.env.management());
@@ -109,7 +109,7 @@ async fn what_was_deleted_at_the_broker_is_declared_again_before_anything_is_los
         management.call(Method::DELETE, &[kind, "/", name], "").await.unwrap();
     };
 
-    // By whoever has something for it.
+    // By a worker that publishes to it.
     before(&site, "exchange").await;
     delete("exchanges", name).await;
     let straight = serde_json::to_vec(&task("straight", json!({}), &[seed(7)])).unwrap();
@@ -128,7 +128,7 @@ async fn what_was_deleted_at_the_broker_is_declared_again_before_anything_is_los
     assert_eq!(site.ended("waits").await.status, "completed");
     after(&site, "wait", "the queue deleted in which a task was to wait for its source").await;
 
-    // By the sweep: whoever publishes cannot.
+    // By the sweep: no producer can publish.
     before(&site, "idle").await;
     delete("exchanges", name).await;
     let tasks = format!("{name}.tasks");
@@ -138,12 +138,12 @@ async fn what_was_deleted_at_the_broker_is_declared_again_before_anything_is_los
         (!bound.as_array()?.is_empty()).then_some(())
     })
     .await;
-    after(&site, "idle", "the exchange deleted, and nobody publishes").await;
+    after(&site, "idle", "the exchange deleted, without a publisher").await;
     ready(&http, 200, wait::SOON).await;
 }
 
 #[tokio::test]
-async fn an_event_whose_exchange_was_deleted_waits_until_somebody_listens_again() {
+async fn an_event_without_its_exchange_waits_for_a_listener() {
     let site = Site::on_servers().await;
     let (worker, _http, _port) = worker(&site, site.env.amqp_url()).await;
     let (events, management) = (format!("{}.events", site.env.namespace()), site.env.management());
@@ -158,10 +158,10 @@ async fn an_event_whose_exchange_was_deleted_waits_until_somebody_listens_again(
         worker.line_after(seen, "sending an event again").await;
         seen = worker.mark();
     }
-    assert_eq!(site.number(due).await, 1, "it was sent to nobody");
+    assert_eq!(site.number(due).await, 1, "it was sent without a listener");
     assert_eq!(management.exchanges(&events).await.unwrap(), [] as [&str; 0]);
 
-    // Nobody sends between the exchange and its first binding.
+    // No worker sends between the exchange and its first binding.
     drop(worker);
     let amqp = site.env.amqp().await;
     let mut listener = amqp.listen(&events, ExchangeKind::Topic, "task.*").await;
@@ -183,7 +183,7 @@ mod own_servers {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_broker_that_is_short_of_memory_closes_channels_or_is_killed_stops_nothing() {
+    async fn a_memory_alarm_closed_channels_or_a_killed_broker_stop_nothing() {
         let (mut rabbitmq, mariadb) = (RabbitMq::start().await.unwrap(), MariaDb::start().await.unwrap());
         let site = Site::on_own(&rabbitmq, &mariadb).await;
         let (_worker, http, _port) = worker(&site, site.env.amqp_url()).await;
@@ -213,9 +213,9 @@ mod own_servers {
         ready(&http, 200, wait::SOON).await;
     }
 
-    /// Of the broker's patience with a delivery, 30 minutes by default, are left 5 s, looked at every second.
+    /// The broker's timeout for a delivery, 30 minutes by default, is set to 5 s here, checked every second.
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_call_that_takes_longer_than_the_brokers_consumer_timeout_is_done_and_paid_once() {
+    async fn a_call_longer_than_the_consumer_timeout_is_paid_once() {
         let patience = ", {consumer_timeout, 5000}, {channel_tick_interval, 1000}";
         let rabbitmq = RabbitMq::start_with(patience).await.unwrap();
         let site = Site::on_own_broker(&rabbitmq).await;

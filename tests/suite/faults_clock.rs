@@ -1,5 +1,6 @@
-//! A worker whose clock is an hour off, ahead or behind, beside one whose clock is right: leases, sweeps, lanes, budgets
-//! and events are those of the database, so nobody can tell which of them did the work, and nothing is paid twice.
+//! A worker with a clock an hour ahead or behind, beside one whose clock is right: leases, sweeps, lanes,
+//! budgets and events use the database's clock, so their work is indistinguishable, and nothing is paid
+//! twice.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ fn minutes_off(time: &str) -> i64 {
     (time.parse::<DateTime<Utc>>().unwrap() - Utc::now()).num_minutes()
 }
 
-/// Its clock is off, by its own log; its timers are not, or it would not be heard of.
+/// Its clock is off, by its own log; its timers are right, or it would not be seen as alive.
 async fn wrong(site: &Site, offset: &str) -> Running {
     let worker = HURRY.iter().fold(site.worker(), |program, (name, value)| program.env(name, value));
     let worker = off_by(worker, offset).start();
@@ -89,7 +90,8 @@ async fn beside_a_worker_that_is_off_by(offset: &str) {
     );
 }
 
-/// One of them dies with a call under way: when its lease has run out, and not an hour before or after, the other polls on.
+/// One of them dies with a call under way: when its lease has expired, and not an hour before or after, the
+/// other polls on.
 async fn takes_over(site: &Site, offset: &str, first_is_off: bool) -> Duration {
     let start =
         async |is_off: bool| if is_off { wrong(site, offset).await } else { site.worker_with(&HURRY).await };
@@ -109,18 +111,18 @@ async fn takes_over(site: &Site, offset: &str, first_is_off: bool) -> Duration {
 }
 
 #[tokio::test]
-async fn a_worker_whose_clock_is_an_hour_ahead_does_as_the_others_do() {
+async fn a_worker_an_hour_ahead_behaves_like_the_others() {
     beside_a_worker_that_is_off_by("+1h").await;
 }
 
 #[tokio::test]
-async fn a_worker_whose_clock_is_an_hour_behind_does_as_the_others_do() {
+async fn a_worker_an_hour_behind_behaves_like_the_others() {
     beside_a_worker_that_is_off_by("-1h").await;
 }
 
-/// A day ahead it is: the budget's day is the database's, and no lane is paused or sped up.
+/// A day ahead: the budget's day is the database's, and no lane is paused or sped up.
 #[tokio::test]
-async fn the_budget_of_a_day_and_the_pace_of_a_lane_are_not_moved_by_a_workers_clock() {
+async fn a_workers_clock_moves_no_budget_and_no_pace() {
     let paid = Paid::on_servers().await;
     let toml = format!("[lanes.\"{LANE}\"]\ndaily_budget = \"0.70\"\n");
     let off = ["+24h", "-24h"].map(|offset| off_by(paid.program(&["worker"], &toml), offset).start());

@@ -1,6 +1,6 @@
-//! Faults of a MariaDB of the test's own that only it can make: deadlocks whose victim is the worker, no space left, no
-//! connection left, no prepared statement left. What cannot be asked is held, work flows again by itself, nothing is lost and nothing paid twice. Each
-//! proves that it struck, and prints one line: what was done, and how long until work flowed again.
+//! Faults that only a private MariaDB can have: deadlocks whose victim is the worker, no space left, no
+//! connection left, no prepared statement left. Work is held, resumes by itself, nothing is lost and nothing
+//! paid twice. Each proves that it struck, and prints one line: the fault, and the time until work resumed.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ async fn nothing_harmed(site: &Site, calls: usize) {
     site.nothing_left().await;
 }
 
-/// The fault is over: how long until these tasks, one call each, have ended well.
+/// After the fault: the time until these tasks, one call each, have ended well.
 async fn all_end(site: &Site, ids: &[&str]) -> Duration {
     let over = Instant::now();
     for id in ids {
@@ -52,8 +52,8 @@ fn report(fault: &str, what: &str, took: Duration) {
 mod own_servers {
     use super::*;
 
-    /// A transaction that locks in another order than the worker does, and that InnoDB will not choose for its victim: it
-    /// has changed more rows.
+    /// A transaction that locks in another order than the worker does, and that InnoDB will not choose as the
+    /// victim: it has changed more rows.
     struct Rival {
         connection: MySqlConnection,
         root: MySqlConnection,
@@ -77,12 +77,12 @@ mod own_servers {
             run(&mut self.connection, &format!("SELECT * FROM {table} FOR UPDATE")).await.unwrap();
         }
 
-        /// Waits until the worker waits for a lock of ours, then wants one of its own: one of us must give way. Returns the
-        /// deadlocks counted since; that our query succeeds says whose they were.
+        /// Waits until the worker waits for a lock of ours, then requests one of its own: one of us must give
+        /// way. Returns the deadlocks counted since; our query's success shows that the worker lost.
         async fn collide(&mut self, table: &str) -> u64 {
             let root = &mut self.root;
             let before = status(root, "Innodb_deadlocks").await;
-            // (`information_schema.innodb_trx` shows nothing new to whoever asks more often than ten times a second.)
+            // (`information_schema.innodb_trx` refreshes at most ten times a second.)
             wait::until("the worker waits for a lock", async || {
                 (status(root, "Innodb_row_lock_current_waits").await > 0).then_some(())
             })
@@ -134,7 +134,7 @@ mod own_servers {
         );
     }
 
-    /// The tablespace may not grow: what a full disk is to a database, without one.
+    /// The tablespace may not grow: the effect of a full disk on a database, without one.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_database_without_space_holds_the_work() {
         let small = "--innodb-data-file-path=ibdata1:12M:autoextend:max:32M";

@@ -1,5 +1,5 @@
-//! The faults of the provider stand-in, at random and in combination, by a seed: each task ends, every picture is
-//! right, and what was billed beyond once an edit is accounted for. Each prints one line.
+//! The faults of the provider stand-in, at random and in combination, by a seed: each task ends, every
+//! picture is right, and every bill beyond one an edit is accounted for. Each prints one line.
 //!
 //! Left out is a cancellation that fails, because workers cancel nothing.
 
@@ -12,7 +12,8 @@ use retouch_tests::stand_in::{Armed, Chaos, Fault, Limits, OnCreate, OnRequest, 
 
 const HURRY: [(&str, &str); 2] = [("RETOUCH_LEASE_SECONDS", "2"), ("RETOUCH_PATIENCE_SECONDS", "2")];
 const ENDED: &str = "SELECT COUNT(*) FROM image_edit_tasks WHERE status NOT IN ('pending', 'processing')";
-/// What an image may fail of here: the provider said so, of its own failures (which are free) as often as they are tried.
+/// Expected error codes of images: the provider's refusals, and its own failures (which are free) after all
+/// retries.
 const REFUSED: [&str; 3] = ["DataInspectionFailed", "InternalError", "canceled"];
 const WITHIN: Duration = Duration::from_secs(110);
 const A_WHILE: Duration = Duration::from_millis(700);
@@ -32,7 +33,7 @@ fn requests() -> [OnRequest; 4] {
     ]
 }
 
-/// All that ends by itself.
+/// All faults that end by themselves.
 fn chaos(refusal: Refusal) -> Chaos {
     let refuse = |created| OnCreate::Refuse { refusal: Refusal::internal_error(), created };
     let creates = [
@@ -90,8 +91,8 @@ async fn books(paid: &Paid, mode: Mode, tasks: u64) -> Books {
 }
 
 fn report(fault: &str, what: &str, struck: usize, books: Books, took: Duration) {
-    // A create whose answer is lost counts as paid, and the one that replaces it may be refused: lost is only what was
-    // billed, failed, and heard of.
+    // A create whose answer is lost counts as paid, and its replacement may be refused: lost are only billed,
+    // failed calls whose answer arrived.
     let books = &Books { paid_lost: books.unheard.saturating_sub(books.withheld), ..books };
     assert_eq!(books.broken(), Vec::<String>::new(), "{books}");
     let allowed = |code: &String| REFUSED.contains(&code.as_str());
@@ -153,10 +154,10 @@ async fn every_fault_of_providers_that_answer_at_once_is_accounted_for() {
     );
 }
 
-/// Pictures go up to the provider's own storage first, a request of its own that can go wrong as any other. One task is at work for
-/// ever; a day later the provider does not know its id any more.
+/// Pictures are first uploaded to the provider's own storage, a separate request with faults of its own. One
+/// task runs for ever; a day later the provider no longer knows its id.
 #[tokio::test]
-async fn every_fault_of_uploads_and_a_task_that_never_ends_are_accounted_for() {
+async fn every_fault_of_uploads_and_an_endless_task_are_accounted_for() {
     const TASKS: u64 = 16;
     let paid = Paid::on_servers().await;
     paid.provider.set(|settings| settings.limits = Limits::Off);

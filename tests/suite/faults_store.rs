@@ -1,5 +1,5 @@
-//! The database fails, one fault at a time: what cannot be asked is held, work flows again by itself, nothing is lost and
-//! nothing paid twice. Each prints one line: what was done, and how long until work flowed again.
+//! The database fails, one fault at a time: work is held, resumes by itself, nothing is lost and nothing paid
+//! twice. Each prints one line: the fault, and the time until work resumed.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 const HURRY: [(&str, &str); 2] = [("RETOUCH_LEASE_SECONDS", "2"), ("RETOUCH_PATIENCE_SECONDS", "1")];
 
-/// A call is under way over the fault, and a task comes in the middle of it.
+/// A call is under way during the fault, and a task arrives in the middle of it.
 async fn over(site: &Site, fault: &str, what: &str, make: impl AsyncFnOnce(), end: impl AsyncFnOnce()) {
     let calls = site.calls().len();
     let n = u64::try_from(calls).unwrap();
@@ -97,11 +97,11 @@ mod own_servers {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_database_that_is_read_only_full_of_connections_or_killed_holds_the_work() {
+    async fn a_read_only_full_or_killed_database_holds_the_work() {
         let (rabbitmq, mut mariadb) = (RabbitMq::start().await.unwrap(), MariaDb::start().await.unwrap());
         let site = Site::on_own(&rabbitmq, &mariadb).await;
         let mut root = MySqlConnection::connect(&mariadb.url("")).await.unwrap();
-        // Whoever may do everything may write to a read-only server, too.
+        // A user with all rights may write to a read-only server, too.
         for grant in [
             "CREATE USER plain@'%'",
             "GRANT ALL ON *.* TO plain@'%'",

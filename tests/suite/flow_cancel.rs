@@ -1,4 +1,5 @@
-//! Cancels, by message and by command: what is not sent is not sent, what was paid for is kept, others get what they wait for.
+//! Cancels, by message and by command: unsent calls stay unsent, paid results are kept, other tasks get
+//! theirs.
 
 use retouch_shared::client::{Producer, ProducerError, Timeouts};
 use retouch_shared::topology::Topology;
@@ -9,12 +10,12 @@ use retouch_tests::tasks::{seed, task, task_async};
 use serde_json::{Value, json};
 
 on_both! {
-    a_task_that_is_cancelled_before_it_comes_ends_cancelled_and_nothing_of_it_is_sent;
-    a_task_that_waits_for_its_lane_is_cancelled_and_its_calls_are_never_sent;
-    a_call_that_was_sent_is_kept_and_the_next_task_is_a_hit_that_costs_nothing;
-    a_task_that_shares_an_edit_with_a_cancelled_one_still_gets_its_picture;
+    a_task_cancelled_before_it_arrives_sends_nothing;
+    a_cancelled_tasks_waiting_calls_are_never_sent;
+    a_sent_call_is_kept_and_the_next_task_hits_free;
+    a_cancel_leaves_other_tasks_of_the_edit_their_picture;
     a_cancel_that_comes_too_late_says_so_and_changes_nothing;
-    a_cancel_that_is_no_cancel_is_a_dead_letter_that_names_the_field;
+    a_malformed_cancel_is_a_dead_letter_that_names_the_field;
 }
 
 const LANE: &str = "double";
@@ -38,8 +39,8 @@ async fn switch(site: &Site, what: &str) {
     assert!(done.status.success(), "{}", done.stderr);
 }
 
-async fn a_task_that_is_cancelled_before_it_comes_ends_cancelled_and_nothing_of_it_is_sent(site: Site) {
-    // Somebody has declared the queues; nobody works.
+async fn a_task_cancelled_before_it_arrives_sends_nothing(site: Site) {
+    // The queues are declared; no worker runs.
     let [first] = site.workers().await;
     drop(first);
     let (done, shown) = cancel(&site, "early").await;
@@ -47,7 +48,7 @@ async fn a_task_that_is_cancelled_before_it_comes_ends_cancelled_and_nothing_of_
     assert!(done.stderr.contains("no task \"early\" yet"), "{}", done.stderr);
     site.publish(&cancel_of("earlier")).await;
     let [_worker] = site.workers().await;
-    // Taken in one after the other, or the cancel first: either way.
+    // Registered one after the other, or the cancel first: either order.
     site.publish(&task("early", json!({}), &[seed(1), seed(2)])).await;
     site.counts("SELECT COUNT(*) FROM cancels", 1).await;
     site.publish(&task("earlier", json!({}), &[seed(3)])).await;
@@ -63,7 +64,7 @@ async fn a_task_that_is_cancelled_before_it_comes_ends_cancelled_and_nothing_of_
     assert!(shown.stdout.starts_with("early: double, failed\n"), "{}", shown.stdout);
 }
 
-async fn a_task_that_waits_for_its_lane_is_cancelled_and_its_calls_are_never_sent(site: Site) {
+async fn a_cancelled_tasks_waiting_calls_are_never_sent(site: Site) {
     let [_worker] = site.workers().await;
     switch(&site, "pause").await;
     // More than one worker claims at a time: some of them stay queued.
@@ -79,11 +80,11 @@ async fn a_task_that_waits_for_its_lane_is_cancelled_and_its_calls_are_never_sen
     site.publish(&task("other", json!({}), &[seed(99)])).await;
     assert!(site.is_right(&site.ended("other").await.images[0], &picture(99)));
     site.nothing_left().await;
-    assert_eq!(site.calls().len(), 1, "only what somebody waits for is sent");
+    assert_eq!(site.calls().len(), 1, "only calls with a waiting image are sent");
     assert!(site.dead_letters(0).await.is_empty());
 }
 
-async fn a_call_that_was_sent_is_kept_and_the_next_task_is_a_hit_that_costs_nothing(site: Site) {
+async fn a_sent_call_is_kept_and_the_next_task_hits_free(site: Site) {
     let [_worker] = site.workers().await;
     let gate = json!({"gate": "go"});
     site.publish(&task_async("sent", gate.clone(), &[seed(1)])).await;
@@ -104,7 +105,7 @@ async fn a_call_that_was_sent_is_kept_and_the_next_task_is_a_hit_that_costs_noth
     assert_eq!(site.number("SELECT CAST(SUM(paid_calls) AS SIGNED) FROM image_edit_calls").await, 1);
 }
 
-async fn a_task_that_shares_an_edit_with_a_cancelled_one_still_gets_its_picture(site: Site) {
+async fn a_cancel_leaves_other_tasks_of_the_edit_their_picture(site: Site) {
     let [_worker] = site.workers().await;
     switch(&site, "pause").await;
     site.publish(&task("first", json!({}), &[seed(1), seed(2)])).await;
@@ -141,7 +142,7 @@ async fn a_cancel_that_comes_too_late_says_so_and_changes_nothing(site: Site) {
     assert_eq!(site.task("done").await.unwrap(), row);
 }
 
-async fn a_cancel_that_is_no_cancel_is_a_dead_letter_that_names_the_field(site: Site) {
+async fn a_malformed_cancel_is_a_dead_letter_that_names_the_field(site: Site) {
     let [_worker] = site.workers().await;
     site.publish(&json!({"v": 1, "cancel": "t", "why": "x"})).await;
     assert_eq!(site.dead_letters(1).await, ["bad_message -"]);
@@ -166,7 +167,7 @@ async fn a_producer_that_cancels_hears_how_its_task_ended() {
     let told: Value = serde_json::from_slice(&event.data).unwrap();
     assert_eq!((&told["task_id"], &told["failed"]), (&json!("mine"), &json!(2)));
     assert_eq!(told["images"][0]["error"]["code"], "cancelled");
-    // Too late: told again, under the same id.
+    // Too late: answered again, under the same id.
     producer.cancel("mine").await.unwrap();
     let again: Value = serde_json::from_slice(&events.next().await.data).unwrap();
     assert_eq!(again["event_id"], told["event_id"]);
@@ -178,7 +179,7 @@ async fn a_producer_that_cancels_hears_how_its_task_ended() {
 }
 
 #[tokio::test]
-async fn whoever_asked_for_a_task_is_told_also_when_a_person_cancels_it() {
+async fn a_producer_gets_the_event_of_an_operators_cancel() {
     let site = Site::on_servers().await;
     let [_worker] = site.workers().await;
     switch(&site, "pause").await;

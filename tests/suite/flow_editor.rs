@@ -1,5 +1,5 @@
-//! What an editor can answer, and what becomes of it: what was not sent is sent again, what may have been paid is not
-//! sent blindly, and waiting burns no attempt.
+//! Answers of an editor and their handling: an unsent call is sent again, a call that may have been paid is
+//! not sent blindly, and waiting costs no attempt.
 
 use retouch_tests::pictures::picture;
 use retouch_tests::site::Site;
@@ -8,12 +8,12 @@ use retouch_tests::wait;
 use serde_json::{Value, json};
 
 on_both! {
-    what_was_not_sent_is_sent_again;
+    an_unsent_call_is_sent_again;
     a_rate_limit_burns_no_attempt;
-    an_accepted_edit_is_polled_until_it_is_there_and_never_submitted_again;
-    an_edit_that_fails_at_the_provider_after_it_was_accepted_fails_its_images;
-    an_ambiguous_call_is_sent_once_more_and_counted_as_a_possible_duplicate;
-    an_ambiguous_call_that_is_to_be_held_goes_to_the_dead_letters_and_is_not_sent_again;
+    an_accepted_edit_is_polled_and_never_submitted_again;
+    an_accepted_edit_that_fails_fails_its_images;
+    an_ambiguous_call_is_sent_once_more_and_counted;
+    a_held_ambiguous_call_becomes_a_dead_letter;
 }
 
 const ATTEMPTS: &str = "SELECT attempts FROM image_edit_calls";
@@ -29,7 +29,7 @@ async fn is_completed(site: &Site, params: Value) {
     site.nothing_left().await;
 }
 
-async fn what_was_not_sent_is_sent_again(site: Site) {
+async fn an_unsent_call_is_sent_again(site: Site) {
     let [_worker] = site.workers().await;
     is_completed(&site, json!({"fail": "not_sent", "times": 2})).await;
     assert_eq!((site.calls().len(), site.number(ATTEMPTS).await), (3, 2));
@@ -41,7 +41,7 @@ async fn a_rate_limit_burns_no_attempt(site: Site) {
     assert_eq!((site.calls().len(), site.number(ATTEMPTS).await), (4, 0));
 }
 
-async fn an_accepted_edit_is_polled_until_it_is_there_and_never_submitted_again(site: Site) {
+async fn an_accepted_edit_is_polled_and_never_submitted_again(site: Site) {
     let [_worker] = site.workers().await;
     let params = json!({"gate": "open", "poll_fail": "unavailable", "poll_times": 2});
     let later = task_async("task", params, &[seed(1)]);
@@ -55,7 +55,7 @@ async fn an_accepted_edit_is_polled_until_it_is_there_and_never_submitted_again(
     site.nothing_left().await;
 }
 
-async fn an_edit_that_fails_at_the_provider_after_it_was_accepted_fails_its_images(site: Site) {
+async fn an_accepted_edit_that_fails_fails_its_images(site: Site) {
     let [_worker] = site.workers().await;
     let refused = task_async("task", json!({"poll_fail": "rejected"}), &[seed(1), seed(1)]);
     site.publish(&refused).await;
@@ -66,13 +66,13 @@ async fn an_edit_that_fails_at_the_provider_after_it_was_accepted_fails_its_imag
     site.nothing_left().await;
 }
 
-async fn an_ambiguous_call_is_sent_once_more_and_counted_as_a_possible_duplicate(site: Site) {
+async fn an_ambiguous_call_is_sent_once_more_and_counted(site: Site) {
     let [_worker] = site.workers().await;
     is_completed(&site, json!({"fail": "ambiguous", "times": 1})).await;
     assert_eq!((site.calls().len(), site.number(DUPLICATES).await), (2, 1));
 }
 
-async fn an_ambiguous_call_that_is_to_be_held_goes_to_the_dead_letters_and_is_not_sent_again(site: Site) {
+async fn a_held_ambiguous_call_becomes_a_dead_letter(site: Site) {
     let _worker = site.worker_with(&[("RETOUCH_ON_AMBIGUOUS", "hold")]).await;
     site.publish(&task("task", json!({"fail": "ambiguous", "times": 1}), &[seed(1)])).await;
     let row = site.ended("task").await;
@@ -84,7 +84,7 @@ async fn an_ambiguous_call_that_is_to_be_held_goes_to_the_dead_letters_and_is_no
 }
 
 #[tokio::test]
-async fn a_lane_has_no_more_calls_in_flight_than_it_may_over_all_processes() {
+async fn a_lanes_calls_in_flight_are_limited_over_all_processes() {
     let site = Site::on_servers().await;
     let settings = site.env.folder().join("retouch.toml");
     std::fs::write(&settings, "[lanes.double]\nconcurrency = 8\nmax_in_flight = 3\n").unwrap();
@@ -109,7 +109,7 @@ async fn a_worker_that_died_while_it_was_sending_leaves_an_ambiguous_call() {
     let site = Site::on_servers().await;
     let hurry = [("RETOUCH_LEASE_SECONDS", "1"), ("RETOUCH_ON_AMBIGUOUS", "hold")];
     let mut worker = site.worker_with(&hurry).await;
-    // Accepted at the provider, and the answer does not come before the end.
+    // Accepted at the provider, without an answer before the end.
     let sent = task_async("task", json!({"submit_gate": "never"}), &[seed(1)]);
     site.publish(&sent).await;
     site.called(1).await;

@@ -1,34 +1,34 @@
-//! Servers, disks and processes fail in the middle of the work: what was paid for is not paid again, what cannot be
-//! asked is not taken for a miss, and every task comes to its end.
+//! Servers, disks and processes fail in the middle of the work: paid calls are not paid again, an unavailable
+//! store is never a miss, and every task comes to its end.
 //!
-//! What went wrong in systems like this one, defect by defect, and the test that holds it off here (most run on the
-//! servers and in one file):
+//! Defects of systems like this one, and the test that prevents each here (most run on the servers and in one
+//! file):
 //!
 //! | | defect | test |
 //! |---|---|---|
 //! | 1 | only the first image's hash was looked at | `flow_identity::every_image_of_a_task_gets_its_own_result` |
-//! | 2 | the key lacked model, size, seed, mask, … | `flow_identity::whatever_can_change_the_picture_makes_another_edit` |
+//! | 2 | the key lacked model, size, seed, mask, … | `flow_identity::every_field_that_changes_the_picture_makes_another_edit` |
 //! | 3 | a collation called different prompts equal | the same: case, accents, spaces, emoji |
 //! | 4 | a short hash of one image | `flow_identity::every_image_of_a_task_gets_its_own_result`, the key's golden values |
-//! | 5 | types by assumption | `flow_identity::a_result_is_what_its_bytes_are_whatever_the_input_was_called` |
-//! | 6 | "turn on" hit "turn off" | `flow_identity::whatever_can_change_the_picture_makes_another_edit` |
+//! | 5 | types by assumption | `flow_identity::a_results_type_is_recognised_by_its_bytes` |
+//! | 6 | "turn on" hit "turn off" | `flow_identity::every_field_that_changes_the_picture_makes_another_edit` |
 //! | 7 | select, call, insert: two workers pay | `flow_scale::two_hundred_tasks_…` (both), `a_thousand_tasks_…` |
 //! | 8 | a store failure was taken for a miss | `a_database_that_is_down_holds_tasks_…`, `a_blob_store_that_is_gone_…` |
 //! | 9 | a billed call timed out and was forgotten | `flow_editor::an_ambiguous_call_…`, `a_worker_that_died_while_it_was_sending_…` |
-//! | 10 | a create whose answer was lost was sent again | `flow_editor::an_ambiguous_call_that_is_to_be_held_…` |
-//! | 11 | nobody polled a late job again | `flow_editor::an_accepted_edit_is_polled_…`, `flow_shutdown::…_hands_an_accepted_edit_…` |
-//! | 12 | a crash in mid-job was paid again | `a_call_whose_worker_was_killed_…` |
-//! | 13 | a rate limit per process | `flow_editor::a_lane_has_no_more_calls_in_flight_…` |
-//! | 14 | a settlement ran twice | `a_broker_that_is_cut_off_…`, `a_worker_that_hung_…`, `flow_messages::the_same_task_again_…` |
-//! | 15 | saving failed after paying, paid again | `a_result_that_cannot_be_kept_now_…` |
-//! | 17 | a hit on a missing or cut file | `a_result_that_is_gone_from_the_blobs_…` |
+//! | 10 | a create whose answer was lost was sent again | `flow_editor::a_held_ambiguous_call_…` |
+//! | 11 | a late job was never polled again | `flow_editor::an_accepted_edit_is_polled_…`, `flow_shutdown::a_stopping_worker_hands_…` |
+//! | 12 | a crash in mid-job was paid again | `a_killed_workers_call_…` |
+//! | 13 | a rate limit per process | `flow_editor::a_lanes_calls_in_flight_…` |
+//! | 14 | a settlement ran twice | `redelivery_after_a_cut_broker_…`, `a_worker_that_hung_…`, `flow_messages::the_same_task_again_…` |
+//! | 15 | saving failed after paying, paid again | `a_result_is_stored_later_…` |
+//! | 17 | a hit on a missing or cut file | `a_missing_result_is_an_explained_miss_…` |
 //! | 18 | the domain in every row | `flow_running::a_move_to_another_address_rewrites_no_row` |
 //! | 19 | job and input in memory | `a_task_outlives_its_workers_and_the_source_of_its_pictures` |
-//! | 20 | followers shared their leader's end | `a_call_whose_worker_was_killed_…` |
+//! | 20 | followers shared their leader's end | `a_killed_workers_call_…` |
 //! | 21 | a bad message for ever, or its batch | `flow_messages::a_malformed_message_…` |
-//! | 22 | `completed` with every image failed | `flow_partial::a_task_whose_images_all_fail_…` |
+//! | 22 | `completed` with every image failed | `flow_partial::a_task_with_only_failed_images_…` |
 //! | 23 | hits that were not counted | `flow_identity::hits_are_counted_on_every_way_…`, every test's `nothing_left` |
-//! | 24 | one flat price | `flow_running::what_was_saved_is_what_each_edit_costs` |
+//! | 24 | one flat price | `flow_running::savings_are_the_price_of_each_edit` |
 
 use std::fs;
 use std::path::PathBuf;
@@ -44,11 +44,11 @@ use retouch_tests::wait;
 use serde_json::{Value, json};
 
 on_both! {
-    a_call_whose_worker_was_killed_is_carried_on_by_another_and_not_submitted_again;
+    a_killed_workers_call_is_carried_on_without_a_second_submit;
     a_task_outlives_its_workers_and_the_source_of_its_pictures;
-    a_result_that_cannot_be_kept_now_is_kept_later_and_not_paid_again;
+    a_result_is_stored_later_without_paying_again;
     a_blob_store_that_is_gone_holds_tasks_and_pays_nothing;
-    a_result_that_is_gone_from_the_blobs_is_a_miss_that_says_why_and_is_made_again_once;
+    a_missing_result_is_an_explained_miss_and_made_again_once;
 }
 
 const HURRY: [(&str, &str); 2] = [("RETOUCH_LEASE_SECONDS", "1"), ("RETOUCH_PATIENCE_SECONDS", "1")];
@@ -61,8 +61,8 @@ async fn all_right(site: &Site, row: &TaskRow, inputs: &[u64]) {
     site.nothing_left().await;
 }
 
-/// Its followers, taken in by another process, do not share its fate.
-async fn a_call_whose_worker_was_killed_is_carried_on_by_another_and_not_submitted_again(site: Site) {
+/// Tasks registered by another process that joined the call do not fail with its worker.
+async fn a_killed_workers_call_is_carried_on_without_a_second_submit(site: Site) {
     let mut leader = site.worker_with(&HURRY).await;
     let params = json!({"gate": "open"});
     site.publish(&task_async("leader", params.clone(), &[seed(1)])).await;
@@ -108,7 +108,7 @@ fn blobs(site: &Site) -> (PathBuf, PathBuf) {
     (folder.join("blobs"), folder.join("blobs.unplugged"))
 }
 
-/// To whoever uses it, a disk that was unplugged. (Permissions would not stop a test that runs as root.)
+/// For its users, an unplugged disk. (Permissions would not stop a test that runs as root.)
 fn unplug(site: &Site) {
     let (there, away) = blobs(site);
     fs::rename(there, away).unwrap();
@@ -116,12 +116,12 @@ fn unplug(site: &Site) {
 
 fn plug_in(site: &Site) {
     let (there, away) = blobs(site);
-    // Nobody may have made a new one meanwhile.
+    // No process may have created a new one meanwhile.
     assert!(!there.exists());
     fs::rename(away, there).unwrap();
 }
 
-async fn a_result_that_cannot_be_kept_now_is_kept_later_and_not_paid_again(site: Site) {
+async fn a_result_is_stored_later_without_paying_again(site: Site) {
     let worker = site.worker_with(&HURRY).await;
     site.publish(&task("task", json!({"gate": "open"}), &[seed(1)])).await;
     site.called(1).await;
@@ -155,7 +155,7 @@ async fn a_blob_store_that_is_gone_holds_tasks_and_pays_nothing(site: Site) {
     assert_eq!(site.number("SELECT COUNT(*) FROM dead_letters").await, 0);
 }
 
-async fn a_result_that_is_gone_from_the_blobs_is_a_miss_that_says_why_and_is_made_again_once(site: Site) {
+async fn a_missing_result_is_an_explained_miss_and_made_again_once(site: Site) {
     let [worker] = site.workers().await;
     site.publish(&task("first", json!({}), &[seed(1), seed(2), seed(3)])).await;
     let first = site.ended("first").await;
@@ -220,7 +220,7 @@ async fn a_database_that_is_down_holds_tasks_and_pays_nothing() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_down_longer_than_a_lease_does_not_cost_the_result_of_a_call() {
+async fn an_outage_longer_than_a_lease_loses_no_result() {
     let site = Site::on_servers().await;
     let mut database = Database::of(&site).await;
     let worker = database.worker(&site).await;
@@ -244,7 +244,7 @@ async fn a_database_that_is_down_longer_than_a_lease_does_not_cost_the_result_of
 }
 
 #[tokio::test]
-async fn a_broker_that_is_cut_off_and_delivers_again_has_every_image_counted_once() {
+async fn redelivery_after_a_cut_broker_counts_every_image_once() {
     let site = Site::on_servers().await;
     let (broker, amqp_url) = Proxy::before(site.env.amqp_url()).await;
     let worker = site.worker_with(&[HURRY[0], HURRY[1], ("AMQP_URL", &amqp_url)]).await;
@@ -270,7 +270,7 @@ async fn a_broker_that_is_cut_off_and_delivers_again_has_every_image_counted_onc
 }
 
 #[tokio::test]
-async fn a_worker_that_hung_and_comes_back_changes_nothing_that_another_has_done() {
+async fn a_worker_that_hung_changes_nothing_of_its_successor() {
     let site = Site::on_servers().await;
     let hung = site.worker_with(&HURRY).await;
     site.publish(&task_async("task", json!({"gate": "open"}), &[seed(1)])).await;

@@ -1,4 +1,5 @@
-//! A producer says which picture is at a URL: a hit is answered without fetching it, and a wrong word about it does no harm.
+//! A producer states the hash of a picture at a URL: a hit is answered without fetching it, and a wrong hash
+//! does no harm.
 
 use retouch_shared::key::Digest32;
 use retouch_tests::pictures::picture;
@@ -8,8 +9,8 @@ use serde_json::{Value, json};
 
 on_both! {
     a_hit_on_a_picture_whose_hash_is_said_fetches_nothing;
-    a_picture_that_is_not_the_one_that_was_said_fails_alone_and_is_kept_nowhere;
-    a_result_whose_blob_is_gone_is_made_again_from_the_picture_that_was_said;
+    a_picture_with_another_hash_fails_alone_and_is_dropped;
+    a_result_without_its_blob_is_made_again_from_its_picture;
 }
 
 fn known(url: &str, picture: &[u8]) -> Value {
@@ -33,7 +34,7 @@ async fn a_hit_on_a_picture_whose_hash_is_said_fetches_nothing(site: Site) {
     site.nothing_left().await;
 }
 
-async fn a_picture_that_is_not_the_one_that_was_said_fails_alone_and_is_kept_nowhere(site: Site) {
+async fn a_picture_with_another_hash_fails_alone_and_is_dropped(site: Site) {
     let [_worker] = site.workers().await;
     let wrong = known(&site.pictures.picture(2), &picture(3));
     site.publish(&task("wrong", json!({}), &[wrong, url(&site.pictures.picture(4))])).await;
@@ -52,7 +53,7 @@ async fn a_picture_that_is_not_the_one_that_was_said_fails_alone_and_is_kept_now
     assert_eq!(site.dead_letters(1).await, ["image_hash_mismatch wrong"]);
 }
 
-async fn a_result_whose_blob_is_gone_is_made_again_from_the_picture_that_was_said(site: Site) {
+async fn a_result_without_its_blob_is_made_again_from_its_picture(site: Site) {
     let [_worker] = site.workers().await;
     site.publish(&task("first", json!({}), &[seed(1)])).await;
     let hash = Digest32::of(&site.result(&site.ended("first").await.images[0])).to_hex();

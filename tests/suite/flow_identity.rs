@@ -1,4 +1,4 @@
-//! What makes two edits the same, and what does not, through the whole program: a wrong picture is never served.
+//! Identity of edits through the whole program: a wrong picture is never served.
 
 use image::ImageFormat;
 use retouch_tests::pictures::{self, picture, picture_as};
@@ -10,9 +10,9 @@ on_both! {
     the_position_of_an_image_does_not_matter;
     the_way_a_picture_comes_does_not_matter;
     every_image_of_a_task_gets_its_own_result;
-    whatever_can_change_the_picture_makes_another_edit;
-    what_cannot_change_the_picture_makes_no_other_edit;
-    a_result_is_what_its_bytes_are_whatever_the_input_was_called;
+    every_field_that_changes_the_picture_makes_another_edit;
+    fields_that_cannot_change_the_picture_make_no_other_edit;
+    a_results_type_is_recognised_by_its_bytes;
     hits_are_counted_on_every_way_that_an_image_is_answered;
 }
 
@@ -67,7 +67,7 @@ async fn every_image_of_a_task_gets_its_own_result(site: Site) {
 }
 
 /// Each is published alone, and again: the first time it is paid, the second time it is a hit.
-async fn whatever_can_change_the_picture_makes_another_edit(site: Site) {
+async fn every_field_that_changes_the_picture_makes_another_edit(site: Site) {
     let [_worker] = site.workers().await;
     let plain = json!({"v": 1, "edit_type": "double", "prompt": "a cat", "images": [seed(1)]});
     let with = |field: &str, value: Value| {
@@ -119,7 +119,7 @@ async fn whatever_can_change_the_picture_makes_another_edit(site: Site) {
     assert_eq!(site.calls().len(), others.len());
 }
 
-async fn what_cannot_change_the_picture_makes_no_other_edit(site: Site) {
+async fn fields_that_cannot_change_the_picture_make_no_other_edit(site: Site) {
     let [_worker] = site.workers().await;
     let plain = json!({"v": 1, "task_id": "plain", "edit_type": "double", "prompt": "é\nà", "params": {"a": 1, "b": 2},
         "images": [seed(1)]});
@@ -146,11 +146,11 @@ async fn what_cannot_change_the_picture_makes_no_other_edit(site: Site) {
     assert_eq!(site.ended("order").await.counts, [1, 0, 0, 0]);
 }
 
-async fn a_result_is_what_its_bytes_are_whatever_the_input_was_called(site: Site) {
+async fn a_results_type_is_recognised_by_its_bytes(site: Site) {
     let [_worker] = site.workers().await;
     let jpeg = picture_as(1, 40, 30, ImageFormat::Jpeg);
     let webp = picture_as(2, 50, 20, ImageFormat::WebP);
-    // Named and labelled as what they are not.
+    // With wrong names and content types.
     let images = [data(&jpeg), url(&site.pictures.png("/webp.png", webp))];
     let mut local = task("local", json!({}), &images);
     local["edit_type"] = json!("grayscale");
@@ -189,7 +189,7 @@ async fn hits_are_counted_on_every_way_that_an_image_is_answered(site: Site) {
     assert_eq!(site.ended("again").await.counts, [1, 0, 0, 0]);
     let counts = site.texts("SELECT CAST(hit_count AS CHAR) FROM image_edit_cache ORDER BY hit_count").await;
     assert_eq!(counts, ["2", "5"]);
-    // What a table of "hits today" would need: a hit is dated when it happens.
+    // A hit is dated when it happens, so that hits of a day can be counted.
     assert_eq!(site.number("SELECT COUNT(*) FROM image_edit_cache WHERE last_hit_at > created_at").await, 2);
     site.nothing_left().await;
 }

@@ -1,4 +1,4 @@
-//! Messages as producers really send them: malformed, too large, twice, again for another asker.
+//! Messages of real producers: malformed, too large, duplicate, repeated with another reply queue.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use retouch_tests::tasks::{seed, task};
 use serde_json::{Value, json};
 
 on_both! {
-    a_malformed_message_is_a_dead_letter_with_its_reason_and_holds_up_nothing;
+    a_malformed_message_is_a_dead_letter_and_delays_nothing;
     the_same_task_again_is_answered_again_and_counted_once;
     a_task_that_comes_many_times_at_once_is_taken_in_once;
 }
 
-async fn a_malformed_message_is_a_dead_letter_with_its_reason_and_holds_up_nothing(site: Site) {
+async fn a_malformed_message_is_a_dead_letter_and_delays_nothing(site: Site) {
     let [_worker] = site.workers().await;
     site.publish(&task("taken", json!({}), &[seed(1)])).await;
     site.ended("taken").await;
@@ -53,7 +53,7 @@ async fn a_malformed_message_is_a_dead_letter_with_its_reason_and_holds_up_nothi
         let messages = site.texts(&format!("SELECT message FROM dead_letters WHERE {of}")).await;
         assert!(messages.iter().all(|message| message.contains(told)), "{letter}: {messages:?}");
     }
-    // Enough to send it again: the message as it came, the large one among the blobs.
+    // Enough for a retry: the original message, the large one among the blobs.
     let kept = "SELECT COUNT(*) FROM dead_letters WHERE payload IS NOT NULL OR payload_blob IS NOT NULL";
     assert_eq!(site.number(kept).await, bad.len() as i64);
     assert_eq!(site.number("SELECT COUNT(*) FROM image_edit_tasks").await, 2);
@@ -65,7 +65,7 @@ async fn the_same_task_again_is_answered_again_and_counted_once(site: Site) {
     let same = task("same", json!({}), &[seed(1), seed(2), seed(1)]);
     site.publish(&same).await;
     let first = site.ended("same").await;
-    // Behind the second message, so that its end shows that the second was looked at.
+    // Behind the second message, so that its end shows that the second was handled.
     site.publish(&same).await;
     site.publish(&task("behind", json!({}), &[seed(1)])).await;
     site.ended("behind").await;
@@ -91,7 +91,7 @@ async fn a_task_that_comes_many_times_at_once_is_taken_in_once(site: Site) {
 }
 
 #[tokio::test]
-async fn whoever_asks_again_is_answered_where_and_as_it_asks_now() {
+async fn a_repeated_task_is_answered_at_its_latest_reply_queue() {
     let site = Site::on_servers().await;
     let [_worker] = site.workers().await;
     let (one, mut to_one) = site.reply_queue().await;
@@ -117,7 +117,7 @@ async fn whoever_asks_again_is_answered_where_and_as_it_asks_now() {
 }
 
 #[tokio::test]
-async fn an_asker_that_is_gone_holds_up_nobody() {
+async fn a_missing_reply_queue_delays_no_task() {
     let site = Site::on_servers().await;
     let [_worker] = site.workers().await;
     let mut events = site.events().await;

@@ -1,4 +1,4 @@
-//! Images that fail leave the others alone, the numbers tell the truth, and the producer is told.
+//! Failed images leave the others alone, the counts are right, and the producer gets an event.
 
 use retouch_tests::picture_server::Answer;
 use retouch_tests::pictures::picture;
@@ -8,10 +8,10 @@ use retouch_tests::tasks::{data, seed, task, url};
 use serde_json::{Value, json};
 
 on_both! {
-    a_task_with_two_bad_images_of_five_is_partial_with_three_results_and_two_codes;
-    a_task_whose_images_all_fail_has_failed_and_counts_no_image_as_done;
+    two_bad_images_of_five_make_a_partial_task;
+    a_task_with_only_failed_images_has_failed;
     every_bad_source_has_a_code_of_its_own;
-    an_edit_that_is_refused_fails_every_image_that_waits_for_it_and_leaves_one_dead_letter;
+    a_refused_edit_fails_its_images_and_leaves_one_letter;
 }
 
 fn five(site: &Site) -> Value {
@@ -28,7 +28,7 @@ fn five(site: &Site) -> Value {
     five
 }
 
-async fn a_task_with_two_bad_images_of_five_is_partial_with_three_results_and_two_codes(site: Site) {
+async fn two_bad_images_of_five_make_a_partial_task(site: Site) {
     let [_worker] = site.workers().await;
     site.publish(&five(&site)).await;
     let row = site.ended("five").await;
@@ -40,13 +40,13 @@ async fn a_task_with_two_bad_images_of_five_is_partial_with_three_results_and_tw
     assert_eq!(row.images[3]["error"]["code"], "not_an_image");
     let positions: Vec<_> = row.images.iter().map(|image| image["position"].as_u64().unwrap()).collect();
     assert_eq!(positions, [0, 1, 2, 3, 4]);
-    // A letter for each cause, so that each is found and sent again by itself.
+    // One letter a cause, so that each can be retried by itself.
     assert_eq!(site.dead_letters(2).await, ["not_an_image five", "source_not_found five"]);
     site.nothing_left().await;
 }
 
 #[tokio::test]
-async fn the_event_is_as_its_schema_says_and_the_asker_is_answered_with_its_correlation_id() {
+async fn the_event_matches_its_schema_and_correlation_id() {
     let site = Site::on_servers().await;
     let [_worker] = site.workers().await;
     let schema = Program::new(&["schema", "event"]).run().await.stdout;
@@ -79,7 +79,7 @@ async fn the_event_is_as_its_schema_says_and_the_asker_is_answered_with_its_corr
     site.nothing_left().await;
 }
 
-async fn a_task_whose_images_all_fail_has_failed_and_counts_no_image_as_done(site: Site) {
+async fn a_task_with_only_failed_images_has_failed(site: Site) {
     let [_worker] = site.workers().await;
     let rejected = json!({"fail": "rejected"});
     site.publish(&task("refused", rejected, &[seed(1), seed(2)])).await;
@@ -123,13 +123,13 @@ async fn every_bad_source_has_a_code_of_its_own(site: Site) {
     for (image, (source, code)) in row.images.iter().zip(&bad) {
         assert_eq!(image["error"]["code"], *code, "{source}: {image}");
     }
-    // Its header is whole; only whoever decodes it can tell.
+    // Its header is whole; only decoding shows the damage.
     assert_eq!(row.images[bad.len()]["status"], "failed");
     assert_eq!(row.images[bad.len() + 1]["status"], "done");
     assert_eq!(row.counts, [0, 0, 1, bad.len() as i64 + 1]);
 }
 
-async fn an_edit_that_is_refused_fails_every_image_that_waits_for_it_and_leaves_one_dead_letter(site: Site) {
+async fn a_refused_edit_fails_its_images_and_leaves_one_letter(site: Site) {
     let [_worker] = site.workers().await;
     let params = json!({"gate": "open", "fail": "rejected"});
     site.publish(&task("one", params.clone(), &[seed(1), seed(1)])).await;

@@ -1,5 +1,5 @@
-//! Poison: whatever kills every process that begins it reaches the dead letters after at most five kills, and nothing
-//! that was at work beside it does.
+//! Poison that kills every process that begins it reaches the dead letters after at most five kills; other
+//! work beside it does not.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use retouch_worker::sources::DEADLY;
 use serde_json::json;
 
 on_both! {
-    a_picture_that_kills_intake_is_dead_after_five_kills_and_a_hundred_innocents_are_not;
-    a_call_that_kills_its_worker_is_failed_after_five_kills_and_a_hundred_innocents_are_not;
-    a_paid_call_that_kills_its_worker_is_sent_twice_and_then_held;
-    workers_killed_by_chance_make_no_poison_of_what_ends;
+    a_picture_that_kills_intake_is_dead_after_five_kills;
+    a_killing_call_fails_after_five_kills_and_innocents_complete;
+    a_paid_killing_call_is_sent_twice_and_then_held;
+    chance_kills_make_no_poison_of_work_that_ends;
 }
 
 const INNOCENTS: u64 = 100;
@@ -37,7 +37,7 @@ async fn start(site: &Site) -> Running {
 
 fn config(site: &Site) -> String {
     let file = site.env.folder().join("retouch.toml");
-    // Free: what costs something is sent no third time, whatever killed its worker.
+    // Free, because a paid call is never sent a third time, whatever killed its worker.
     std::fs::write(&file, "[lanes.double]\nconcurrency = 128\n[routes.double]\nprice = \"0\"\n").unwrap();
     file.display().to_string()
 }
@@ -60,7 +60,7 @@ async fn supervised(site: &Site, done: impl AsyncFn() -> bool) -> (usize, Runnin
 }
 
 async fn with_innocents(site: &Site, poison: serde_json::Value) -> usize {
-    // The queues are there, and nobody consumes them yet.
+    // The queues exist, and no worker consumes them yet.
     let [first] = site.workers().await;
     first.terminate();
     first.exit().await;
@@ -87,21 +87,21 @@ async fn with_innocents(site: &Site, poison: serde_json::Value) -> usize {
     kills
 }
 
-async fn a_picture_that_kills_intake_is_dead_after_five_kills_and_a_hundred_innocents_are_not(site: Site) {
+async fn a_picture_that_kills_intake_is_dead_after_five_kills(site: Site) {
     let deadly = [picture(1000), DEADLY.to_vec()].concat();
     let kills = with_innocents(&site, task("poison", json!({}), &[data(&deadly)])).await;
     println!("intake: {kills} kills, {INNOCENTS} innocents completed");
     assert!(site.task("poison").await.is_none());
 }
 
-async fn a_call_that_kills_its_worker_is_failed_after_five_kills_and_a_hundred_innocents_are_not(site: Site) {
+async fn a_killing_call_fails_after_five_kills_and_innocents_complete(site: Site) {
     let kills = with_innocents(&site, task("poison", json!({"abort": true}), &[seed(1000)])).await;
     println!("edit: {kills} kills, {INNOCENTS} innocents completed");
     let row = site.task("poison").await.unwrap();
     assert_eq!((row.status.as_str(), &row.images[0]["error"]["code"]), ("failed", &json!("poison")));
 }
 
-async fn a_paid_call_that_kills_its_worker_is_sent_twice_and_then_held(site: Site) {
+async fn a_paid_killing_call_is_sent_twice_and_then_held(site: Site) {
     let hurry = [("RETOUCH_LEASE_SECONDS", "2"), ("RETOUCH_PATIENCE_SECONDS", "1")];
     let mut worker = site.worker_with(&hurry).await;
     site.publish(&task("poison", json!({"abort": true}), &[seed(1000)])).await;
@@ -123,7 +123,7 @@ async fn a_paid_call_that_kills_its_worker_is_sent_twice_and_then_held(site: Sit
     site.nothing_left().await;
 }
 
-async fn workers_killed_by_chance_make_no_poison_of_what_ends(site: Site) {
+async fn chance_kills_make_no_poison_of_work_that_ends(site: Site) {
     let mut worker = start(&site).await;
     for n in 0..20 {
         site.publish(&task(&format!("task-{n}"), json!({"delay_ms": 50}), &[seed(n)])).await;

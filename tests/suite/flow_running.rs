@@ -1,4 +1,4 @@
-//! Running it: what a worker refuses to start on, what it serves over HTTP, and what it never tells.
+//! Operating a worker: refusals at start, its HTTP endpoints, and secrets that it never reveals.
 
 use std::net::TcpListener;
 
@@ -14,7 +14,7 @@ use retouch_worker::editor::double;
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn a_worker_refuses_a_database_that_was_not_migrated_and_names_the_command() {
+async fn an_unmigrated_database_is_refused_with_the_command() {
     let env = Env::new().await;
     let refused = env.program(&["worker"]).run().await;
     assert_eq!(refused.status.code(), Some(3));
@@ -65,7 +65,7 @@ async fn get(url: &str) -> reqwest::Response {
 }
 
 #[tokio::test]
-async fn a_result_url_leads_to_the_right_picture_and_nothing_else_is_served() {
+async fn a_result_url_serves_the_right_picture_and_nothing_else() {
     let site = Site::on_servers().await;
     let (_worker, root, _port) = serving(&site, &[]).await;
     let mut events = site.events().await;
@@ -98,7 +98,7 @@ async fn a_result_url_leads_to_the_right_picture_and_nothing_else_is_served() {
 }
 
 #[tokio::test]
-async fn readiness_tells_what_is_missing_and_comes_back() {
+async fn readiness_names_the_failing_part_and_recovers() {
     let site = Site::on_servers().await;
     let (mut broker, amqp_url) = Proxy::before(site.env.amqp_url()).await;
     let (_worker, root, _port) = serving(&site, &[("AMQP_URL", &amqp_url)]).await;
@@ -144,7 +144,7 @@ async fn a_move_to_another_address_rewrites_no_row() {
 }
 
 #[tokio::test]
-async fn what_was_saved_is_what_each_edit_costs() {
+async fn savings_are_the_price_of_each_edit() {
     let site = Site::on_servers().await;
     let settings = site.env.folder().join("retouch.toml");
     let routes = "[routes.double]\neditor = 'double'\nmodel = 'dear'\nprice = '0.5'\n\
@@ -197,9 +197,9 @@ async fn no_password_is_in_any_line_of_the_log() {
     worker.terminate();
     worker.exit().await;
     let told = worker.stderr() + &worker.stdout();
-    // This program has no lines of that level; libraries would tell what they send.
+    // This program has no lines of that level; libraries would log what they send.
     assert_eq!(told.lines().find(|line| line.contains(r#""level":"TRACE""#)), None);
-    // Libraries tell what they send as numbers.
+    // Libraries log sent bytes as numbers.
     let bytes = PASSWORD.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
     assert_eq!(told.lines().find(|line| line.contains(PASSWORD) || line.contains(&bytes)), None);
     site.env.management().delete_user(name).await.unwrap();
@@ -207,23 +207,23 @@ async fn no_password_is_in_any_line_of_the_log() {
 }
 
 #[tokio::test]
-async fn no_password_is_in_what_a_worker_says_when_it_cannot_start() {
+async fn no_password_is_in_a_workers_start_error() {
     let site = Site::on_servers().await;
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let wrong = |url: &str| {
-        url.replacen("://", &format!("://somebody:{PASSWORD}@"), 1)
+        url.replacen("://", &format!("://user:{PASSWORD}@"), 1)
             .replacen("@guest:guest@", "@", 1)
             .replacen("@root@", "@", 1)
     };
     for (name, url) in [
         ("AMQP_URL", wrong(site.env.amqp_url())),
-        ("AMQP_URL", format!("amqp://u:{PASSWORD}@{nobody}/")),
-        ("AMQP_URL", format!("http://u:{PASSWORD}@{nobody}/")),
-        ("AMQP_URL", format!("amqp://u:{PASSWORD}@{nobody}:no-port/")),
+        ("AMQP_URL", format!("amqp://u:{PASSWORD}@{unused}/")),
+        ("AMQP_URL", format!("http://u:{PASSWORD}@{unused}/")),
+        ("AMQP_URL", format!("amqp://u:{PASSWORD}@{unused}:no-port/")),
         ("DATABASE_URL", wrong(&site.env.mysql_url())),
-        ("DATABASE_URL", format!("mysql://u:{PASSWORD}@{nobody}/d")),
-        ("DATABASE_URL", format!("oracle://u:{PASSWORD}@{nobody}/d")),
-        ("DATABASE_URL", format!("mysql://u:{PASSWORD}@{nobody}:no-port/d")),
+        ("DATABASE_URL", format!("mysql://u:{PASSWORD}@{unused}/d")),
+        ("DATABASE_URL", format!("oracle://u:{PASSWORD}@{unused}/d")),
+        ("DATABASE_URL", format!("mysql://u:{PASSWORD}@{unused}:no-port/d")),
     ] {
         let failed = site.worker().env(name, &url).env("RUST_LOG", "debug").run().await;
         assert!(matches!(failed.status.code(), Some(2 | 3)), "{name}={url}: {}", failed.stderr);

@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(120);
 const COMPLETED: &str = "SELECT COUNT(*) FROM image_edit_tasks WHERE status = 'completed'";
 const COUNTED: [&str; 4] = ["hit_images", "joined_images", "paid_images", "failed_images"];
 
-/// Which pictures task `n` brings.
+/// The pictures of task `n`.
 fn drawn(n: usize) -> [usize; 3] {
     [n % PICTURES, (n * 7 + 3) % PICTURES, (n * 31 + n / PICTURES) % PICTURES]
 }
@@ -28,8 +28,7 @@ fn by_any_way(site: &Site, n: usize) -> Value {
 }
 
 #[tokio::test]
-async fn a_thousand_tasks_of_fifty_pictures_over_four_processes_make_fifty_calls_and_three_thousand_right_results()
- {
+async fn a_thousand_tasks_of_fifty_pictures_make_fifty_calls() {
     let site = Site::on_servers().await;
     let _workers: [_; 4] = site.workers().await;
     let sources: Vec<Value> = (0..PICTURES).map(|n| by_any_way(&site, n)).collect();
@@ -110,21 +109,21 @@ fn with(rows: &[TaskRow], counts: [i64; 4]) -> usize {
 }
 
 #[tokio::test]
-async fn two_hundred_tasks_that_want_the_same_edit_while_it_is_made_cause_one_call_and_the_others_join_it() {
+async fn two_hundred_tasks_for_one_edit_join_one_call() {
     let (_site, rows) = two_hundred_tasks_for_the_same_edit(json!({"gate": "open"}), Some("open")).await;
     assert_eq!(with(&rows, [0, 0, 1, 0]), 1);
     assert_eq!(with(&rows, [0, 1, 0, 0]), 199);
 }
 
 #[tokio::test]
-async fn two_hundred_tasks_that_race_with_the_end_of_the_call_join_it_or_hit_and_nothing_is_paid_twice() {
+async fn two_hundred_tasks_racing_a_finish_join_or_hit() {
     let (_site, rows) = two_hundred_tasks_for_the_same_edit(json!({}), None).await;
     assert_eq!(with(&rows, [0, 0, 1, 0]), 1);
     assert_eq!(with(&rows, [0, 1, 0, 0]) + with(&rows, [1, 0, 0, 0]), 199);
 }
 
 #[tokio::test]
-async fn a_task_of_hits_goes_through_in_under_a_second_while_a_thousand_misses_wait() {
+async fn a_thousand_waiting_misses_do_not_delay_hits() {
     let site = Site::on_servers().await;
     let _worker = site.worker_with(&[("RETOUCH_INTAKE_CONCURRENCY", "32")]).await;
     let known: Vec<Value> = (0..3).map(seed).collect();
@@ -162,7 +161,7 @@ async fn a_task_of_hits_goes_through_in_under_a_second_while_a_thousand_misses_w
 }
 
 #[tokio::test]
-async fn no_accepted_task_is_lost_when_every_queue_is_purged_in_the_middle_of_a_run() {
+async fn purging_every_queue_loses_no_accepted_task() {
     let site = Site::on_servers().await;
     let hurry = [("RETOUCH_PATIENCE_SECONDS", "1"), ("RETOUCH_LEASE_SECONDS", "2")];
     let _workers = [site.worker_with(&hurry).await, site.worker_with(&hurry).await];
@@ -186,7 +185,8 @@ async fn no_accepted_task_is_lost_when_every_queue_is_purged_in_the_middle_of_a_
     site.counts("SELECT COUNT(*) FROM image_edit_tasks WHERE status = 'processing'", 0).await;
     assert_eq!(site.number(COMPLETED).await, site.number("SELECT COUNT(*) FROM image_edit_tasks").await);
 
-    // Whoever missed an event publishes again: what was lost before it was accepted is done, the rest is only answered.
+    // Producers without an event publish again: tasks lost before intake are done, the others are only
+    // answered.
     futures::future::join_all(tasks.iter().map(|task| site.publish(task))).await;
     site.counts(COMPLETED, tasks.len() as i64).await;
     site.nothing_left().await;

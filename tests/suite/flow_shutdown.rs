@@ -1,4 +1,5 @@
-//! Shutdown: what is under way is finished or handed back, nothing is lost, no attempt is burned, and the exit code is 0.
+//! Shutdown: work under way is finished or handed back, nothing is lost, no attempt is spent, and the exit
+//! code is 0.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,10 @@ use retouch_tests::wait;
 use serde_json::json;
 
 on_both! {
-    a_worker_that_is_told_to_stop_finishes_the_call_that_is_under_way;
-    a_worker_that_is_told_to_stop_hands_an_accepted_edit_to_another;
+    a_stopping_worker_finishes_the_call_under_way;
+    a_stopping_worker_hands_an_accepted_edit_to_another;
     a_second_signal_ends_a_worker_at_once;
-    a_worker_that_is_out_of_grace_gives_its_work_back_and_ends;
+    a_worker_without_grace_left_returns_its_work_and_ends;
     workers_that_come_and_go_lose_nothing;
 }
 
@@ -28,12 +29,12 @@ async fn ends_well(worker: &Running) {
     assert_eq!(worker.exit().await.code(), Some(0), "{}", worker.stderr());
 }
 
-async fn a_worker_that_is_told_to_stop_finishes_the_call_that_is_under_way(site: Site) {
+async fn a_stopping_worker_finishes_the_call_under_way(site: Site) {
     let [worker] = site.workers().await;
     site.publish(&task("task", json!({"gate": "open"}), &[seed(1)])).await;
     site.called(1).await;
     stopping(&worker).await;
-    // What comes now waits for another.
+    // Later tasks wait for another worker.
     site.publish(&task("next", json!({}), &[seed(2)])).await;
     assert_eq!(worker.status(), None);
     site.open_gate("open");
@@ -48,7 +49,7 @@ async fn a_worker_that_is_told_to_stop_finishes_the_call_that_is_under_way(site:
     site.nothing_left().await;
 }
 
-async fn a_worker_that_is_told_to_stop_hands_an_accepted_edit_to_another(site: Site) {
+async fn a_stopping_worker_hands_an_accepted_edit_to_another(site: Site) {
     let [worker] = site.workers().await;
     site.publish(&task_async("task", json!({"gate": "open"}), &[seed(1)])).await;
     site.counts("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'", 1).await;
@@ -78,7 +79,7 @@ async fn a_second_signal_ends_a_worker_at_once(site: Site) {
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
-async fn a_worker_that_is_out_of_grace_gives_its_work_back_and_ends(site: Site) {
+async fn a_worker_without_grace_left_returns_its_work_and_ends(site: Site) {
     let worker = site.worker_with(&[("RETOUCH_GRACE_SECONDS", "1"), ("RETOUCH_LEASE_SECONDS", "1")]).await;
     site.publish(&task("sent", json!({"gate": "never"}), &[seed(1)])).await;
     site.called(1).await;
@@ -91,7 +92,7 @@ async fn a_worker_that_is_out_of_grace_gives_its_work_back_and_ends(site: Site) 
     site.pictures.release("/2.png");
     let [_other] = site.workers().await;
     assert_eq!(site.ended("loading").await.counts, [0, 0, 1, 0]);
-    // Its call was sent and not answered: that is not handed back but looked into when its lease has run out.
+    // Its call was sent without an answer: it is not handed back but resolved after its lease has expired.
     wait::until("the second call", async || (site.calls().len() == 3).then_some(())).await;
     assert_eq!(site.number("SELECT MAX(possible_duplicates) FROM image_edit_calls").await, 1);
 }

@@ -1,4 +1,4 @@
-//! `retouch health`, which container runtimes ask: 0 or 1 and a reason, whatever it finds.
+//! `retouch health` for container runtimes: 0 or 1 and a reason.
 
 use retouch_tests::program::{Finished, Program};
 use retouch_tests::proxy::Proxy;
@@ -21,7 +21,7 @@ fn is(done: &Finished, code: i32, says: &str) {
 }
 
 #[tokio::test]
-async fn a_worker_that_can_work_is_healthy_and_one_that_cannot_is_not_and_says_why() {
+async fn a_worker_is_healthy_or_says_why_it_is_not() {
     let site = Site::on_servers().await;
     let (mut broker, amqp_url) = Proxy::before(site.env.amqp_url()).await;
     let port = Port::free().unwrap();

@@ -1,5 +1,5 @@
-//! What providers get of the pictures that people have: whole ones, upright, with masks in the same
-//! coordinates; and nothing of what is damaged.
+//! Pictures that reach providers: whole, upright, with masks in the same coordinates; damaged ones are never
+//! sent.
 
 use std::io::Cursor;
 
@@ -23,7 +23,7 @@ const TWO_PICTURES: &[u8] = include_bytes!("inputs/photo.mpo");
 
 const OPENAI: &str = "[models.\"gpt-image-1.5\"]\neditor = \"openai\"\nprice = \"0.04\"\n\
                       [routes.paint]\nmodel = \"gpt-image-1.5\"\n";
-/// Edit type and model of every way of speaking to a provider.
+/// Edit type and model of every API style.
 const PAID_EDITORS: [(&str, Option<&str>); 5] = [
     ("description_edit", None),
     ("edit", Some("wan2.5-i2i-preview")),
@@ -96,7 +96,7 @@ fn oriented(upright: impl Into<DynamicImage>, orientation: u8) -> Vec<u8> {
     bytes
 }
 
-/// The pixels as they are stored; a file that asks to be turned is none that a provider should get.
+/// The pixels as stored; a file with an EXIF rotation must not reach a provider.
 fn stored_upright(bytes: &[u8]) -> DynamicImage {
     let mut decoder =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().unwrap().into_decoder().unwrap();
@@ -137,7 +137,7 @@ fn assert_completed(row: &TaskRow, id: &str) {
 }
 
 #[tokio::test]
-async fn every_editor_gets_upright_pixels_and_masks_whatever_the_orientation() {
+async fn every_editor_gets_upright_pixels_and_masks() {
     let paid = paid().await;
     let _worker = paid.worker(OPENAI).await;
     let mask = left_half(SIZE);
@@ -189,7 +189,7 @@ async fn every_editor_gets_upright_pixels_and_masks_whatever_the_orientation() {
             sent.iter().filter_map(|(_, mask)| mask.as_ref()).map(|mask| stored_upright(mask)).collect();
         assert_eq!(masks.len(), 2);
         for sent in masks {
-            // OpenAI's masks say it by transparency.
+            // OpenAI's masks use transparency.
             let white = |x, y| match sent.color().has_alpha() {
                 true => 255 - sent.to_rgba8().get_pixel(x, y)[3],
                 false => sent.to_luma8().get_pixel(x, y)[0],
@@ -225,7 +225,7 @@ async fn a_mask_drawn_on_the_stored_picture_is_refused_with_the_reason() {
             );
         }
     }
-    // A square picture's mask fits both ways, and is taken as upright.
+    // A square picture's mask fits both ways, and counts as upright.
     let square = oriented(drawing(9, 512, 512), 6);
     publish(&paid, "square", (MASKED[0].1, None), &[square], Some(&png(&left_half((512, 512))))).await;
     assert_eq!(paid.site.ended("square").await.status, "completed");

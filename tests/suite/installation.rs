@@ -1,5 +1,5 @@
 //! One namespace, one database: a worker with another database is refused, at its start and while it runs,
-//! until a person decides otherwise.
+//! until a person decides.
 
 use futures::future::join_all;
 use retouch_shared::topology::Topology;
@@ -85,7 +85,7 @@ async fn after_a_rebind_running_workers_of_the_other_database_stop() {
 
     let done = stranger(&site, &other, &["rebind", "--yes"]).run().await;
     assert!(done.status.success(), "{}", done.stderr);
-    old.line("this worker takes no more messages of it").await;
+    old.line("this worker consumes no more messages from the namespace").await;
     let ready = async |wanted: u16| {
         let answer = reqwest::get(format!("http://{http}/readyz")).await.unwrap();
         let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
@@ -145,7 +145,7 @@ async fn of_databases_that_come_at_once_one_is_bound() {
             "{lost:?}"
         );
     }
-    // What was deleted at the broker is bound again by the database that has its id.
+    // A binding deleted at the broker is restored by the database with its id.
     env.management().delete_all(env.namespace()).await.unwrap();
     let winner = &brokers[ids.iter().position(|id| id == winners[0]).unwrap()];
     winner.declare(&[]).await.unwrap();

@@ -1,5 +1,6 @@
-//! A worker dies at every transition of a call's and a task's life, once each, and another goes on: nothing is lost, wrong, or
-//! paid for again without being counted. `tests/run-faults` does the same at length; docs/reliability.md has its figures.
+//! A worker dies at every transition of a call's and a task's life, once each, and another carries on:
+//! nothing is lost, wrong, or paid again uncounted. `tests/run-faults` does the same at length;
+//! docs/reliability.md has its figures.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
@@ -12,26 +13,26 @@ use retouch_tests::kills::simulated;
 use retouch_tests::stand_in::{Chaos, Fault, OnCreate, OnRequest, Refusal};
 use retouch_worker::failpoint::{CLEANING_STEPS, RETRY_STEPS, STEPS};
 
-/// A point that no task comes to in this time is a point that the test does not reach.
+/// A point not reached in this time is a point that the test misses.
 const REACHED: Duration = Duration::from_secs(45);
 
-/// Everything that leads to a rare transition, often enough that some task comes there soon.
+/// Faults that lead to rare transitions, frequent enough for each to occur soon.
 fn misfortunes() -> Chaos {
     let refusal = Refusal::new(400, "DataInspectionFailed", "Input data may contain inappropriate content.");
     let refused = Refusal::throttled().retry_after(1);
-    // A key that cannot ask after its tasks: the call is handed over.
+    // A key without the right to poll: the call is handed over.
     let denied = Refusal::new(403, "AccessDenied", "Access denied.");
     Chaos::new()
         .with(0.08, Fault::Create(OnCreate::Refuse { refusal, created: false }))
         .with(0.10, Fault::Create(OnCreate::Refuse { refusal: refused, created: false }))
         .with(0.05, Fault::Create(OnCreate::Drop { created: true }))
         .with(0.05, Fault::Create(OnCreate::Drop { created: false }))
-        // A task is asked after once or twice.
+        // A task is polled once or twice.
         .with(0.04, Fault::Poll(OnRequest::Refuse(denied)))
 }
 
 #[tokio::test]
-async fn a_worker_that_dies_at_any_transition_loses_nothing_and_pays_nothing_twice_uncounted() {
+async fn a_death_at_any_transition_loses_and_repays_nothing_uncounted() {
     let fates: VecDeque<_> = points().into_iter().map(|point| Fate::At(point, 1, REACHED)).collect();
     let plan = Plan {
         mode: Mode::Async,
@@ -56,7 +57,7 @@ async fn a_worker_that_dies_at_any_transition_loses_nothing_and_pays_nothing_twi
 }
 
 #[test]
-fn three_hundred_deaths_in_one_process_lose_nothing_and_pay_nothing_twice_uncounted() {
+fn three_hundred_deaths_lose_and_repay_nothing_uncounted() {
     let books = simulated::run(300, Duration::from_secs(60), 4);
     println!("{books}");
     assert_eq!(books.broken(), Vec::<String>::new());
@@ -64,7 +65,7 @@ fn three_hundred_deaths_in_one_process_lose_nothing_and_pay_nothing_twice_uncoun
 }
 
 #[test]
-fn every_step_that_is_listed_has_its_points_in_the_worker_and_no_other_has() {
+fn exactly_the_listed_steps_have_fail_points_in_the_worker() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/src");
     let mut used = BTreeSet::new();
     let mut folders = vec![source];
@@ -75,7 +76,7 @@ fn every_step_that_is_listed_has_its_points_in_the_worker_and_no_other_has() {
                 folders.push(path);
                 continue;
             }
-            // Beside the code are pictures for its tests.
+            // Sources contain fixtures beside the code.
             if path.extension().is_none_or(|ending| ending != "rs") {
                 continue;
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use retouch_tests::load::run::{Plan, run};
 
 #[tokio::test]
-async fn under_load_with_workers_that_come_and_go_everything_ends_and_nothing_grows_but_what_is_kept() {
+async fn under_load_with_replaced_workers_every_task_ends_without_growth() {
     let plan = Plan {
         length: Duration::from_secs(15),
         workers: 3,

@@ -1,6 +1,6 @@
 //! The promises of the project, each as a test with its name. Run them with `tests/run`.
 
-// Helpers of the tests are test code too, which the linter knows only of functions marked `#[test]`.
+// Helpers are test code too, but the linter recognises only functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 /// The same promises on RabbitMQ with MariaDB and in one SQLite file with the embedded broker.

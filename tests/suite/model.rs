@@ -1,9 +1,9 @@
-//! The protocol of calls, waits and leases as a small model, every state of which is looked at: whoever dies, stalls or
-//! hears nothing, at whatever step, and whatever becomes of the messages. `docs/reliability.md`, "The model", says what it
-//! leaves out.
+//! The protocol of calls, waits and leases as a small model, of which every state is checked: with deaths,
+//! stalls and lost answers at every step, and every fate of the messages. `docs/reliability.md`, "The model",
+//! lists its omissions.
 //!
-//! What must stay true: a step that changes a call, a wait or a task carries the name of the store's function, and
-//! does what its statement does.
+//! Invariant: a step that changes a call, a wait or a task carries the name of the store's function, and has
+//! the effect of its statement.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -21,7 +21,7 @@ mod world;
 use protocol::{Editor, FUNCTIONS, OnAmbiguous, Protocol, Seed};
 use world::{Left, World};
 
-/// Functions of the store that the model does not take, and why.
+/// Functions of the store outside of the model, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("fail_edit_kept", "as `fail_edit`, and names a blob"),
     ("result_type", "reads"),
@@ -70,7 +70,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("import_standing", "reads"),
     (
         "import_entries",
-        "puts cache rows beside ours, as a finish of somebody else's call does; store_conformance/imports",
+        "puts cache rows beside ours, as a finish of another task's call does; store_conformance/imports",
     ),
     ("drop_dead_links", "takes cache rows out, which a look-up finds no more, before or after it; the same"),
     ("readings", "reads"),
@@ -154,17 +154,17 @@ const OVERLAPPING: &[&[usize]] = &[&[0, 1], &[0]];
 /// Two tasks for the same edit.
 const SAME: &[&[usize]] = &[&[0], &[0]];
 
-/// So many of each may go wrong on one path, in any order and at any step; messages are lost and repeated without limit.
+/// Budgets of faults on one path, in any order and at any step; messages are lost and repeated without limit.
 const fn left(crashes: u8, stalls: u8, mishaps: u8) -> Left {
     Left { crashes, stalls, mishaps, cancels: 0, decisions: 0 }
 }
 
-/// The same, and so many tasks are taken back.
+/// The same, with this many cancelled tasks.
 const fn cancelled(cancels: u8, left: Left) -> Left {
     Left { cancels, ..left }
 }
 
-/// The same, and a person sends what is held again so many times.
+/// The same, with this many retries of held calls by a person.
 const fn decided(decisions: u8, left: Left) -> Left {
     Left { decisions, ..left }
 }
@@ -183,12 +183,12 @@ fn protocol(workers: usize, needs: &'static [&'static [usize]], editor: Editor, 
     }
 }
 
-/// Looks at every state; prints how many there are. Returns the functions of the store that took effect.
+/// Checks every state; prints their number. Returns the functions of the store that took effect.
 fn holds(name: &str, model: Protocol) -> BTreeSet<&'static str> {
     holds_by(1, name, model)
 }
 
-/// The same, by so many threads.
+/// The same, with this many threads.
 fn holds_by(threads: usize, name: &str, model: Protocol) -> BTreeSet<&'static str> {
     let (began, left, fired) = (Instant::now(), model.left, Arc::clone(&model.fired));
     let (workers, properties) = (model.workers, model.properties().len());
@@ -213,7 +213,7 @@ fn holds_by(threads: usize, name: &str, model: Protocol) -> BTreeSet<&'static st
         .collect()
 }
 
-/// Looks for a short way to break a promise, and prints it.
+/// Searches a short path that breaks a promise, and prints it.
 fn breaks(name: &str, model: Protocol, property: &'static str) -> Vec<protocol::Step> {
     let began = Instant::now();
     // A path reads better where every worker keeps its number.
@@ -241,14 +241,14 @@ fn seeded(seed: Seed, needs: &'static [&'static [usize]], left: Left) -> Protoco
 }
 
 #[test]
-fn every_promise_holds_in_every_state_with_two_tasks_that_share_an_edit() {
+fn every_promise_holds_with_two_tasks_that_share_an_edit() {
     for left in [left(2, 0, 0), left(0, 1, 0), left(0, 0, 1)] {
         holds("async, A+B and A", protocol(2, OVERLAPPING, Editor::Async, left));
     }
 }
 
 #[test]
-fn every_promise_holds_in_every_state_with_two_and_three_workers_on_one_edit() {
+fn every_promise_holds_with_two_and_three_workers_on_one_edit() {
     holds("async, A and A", protocol(3, SAME, Editor::Async, left(1, 1, 0)));
     holds("async, A and A", protocol(3, SAME, Editor::Async, left(1, 0, 1)));
     let mut fired = holds("async, A and A", protocol(2, SAME, Editor::Async, left(1, 1, 1)));
@@ -282,7 +282,7 @@ fn every_promise_holds_where_a_person_decides_about_ambiguous_calls() {
 }
 
 #[test]
-fn the_checker_finds_a_count_of_submits_that_a_new_owner_or_task_resets() {
+fn the_checker_finds_a_reset_of_the_submit_count() {
     let model = seeded(Seed::OwnerForgets, SAME, left(2, 0, 0));
     breaks("a new owner resets the counter", model, promises::AT_MOST);
     let model = seeded(Seed::TaskForgets, SAME, left(0, 0, 2));
@@ -290,7 +290,7 @@ fn the_checker_finds_a_count_of_submits_that_a_new_owner_or_task_resets() {
 }
 
 #[test]
-fn with_the_providers_list_nothing_is_paid_twice_whoever_dies() {
+fn with_the_providers_list_no_death_pays_twice() {
     for left in [left(2, 0, 0), left(1, 0, 1)] {
         holds("async + list, A+B and A", protocol(2, OVERLAPPING, Editor::List, left));
     }
@@ -307,7 +307,7 @@ fn every_promise_holds_in_every_state_with_more_faults_on_one_path() {
     holds_by(2, "async + hold, A and A", Protocol { on_ambiguous: OnAmbiguous::Hold, ..model });
 }
 
-/// So that a state at rest is where everything ends up: see [`promises::ENDS`].
+/// So that a state at rest is where all work ends up: see [`promises::ENDS`].
 #[test]
 fn work_that_nothing_disturbs_never_runs_in_circles() {
     let model = protocol(2, SAME, Editor::Async, left(1, 0, 1));
@@ -326,7 +326,7 @@ fn work_that_nothing_disturbs_never_runs_in_circles() {
     for next in states.iter().flat_map(|world| model.undisturbed(world)) {
         *reached.get_mut(&next).unwrap() += 1;
     }
-    // Whatever nothing leads to is taken away, again and again; a circle would stay.
+    // States without a predecessor are removed repeatedly; a circle would remain.
     let mut open: Vec<World> = states.into_iter().filter(|world| reached[world] == 0).collect();
     let mut taken = 0;
     while let Some(world) = open.pop() {
@@ -342,16 +342,16 @@ fn work_that_nothing_disturbs_never_runs_in_circles() {
     assert_eq!(taken, reached.len(), "states in circles");
 }
 
-/// Nothing on our side can tell a request that is late from one that was never sent.
+/// Our side cannot tell a late request from one that was never sent.
 #[test]
-fn the_providers_list_does_not_help_against_a_worker_that_stalls_before_it_sends() {
+fn the_list_does_not_help_against_a_stall_before_sending() {
     for property in [promises::COUNTED, promises::OWN] {
         breaks("async + list, stalled", protocol(2, OVERLAPPING, Editor::List, left(0, 1, 1)), property);
     }
 }
 
 #[test]
-fn the_checker_finds_an_intake_that_looks_at_the_cache_before_it_registers_its_wait() {
+fn the_checker_finds_a_cache_lookup_before_the_wait() {
     let model = seeded(Seed::CacheBeforeWait, SAME, left(0, 0, 0));
     breaks("the cache before the wait", model, promises::NEVER_AGAIN);
     let model = seeded(Seed::UnlockedWait, SAME, left(0, 0, 0));
@@ -365,17 +365,17 @@ fn the_checker_finds_an_old_owner_whose_steps_still_take_effect() {
 }
 
 #[test]
-fn the_checker_finds_a_call_that_keeps_the_fence_of_its_last_life() {
+fn the_checker_finds_a_requeued_call_with_its_old_fence() {
     breaks("the old fence", seeded(Seed::OldFence, SAME, left(0, 0, 2)), promises::OWNER);
 }
 
 #[test]
-fn the_checker_finds_a_call_that_is_sent_though_nobody_waits_for_it_any_more() {
+fn the_checker_finds_a_call_sent_without_a_waiting_image() {
     let model = seeded(Seed::SentForNobody, SAME, cancelled(1, left(0, 0, 1)));
-    breaks("sent for nobody", model, promises::NOBODY);
+    breaks("sent without a waiting image", model, promises::UNWANTED_SUBMIT);
 }
 
-/// Every function that other modules can call on the store.
+/// Every function of the store that other modules can call.
 fn functions_of_the_store() -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/src/store");
     let mut found = BTreeSet::new();

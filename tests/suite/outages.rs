@@ -1,6 +1,6 @@
 //! Outages of each server, by refused connections and by silence: how soon `/readyz`, `retouch health` and
-//! `retouch top` say so, and how soon after the end they are right again. Each prints one line of the table
-//! in docs/reliability.md; `RETOUCH_TEST_OUTAGES=5,30,120` gives the lengths in seconds.
+//! `retouch top` show them, and how soon after their end these are right again. Each prints one line of the
+//! table in docs/reliability.md; `RETOUCH_TEST_OUTAGES=5,30,120` sets the lengths in seconds.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use retouch_tests::wait;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-/// Both ways: until it is said, and until it is right.
+/// In both directions: until the outage is shown, and until its end is.
 const AT_MOST: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);
 

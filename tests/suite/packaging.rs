@@ -1,5 +1,5 @@
-//! What the program is shipped in (Dockerfile, docker-compose.yml, deploy/) fits the program: its settings, its paths, its
-//! ports, its times. The tools that read these files judge them, and the program itself judges the settings in them.
+//! The packaging (Dockerfile, docker-compose.yml, deploy/) fits the program: its settings, paths, ports and
+//! times. The files' own tools validate them, and the program validates their settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -51,8 +51,8 @@ fn is_a_setting(name: &str) -> bool {
         || (name.starts_with("AWS_") && name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>().is_ok())
 }
 
-/// That every name is a setting, and that the program takes all of them together: it gets as far as the database, which is
-/// named in them and not there.
+/// Asserts that every name is a setting, and that the program accepts all of them together: it gets as far as
+/// the database, which they name and which does not exist.
 async fn the_program_takes(settings: &BTreeMap<String, String>) {
     for name in settings.keys() {
         assert!(is_a_setting(name), "{name} is no setting");
@@ -65,7 +65,7 @@ async fn the_program_takes(settings: &BTreeMap<String, String>) {
     assert!(done.stderr.starts_with("retouch: DATABASE_URL ("), "{}", done.stderr);
 }
 
-/// A worker that is told to stop is not killed before it ends by itself, and does not end before the longest call.
+/// A stopping worker is not killed before it ends by itself, and does not end before the longest call.
 fn stops_in_peace(settings: &BTreeMap<String, String>, killed_after: Duration) {
     let grace = Duration::from_secs(settings["RETOUCH_GRACE_SECONDS"].parse().unwrap());
     let longest = openai::DEFAULT_TIMEOUT.max(dashscope::DEFAULT_TIMEOUT) + KEEPING;
@@ -77,7 +77,7 @@ fn stops_in_peace(settings: &BTreeMap<String, String>, killed_after: Duration) {
     );
 }
 
-/// An image of others says its version.
+/// A third-party image is pinned to a version.
 fn is_pinned(image: &str) {
     let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag);
     let version = tag.trim_start_matches('v').split('-').next().unwrap();

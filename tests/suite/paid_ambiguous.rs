@@ -1,5 +1,5 @@
-//! Submits without an answer, looked up in the provider's list: nothing is paid twice, and no edit ever gets another one's
-//! picture. By the provider's own books.
+//! Submits without an answer, looked up in the provider's list: nothing is paid twice, and no edit ever gets
+//! another one's picture. Checked against the provider's own books.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const SAID: &str = "remove the text";
 const LIST: &str = "ask_list = true\nlist_settles_seconds = 0.5\n";
 const DUPLICATES: &str = "SELECT CAST(SUM(possible_duplicates) AS SIGNED) FROM image_edit_calls";
 const COMPLETED: &str = "SELECT COUNT(*) FROM image_edit_tasks WHERE status = 'completed'";
-/// A lease is as long as a lane waits for a worker that died while it was sending.
+/// A lane waits for one lease after a worker died while sending.
 const BRISK: [(&str, &str); 1] = [("RETOUCH_LEASE_SECONDS", "2")];
 
 async fn publish(paid: &Paid, seeds: impl Iterator<Item = u64>) {
@@ -41,7 +41,7 @@ async fn is_right(paid: &Paid, seed: u64) {
     assert!(paid.is_right(&row.images[0], &picture(seed), &asked("remove_watermark", SAID)), "{seed}");
 }
 
-/// Somebody else submits with the same account and model: another picture.
+/// Another client submits with the same account and model: another picture.
 async fn foreign(paid: &Paid, seed: u64) {
     use base64::Engine as _;
     let picture = base64::engine::general_purpose::STANDARD.encode(picture(seed));
@@ -61,7 +61,7 @@ async fn foreign(paid: &Paid, seed: u64) {
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_is_lost_is_looked_up_and_paid_once_whether_it_was_accepted_or_not() {
+async fn an_unanswered_create_is_looked_up_and_paid_once() {
     let paid = Paid::on_servers().await;
     let refusal = Refusal::internal_error();
     let refused = |created| OnCreate::Refuse { refusal: refusal.clone(), created };
@@ -83,7 +83,7 @@ async fn a_create_whose_answer_is_lost_is_looked_up_and_paid_once_whether_it_was
 }
 
 #[tokio::test]
-async fn a_worker_killed_while_the_answer_is_on_its_way_costs_nothing_and_holds_its_lane_for_a_lease() {
+async fn a_kill_before_the_answer_holds_the_lane_for_a_lease() {
     let paid = Paid::on_servers().await;
     let held = paid.provider.arm(Fault::Create(OnCreate::Hold { created: true }));
     let mut doomed = paid.worker_with(LIST, &BRISK).await;
@@ -92,7 +92,7 @@ async fn a_worker_killed_while_the_answer_is_on_its_way_costs_nothing_and_holds_
     doomed.kill9();
     drop(doomed);
     let _workers = [paid.worker_with(LIST, &BRISK).await, paid.worker_with(LIST, &BRISK).await];
-    // They wait for the lane in every place that there is, in front of the message that would wake the first.
+    // They take every place while waiting for the lane, in front of the message that would wake the first.
     publish(&paid, 1..10).await;
     paid.site.counts(COMPLETED, 10).await;
     held.release();
@@ -100,7 +100,7 @@ async fn a_worker_killed_while_the_answer_is_on_its_way_costs_nothing_and_holds_
 }
 
 #[tokio::test]
-async fn a_worker_killed_before_the_provider_took_it_sends_again_and_counts_nothing() {
+async fn a_call_killed_before_it_was_accepted_is_sent_again_uncounted() {
     let paid = Paid::on_servers().await;
     let held = paid.provider.arm(Fault::Create(OnCreate::Hold { created: false }));
     let mut doomed = paid.worker_with(LIST, &BRISK).await;
@@ -113,7 +113,7 @@ async fn a_worker_killed_before_the_provider_took_it_sends_again_and_counts_noth
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_had_is_asked_again_and_a_worker_that_stops_meanwhile_hands_the_call_over() {
+async fn an_unavailable_list_is_retried_and_handed_over_at_shutdown() {
     let paid = Paid::on_servers().await;
     paid.provider.arm(Fault::Create(OnCreate::Drop { created: true }));
     let refused = Fault::List(OnRequest::Refuse(Refusal::internal_error()));
@@ -137,9 +137,9 @@ async fn a_list_that_cannot_be_had_is_asked_again_and_a_worker_that_stops_meanwh
     each_once(&paid, 0..1).await;
 }
 
-/// Ours was accepted or not, theirs came before it or after: nobody is given the wrong picture.
+/// Our call was accepted or not, their task came before or after it: no edit gets the wrong picture.
 #[tokio::test]
-async fn tasks_of_somebody_else_in_the_list_raise_doubt_and_the_policy_decides() {
+async fn foreign_tasks_in_the_list_raise_doubt() {
     let paid = Paid::on_servers().await;
     let _worker = paid.worker(LIST).await;
     let far = Duration::from_secs(20);
@@ -159,21 +159,21 @@ async fn tasks_of_somebody_else_in_the_list_raise_doubt_and_the_policy_decides()
 }
 
 #[tokio::test]
-async fn a_task_of_somebody_else_after_the_answer_was_lost_is_not_taken_for_ours() {
+async fn a_foreign_task_after_a_lost_answer_is_not_claimed() {
     let paid = Paid::on_servers().await;
     paid.provider.arm(Fault::Create(OnCreate::Drop { created: false }));
     let refused = Fault::List(OnRequest::Refuse(Refusal::internal_error()));
     let broken = paid.provider.arm(refused.always());
     let _worker = paid.worker_with(LIST, &[("RETOUCH_ON_AMBIGUOUS", "hold")]).await;
     publish(&paid, 0..1).await;
-    // The pauses between six questions are 7.75 s at least: their task comes later than any that could be ours.
+    // The pauses between six queries are 7.75 s at least: their task comes later than any that could be ours.
     broken.struck(6).await;
     foreign(&paid, 100).await;
     broken.clear();
     let row = paid.site.ended("task-0").await;
     assert_eq!(row.images[0]["error"]["code"], "ambiguous", "a person decides");
     assert_eq!(paid.site.dead_letters(1).await, ["ambiguous task-0"]);
-    // What was looked at once is known: the next one that is lost is certain again.
+    // An examined task is accounted for: the next lost submit is certain again.
     paid.provider.arm(Fault::Create(OnCreate::Drop { created: true }));
     publish(&paid, 1..2).await;
     is_right(&paid, 1).await;
@@ -183,7 +183,7 @@ async fn a_task_of_somebody_else_after_the_answer_was_lost_is_not_taken_for_ours
 }
 
 #[tokio::test]
-async fn without_the_setting_nobody_is_asked() {
+async fn without_the_setting_the_list_is_not_read() {
     let paid = Paid::on_servers().await;
     paid.provider.arm(Fault::Create(OnCreate::Drop { created: true }));
     let _worker = paid.worker("").await;

@@ -1,5 +1,5 @@
-//! Edits that a provider is paid for, from the message to the picture: right, refused before paying, and never paid twice
-//! for what can be had again.
+//! Paid edits from the message to the picture: right, refused before payment, and never paid twice if the
+//! result is still available.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::json;
 
 const SAID: &str = "remove the text";
 
-/// One edit that must end well; returns what the provider was asked.
+/// One edit that must succeed; returns its request at the provider.
 async fn one_edit(paid: &Paid, id: &str, seed: u64) -> Asked {
     paid.site.publish(&task(id, "remove_watermark", SAID, &[picture(seed)])).await;
     let row = paid.site.ended(id).await;
@@ -38,7 +38,7 @@ async fn paid_once(paid: &Paid, asked: &Asked, seed: u64) {
 }
 
 #[tokio::test]
-async fn every_way_of_speaking_to_a_provider_brings_the_picture_of_exactly_this_edit() {
+async fn every_api_style_returns_the_picture_of_its_edit() {
     let paid = Paid::on_servers().await;
     let toml = "[models.\"gpt-image-1.5\"]\neditor = \"openai\"\nprice = \"0.04\"\n\
                 [routes.paint]\nmodel = \"gpt-image-1.5\"\n";
@@ -95,7 +95,7 @@ async fn an_openai_result_at_a_url_is_fetched_and_kept() {
 }
 
 #[tokio::test]
-async fn pictures_too_large_for_a_message_are_uploaded_first_where_the_settings_say_so() {
+async fn large_pictures_are_uploaded_first_with_input_oss() {
     let paid = Paid::on_servers().await;
     let _worker = paid.worker("input = \"oss\"\n").await;
     one_edit(&paid, "t", 1).await;
@@ -121,7 +121,7 @@ async fn a_hit_saves_what_its_entry_cost_whatever_the_price_is_now() {
 }
 
 #[tokio::test]
-async fn what_is_beyond_the_providers_limits_is_refused_before_paying_with_limit_and_value() {
+async fn requests_beyond_the_providers_limits_are_refused_before_paying() {
     let paid = Paid::on_servers().await;
     let _worker = paid.worker("").await;
     let small = pictures::picture_as(1, 400, 400, ImageFormat::Png);
@@ -151,7 +151,7 @@ async fn what_is_beyond_the_providers_limits_is_refused_before_paying_with_limit
 }
 
 #[tokio::test]
-async fn a_result_link_that_fails_three_times_costs_one_create_and_one_bill() {
+async fn a_result_link_failing_three_times_costs_one_create() {
     let paid = Paid::on_servers().await;
     let fault = paid.provider.arm(Fault::Result(OnResult::Status(500)).times(3));
     let _worker = paid.worker("").await;
@@ -161,7 +161,7 @@ async fn a_result_link_that_fails_three_times_costs_one_create_and_one_bill() {
 }
 
 #[tokio::test]
-async fn a_result_that_is_cut_or_no_picture_is_never_served_and_is_fetched_again() {
+async fn a_damaged_result_is_never_served_and_fetched_again() {
     let paid = Paid::on_servers().await;
     let faults =
         [OnResult::Truncated, OnResult::CutOff, OnResult::Html, OnResult::Drop, OnResult::Status(403)];
@@ -175,7 +175,7 @@ async fn a_result_that_is_cut_or_no_picture_is_never_served_and_is_fetched_again
 }
 
 #[tokio::test]
-async fn a_result_that_expired_fails_its_edit_and_says_that_it_was_paid() {
+async fn an_expired_result_fails_its_edit_as_paid() {
     let paid = Paid::on_servers().await;
     let fault = paid.provider.arm(Fault::Result(OnResult::Status(403)).always());
     let _worker = paid.worker("").await;
@@ -200,7 +200,7 @@ async fn a_synchronous_answer_outlives_the_worker_that_heard_it() {
     let mut first = paid.worker_with("", &hurry).await;
     paid.site.publish(&task("t", "edit", "winter", &[picture(1)])).await;
     held.held(1).await;
-    // It is fetched while its address is being committed.
+    // Its picture is fetched while its address is being committed.
     let committed = "SELECT COUNT(*) FROM image_edit_calls WHERE state = 'submitted'";
     wait::until("the address", async || (paid.site.number(committed).await == 1).then_some(())).await;
     first.kill9();
@@ -216,7 +216,7 @@ async fn a_synchronous_answer_outlives_the_worker_that_heard_it() {
 }
 
 #[tokio::test]
-async fn a_synchronous_answer_whose_picture_cannot_be_had_yet_is_fetched_again_and_paid_once() {
+async fn a_synchronous_result_is_fetched_again_and_paid_once() {
     let paid = Paid::on_servers().await;
     let fault = paid.provider.arm(Fault::Result(OnResult::Html).times(2));
     let _worker = paid.worker("").await;
@@ -230,7 +230,7 @@ async fn a_synchronous_answer_whose_picture_cannot_be_had_yet_is_fetched_again_a
 }
 
 #[tokio::test]
-async fn a_task_that_the_provider_gives_up_unbilled_is_made_anew_and_counted_once() {
+async fn a_task_given_up_unbilled_is_sent_again_and_counted_once() {
     let paid = Paid::on_servers().await;
     let gave_up = Refusal::new(500, "InternalError.Timeout", "no result within 3 hours");
     let fault = paid.provider.arm(Fault::Task(OnTask::Fail(gave_up)).times(1));
@@ -245,7 +245,7 @@ async fn a_task_that_the_provider_gives_up_unbilled_is_made_anew_and_counted_onc
 }
 
 #[tokio::test]
-async fn a_picture_that_the_provider_refuses_fails_with_its_code_and_costs_nothing() {
+async fn a_refused_picture_fails_with_the_providers_code_free() {
     let paid = Paid::on_servers().await;
     let refusal = Refusal::new(400, "DataInspectionFailed", "Output data may contain inappropriate content.");
     paid.provider.arm(Fault::Task(OnTask::Fail(refusal.clone())).times(1));
@@ -284,7 +284,7 @@ async fn an_error_inside_a_200_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_is_lost_is_counted_and_held_where_a_person_decides() {
+async fn an_unanswered_create_is_counted_and_held_under_hold() {
     let paid = Paid::on_servers().await;
     for (id, created) in [("made", true), ("not-made", false)] {
         let lost = paid.provider.arm(Fault::Create(OnCreate::Drop { created }));
@@ -325,7 +325,7 @@ async fn a_key_never_appears_in_logs_tables_or_errors() {
 }
 
 #[tokio::test]
-async fn a_task_that_never_finishes_keeps_its_place_and_is_handed_on_at_shutdown() {
+async fn an_endless_task_keeps_its_place_and_is_handed_over() {
     let paid = Paid::on_servers().await;
     paid.takes(Duration::from_secs(3600));
     let worker = paid.worker("").await;

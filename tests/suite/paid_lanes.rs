@@ -1,4 +1,5 @@
-//! Lanes as their users see them: blocked and mended, paused, out of budget, slowed down; by the provider's own books.
+//! Lanes as users see them: blocked and repaired, paused, out of budget, throttled; checked against the
+//! provider's own books.
 
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ async fn each_paid_once(paid: &Paid, seeds: impl Iterator<Item = u64>) {
 }
 
 #[tokio::test]
-async fn a_key_that_stops_working_blocks_its_lane_within_one_call_and_nothing_is_lost_until_it_is_mended() {
+async fn a_revoked_key_blocks_its_lane_within_one_call() {
     let paid = Paid::on_servers().await;
     paid.takes(Duration::from_millis(300));
     let port = Port::free().unwrap();
@@ -53,7 +54,7 @@ async fn a_key_that_stops_working_blocks_its_lane_within_one_call_and_nothing_is
     paid.site.counts(COMPLETED, 1).await;
     paid.provider.disable_key();
     paid.site.counts(BLOCKED, 1).await;
-    // Those that were under way may have met it together; nobody else was sent to find out.
+    // Calls under way may have met it together; no further call was sent to find out.
     let refused = paid.provider.ledger().refused("InvalidApiKey");
     assert!(refused <= 2, "{refused} calls were sent into a blocked lane");
     let health = reqwest::get(format!("http://{http}/readyz")).await.unwrap();
@@ -80,11 +81,11 @@ async fn a_key_that_stops_working_blocks_its_lane_within_one_call_and_nothing_is
     assert_eq!(paid.site.number("SELECT MAX(attempts) FROM image_edit_calls").await, 0);
 }
 
-/// Brings a trouble on, or ends it.
+/// Causes a trouble, or ends it.
 type Set<'a> = Box<dyn Fn(bool) + 'a>;
 
 #[tokio::test]
-async fn every_trouble_of_the_account_blocks_the_lane_and_a_person_can_let_it_try_at_once() {
+async fn account_trouble_blocks_the_lane_until_a_probe_or_person() {
     let paid = Paid::on_servers().await;
     let never = [("RETOUCH_PROBE_SECONDS", "3600")];
     let _worker = paid.worker_with("", &never).await;
@@ -122,7 +123,7 @@ async fn every_trouble_of_the_account_blocks_the_lane_and_a_person_can_let_it_tr
 }
 
 #[tokio::test]
-async fn a_budget_of_ten_images_leaves_the_eleventh_queued_until_the_next_day() {
+async fn a_budget_of_ten_images_queues_the_eleventh_until_tomorrow() {
     let paid = Paid::on_servers().await;
     paid.provider.set(|settings| settings.limits = Limits::Off);
     let toml = format!("[lanes.\"{LANE}\"]\ndaily_budget = \"1.40\"\nper_second = 50\nmax_in_flight = 8\n");
@@ -136,7 +137,7 @@ async fn a_budget_of_ten_images_leaves_the_eleventh_queued_until_the_next_day() 
     assert!(told.contains("1.4") && told.contains("midnight UTC"), "{told}");
     assert_eq!((paid.billed(), paid.provider.ledger().creates()), (10, 10));
     assert_eq!(paid.site.number("SELECT COUNT(*) FROM dead_letters").await, 0);
-    // The next day: all that the lane remembers is of yesterday.
+    // The next day: all of the lane's records are from yesterday.
     paid.site
         .execute(
             "UPDATE lanes SET spent_on = spent_on - INTERVAL 1 DAY, probe_at = probe_at - INTERVAL 1 DAY",
@@ -188,7 +189,7 @@ async fn a_paused_lane_sends_nothing_and_goes_on_when_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn on_a_laptop_a_bad_key_ends_the_command_with_the_reason_and_a_good_one_goes_on() {
+async fn on_a_laptop_a_bad_key_ends_the_command_with_its_reason() {
     let provider = StandIn::start().await;
     let laptop = Laptop::new();
     laptop.write("photo.png", picture(1));
@@ -211,8 +212,7 @@ async fn on_a_laptop_a_bad_key_ends_the_command_with_the_reason_and_a_good_one_g
 }
 
 #[tokio::test]
-async fn on_a_laptop_what_was_bought_before_the_lane_stopped_is_delivered_and_nothing_else_is_bought_by_the_way()
- {
+async fn on_a_laptop_paid_results_are_delivered_without_further_purchases() {
     let provider = StandIn::start().await;
     let laptop = Laptop::new();
     for seed in 1..=3 {
@@ -228,7 +228,7 @@ async fn on_a_laptop_what_was_bought_before_the_lane_stopped_is_delivered_and_no
     assert_eq!(stopped.status.code(), Some(3), "{}", stopped.stderr);
     assert!(stopped.stderr.contains("budget_spent"), "{}", stopped.stderr);
     assert_eq!(laptop.list("remove_watermark").len(), 2, "both that were paid: {}", stopped.stdout);
-    // Free, and on another lane: the third picture is not what was asked for now.
+    // Free, and on another lane: the third picture is not part of this request.
     let free = edit("grayscale").run().await;
     assert!(free.status.success() && !free.stderr.contains(LANE), "{}", free.stderr);
     laptop.write("retouch.toml", "");
@@ -241,7 +241,7 @@ async fn on_a_laptop_what_was_bought_before_the_lane_stopped_is_delivered_and_no
 }
 
 #[tokio::test]
-async fn after_a_kill_the_queued_edits_of_a_narrow_lane_do_not_keep_what_is_under_way_from_being_finished() {
+async fn queued_edits_of_a_narrow_lane_do_not_delay_orphaned_calls() {
     let paid = Paid::on_servers().await;
     paid.takes(Duration::from_secs(3600));
     let hurry = [("RETOUCH_LEASE_SECONDS", "1")];

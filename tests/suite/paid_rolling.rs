@@ -8,7 +8,7 @@ use retouch_tests::wait;
 const TASKS: u64 = 40;
 
 #[tokio::test]
-async fn a_rolling_restart_of_four_workers_under_load_fails_no_task_and_adds_no_call() {
+async fn a_rolling_restart_under_load_fails_no_task() {
     let paid = Paid::on_servers().await;
     paid.takes(Duration::from_millis(500));
     let mut workers = Vec::new();

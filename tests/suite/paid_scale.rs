@@ -9,13 +9,13 @@ const TASKS: u64 = 200;
 const WORKERS: usize = 4;
 /// Of one edit at the provider: short enough that the pace of submits decides, long enough that two are under way.
 const TAKES: Duration = Duration::from_millis(700);
-/// Pairs of calls that were admitted less than half a second after each other, and less by more than what may lie between two
+/// Pairs of calls that were admitted less than half a second after each other, beyond the time between two
 /// statements of one admission on a busy machine.
 const TOO_SOON: &str = "SELECT COUNT(*) FROM image_edit_calls a JOIN image_edit_calls b ON b.edit_key <> a.edit_key \
      AND b.submitted_at >= a.submitted_at AND TIMESTAMPDIFF(MICROSECOND, a.submitted_at, b.submitted_at) < 400000";
 
 #[tokio::test]
-async fn four_workers_keep_two_submits_a_second_and_two_in_flight_and_lose_little_of_what_that_allows() {
+async fn four_workers_keep_the_lanes_limits_and_use_them_fully() {
     let paid = Paid::on_servers().await;
     paid.takes(TAKES);
     let mut workers = Vec::new();
@@ -47,8 +47,8 @@ async fn four_workers_keep_two_submits_a_second_and_two_in_flight_and_lose_littl
         ledger.refused("Throttling.RateQuota"),
     );
     assert_eq!((ledger.creates(), ledger.billed()), (60, 60));
-    // What the store admits keeps its distance; on its way to the provider a stall of this machine may make up
-    // for a little of it, which the provider then refuses, unpaid.
+    // The store's admissions keep their distance; on the way to the provider a stall of this machine may
+    // shorten it a little, and the provider then refuses the call, unpaid.
     assert_eq!(paid.site.number(TOO_SOON).await, 0, "two were admitted within half a second");
     let refused = ledger.received.len() - 60;
     assert_eq!(refused, ledger.refused("Throttling.RateQuota"), "what else did the provider not take?");

@@ -1,5 +1,5 @@
-//! A worker that is told to stop while its calls wait, are sent, or are fetched: nothing is charged to anybody, and another
-//! worker goes on.
+//! A worker stops while its calls wait, are sent, or are fetched: no attempt is charged, and another worker
+//! carries on.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ async fn publish(paid: &Paid, seeds: impl Iterator<Item = u64>) {
     }
 }
 
-/// It ends by itself, well, and within what it was given.
+/// It ends by itself, successfully, and within its grace period.
 async fn stops(worker: &Running) {
     worker.terminate();
     assert_eq!(worker.exit().await.code(), Some(0), "{}", worker.stderr());
 }
 
-/// Another worker finishes all of them; each was sent once, paid once, and nobody's attempt was charged.
+/// Another worker finishes all of them; each was sent once, paid once, and charged no attempt.
 async fn another_finishes(paid: &Paid, edits: u64) {
     let _other = paid.worker("").await;
     for seed in 0..edits {
@@ -77,7 +77,7 @@ async fn a_result_that_cannot_be_had_yet_is_fetched_by_another() {
     let down = paid.provider.arm(Fault::Result(OnResult::Status(500)).always());
     let worker = paid.worker("").await;
     publish(&paid, 0..1).await;
-    // Beyond what one fetch tries by itself.
+    // Beyond the retries of one fetch.
     down.struck(4).await;
     stops(&worker).await;
     down.clear();

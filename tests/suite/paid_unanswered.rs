@@ -1,5 +1,5 @@
-//! Submits that the provider never answers: sent once more at most, whatever comes and goes; then a person
-//! decides. By the provider's own books.
+//! Submits that the provider never answers: sent once more at most, over all restarts; then a person decides.
+//! Checked against the provider's own books.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn publish(paid: &Paid, id: &str, seed: u64) {
     paid.site.publish(&task(id, "remove_watermark", SAID, &[picture(seed)])).await;
 }
 
-/// Ends failed, and says what decides.
+/// The task failed, and its message names the decision to make.
 async fn refused(paid: &Paid, id: &str) {
     let row = paid.site.ended(id).await;
     let error = &row.images[0]["error"];

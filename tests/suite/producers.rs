@@ -1,4 +1,4 @@
-//! The example producers, as somebody would start them, against a real worker.
+//! The example producers, as a newcomer would start them, against a real worker.
 
 use retouch_tests::pictures::{picture, picture_as};
 use retouch_tests::program::{Finished, Program};
@@ -6,7 +6,7 @@ use retouch_tests::site::Site;
 use retouch_tests::{node, python};
 use serde_json::Value;
 
-/// What both producers promise: a file and a URL become one task, and its event is printed.
+/// The promise of both producers: a file and a URL become one task, and its event is printed.
 async fn publishes_and_hears(site: &Site, producer: Program) {
     let _worker = site.workers::<1>().await;
     let folder = producer.folder().to_owned();
@@ -28,7 +28,7 @@ fn with_broker(site: &Site, producer: Program) -> Program {
     producer.env("AMQP_URL", env.amqp_url()).env("RETOUCH_NAMESPACE", env.namespace())
 }
 
-/// A task that fails is told from one that cannot be sent.
+/// Tells a failed task from an unsent one.
 async fn tells_failure_from_silence(site: &Site, publish: impl AsyncFn() -> Program) {
     let [worker] = site.workers::<1>().await;
     let producer = publish().await;
@@ -38,8 +38,9 @@ async fn tells_failure_from_silence(site: &Site, publish: impl AsyncFn() -> Prog
     let event: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(event["images"][0]["error"]["code"], "source_not_found");
     drop(worker);
-    let nobody = publish().await.env("AMQP_URL", "amqp://127.0.0.1:1").arg("https://pictures.example/a.png");
-    let done = nobody.run().await;
+    let unreachable =
+        publish().await.env("AMQP_URL", "amqp://127.0.0.1:1").arg("https://pictures.example/a.png");
+    let done = unreachable.run().await;
     assert_eq!(done.status.code(), Some(3), "{}", done.stderr);
     assert_eq!(done.stdout, "");
 }
@@ -61,14 +62,14 @@ async fn the_node_example_publishes_a_task_and_prints_its_event() {
 }
 
 #[tokio::test]
-async fn the_python_example_tells_a_failed_task_from_a_broker_that_is_not_there() {
+async fn the_python_example_tells_failure_from_an_unreachable_broker() {
     let site = Site::on_servers().await;
     let arguments = ["--type", "double", "--timeout", "60"];
     tells_failure_from_silence(&site, async || python::producer("publish.py", &arguments).await).await;
 }
 
 #[tokio::test]
-async fn the_node_example_tells_a_failed_task_from_a_broker_that_is_not_there() {
+async fn the_node_example_tells_failure_from_an_unreachable_broker() {
     let site = Site::on_servers().await;
     tells_failure_from_silence(&site, async || {
         node::producer(&["--type", "double", "--timeout", "60"]).await

@@ -1,5 +1,5 @@
-//! What each edit type does, costs and waits for is told by `retouch routes`, which asks no server; and what it tells is what
-//! happens.
+//! `retouch routes` shows the model, price and lane of each edit type without a server; and the shown routes
+//! take effect.
 
 use retouch_tests::laptop::{Laptop, counts};
 use retouch_tests::program::Finished;
@@ -29,9 +29,9 @@ fn named<'a>(shown: &'a Value, list: &str, field: &str, name: &str) -> &'a Value
 }
 
 #[tokio::test]
-async fn routes_are_told_without_any_server_whether_their_editor_has_a_key_or_not() {
+async fn routes_are_listed_without_a_server_or_keys() {
     let laptop = Laptop::new();
-    // Nothing that these lead to is asked.
+    // These servers are never contacted.
     let nowhere = [("DATABASE_URL", "mysql://u:hunter2@127.0.0.1:1/retouch")];
     let without = shown(&laptop, &[], &nowhere).await;
     let route = named(&without, "routes", "edit_type", "remove_watermark");
@@ -56,7 +56,7 @@ async fn routes_are_told_without_any_server_whether_their_editor_has_a_key_or_no
 }
 
 #[tokio::test]
-async fn a_file_changes_prices_prompts_and_limits_and_is_named_as_the_source() {
+async fn a_file_changes_routes_and_is_named_as_the_source() {
     let laptop = Laptop::new();
     laptop.write(
         "retouch.toml",
@@ -110,7 +110,7 @@ async fn a_file_changes_prices_prompts_and_limits_and_is_named_as_the_source() {
 }
 
 #[tokio::test]
-async fn an_edit_type_that_does_not_exist_is_answered_with_the_list_and_one_without_a_key_with_the_key() {
+async fn unknown_and_unavailable_edit_types_are_answered_with_the_fix() {
     let laptop = Laptop::new();
     laptop.picture("cat.png", 1);
     for (arguments, says) in [
@@ -158,7 +158,7 @@ async fn a_routes_prompt_makes_the_edit_and_another_one_makes_another() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_used_is_refused_before_anything_is_made_and_never_shown() {
+async fn an_unusable_key_is_refused_first_and_never_shown() {
     for (toml, settings, says) in [
         (
             "",
@@ -206,7 +206,7 @@ async fn the_files_that_the_docs_show_work_as_they_stand() {
 }
 
 #[tokio::test]
-async fn every_editor_that_has_a_key_is_opened_with_what_is_set_for_it() {
+async fn every_editor_with_a_key_is_opened_with_its_settings() {
     let laptop = Laptop::new();
     laptop.picture("cat.png", 1);
     let edit = laptop.retouch(&["edit", "cat.png", "-t", "invert"]).env(KEY.0, KEY.1);

@@ -1,4 +1,4 @@
-//! The promises of the store, each held against every database.
+//! The promises of the store, each checked for every database.
 
 /// Makes a test of each promise for each database: `async fn promise(db: Fixture)`.
 macro_rules! promises {

@@ -1,4 +1,5 @@
-//! The store's connections to a server: few that are warm rather than all in turn, none kept from whoever waits, none left open.
+//! The store's connections to a server: few warm ones rather than all in turn, none withheld from a waiting
+//! caller, none left open.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ mod own_servers {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_worker_with_little_to_do_asks_on_the_connection_that_it_used_last() {
+    async fn a_quiet_worker_reuses_its_last_connection() {
         let mariadb = MariaDb::start().await.unwrap();
         let env = Env::on_own_database(&mariadb).await;
         let store = store(&env.mysql_url(), 8).await;
@@ -66,10 +67,10 @@ mod own_servers {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_for_a_connection_gets_the_one_that_is_given_back() {
+async fn a_waiting_caller_gets_the_next_returned_connection() {
     let env = Env::new().await;
     let store = store(&env.mysql_url(), 1).await;
-    // Whoever got none within ten seconds would be told that the database is unreachable.
+    // A caller without one within ten seconds would be told that the database is unreachable.
     for _ in 0..20 {
         ask_together(&store, 50).await;
     }

@@ -1,4 +1,4 @@
-//! The worker's HTTP port under clients that mean no good, and what it serves.
+//! The worker's HTTP port under hostile clients, and the files that it serves.
 
 use std::time::{Duration, Instant};
 
@@ -153,7 +153,7 @@ async fn only_results_are_served_in_parts_too_and_nothing_of_them_runs() {
 }
 
 #[tokio::test]
-async fn an_address_that_other_machines_reach_is_told_at_start_and_by_doctor() {
+async fn a_publicly_reachable_address_is_warned_of() {
     let site = Site::in_one_file().await;
     let port = Port::free().unwrap();
     let address = format!("0.0.0.0:{}", port.number());

@@ -1,4 +1,4 @@
-//! What a producer's messages take of a worker's memory.
+//! Memory of a worker for a producer's messages.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,7 +11,7 @@ use retouch_tests::wait;
 use serde_json::json;
 
 on_both! {
-    messages_of_millions_of_values_are_dead_letters_at_once_and_take_little;
+    messages_of_millions_of_values_are_dead_letters_at_once;
     pictures_in_messages_stay_near_the_bound_on_memory;
 }
 
@@ -24,7 +24,7 @@ fn stuffed(id: &str, field: &str, begin: &str, item: &str, end: &str, bytes: usi
     format!(r#"{{"v":1,"task_id":"{id}","edit_type":"double"{rest},"{field}":{begin}{items}{end}}}"#).into()
 }
 
-async fn messages_of_millions_of_values_are_dead_letters_at_once_and_take_little(site: Site) {
+async fn messages_of_millions_of_values_are_dead_letters_at_once(site: Site) {
     let [worker] = site.workers().await;
     let before = current_mib(worker.pid());
     let hostile = [

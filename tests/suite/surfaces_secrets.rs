@@ -1,5 +1,5 @@
-//! What stays secret: logins in the log at any level, pictures and prompts to other users of the machine; and what commands no
-//! terminal.
+//! Secrets: logins in the log at any level, pictures and prompts for other users of the machine; and text
+//! that must not command a terminal.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use retouch_tests::stand_in::StandIn;
 use serde_json::json;
 
 #[tokio::test]
-async fn the_log_tells_no_secret_whatever_it_is_asked_for() {
+async fn the_log_tells_no_secret_at_any_level() {
     let paid = Paid::on_servers().await;
     let everything = "trace,lapin=trace,lapin::channel=trace,amq_protocol=trace,hyper=trace,sqlx=trace";
     // A login of its own shows among the bytes that the client sends.
@@ -52,7 +52,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn what_is_kept_is_its_owners_alone_and_what_is_handed_out_is_not() {
+async fn stored_files_are_private_and_delivered_files_are_not() {
     let laptop = Laptop::new();
     laptop.picture("cat.png", 1);
     let edit = ["edit", "cat.png", "-t", "invert"];
@@ -87,7 +87,7 @@ async fn what_is_kept_is_its_owners_alone_and_what_is_handed_out_is_not() {
 }
 
 #[tokio::test]
-async fn what_comes_from_outside_commands_no_terminal_on_standard_error_either() {
+async fn foreign_text_commands_no_terminal_on_standard_error_either() {
     let laptop = Laptop::new();
     let name = "\u{1b}[2J\u{1b}]0;title\u{7}gpj.\u{202e}exe\u{2066}.png";
     for arguments in

@@ -1,4 +1,4 @@
-//! `retouch task list`: what was taken in, the newest first, a page at a time.
+//! `retouch task list`: registered tasks, the newest first, a page at a time.
 
 use retouch_tests::laptop::Laptop;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ async fn tasks_are_listed_the_newest_first_by_status_type_and_age() {
         shown.contains("  partial, crop, ") && shown.contains("  1 image, 1 paid; 0.14 CNY\n"),
         "{shown}"
     );
-    let unknown = laptop.retouch(&["task", "list", "--before", "nobody"]).run().await;
+    let unknown = laptop.retouch(&["task", "list", "--before", "unknown"]).run().await;
     assert_eq!(unknown.status.code(), Some(2), "{}", unknown.stderr);
 }
 

@@ -1,5 +1,5 @@
-//! TLS to the broker and to the database: with an authority that the worker was told of it works, with any other it is
-//! refused in words, and never does without.
+//! TLS to the broker and to the database: it works with a configured authority, is refused with a message for
+//! any other, and never falls back to plain text.
 
 mod own_servers;
 

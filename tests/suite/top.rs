@@ -1,4 +1,4 @@
-//! `retouch top` and the replicas that report themselves: what one person sees of many processes.
+//! `retouch top` and the replicas that report themselves: many processes in one view.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 on_both! {
     top_shows_replicas_lanes_queues_images_money_and_failures;
-    a_replica_that_was_killed_drops_out_and_one_that_ends_goes_at_once;
+    a_killed_replica_drops_out_and_a_stopped_one_leaves_at_once;
 }
 
 async fn look(site: &Site) -> Value {
@@ -79,7 +79,7 @@ async fn top_shows_replicas_lanes_queues_images_money_and_failures(site: Site) {
     assert_eq!(seen["failures"]["open"], 1);
     assert_eq!(seen["failures"]["last"][0]["task_id"], "hit");
 
-    // The same as text, also where nobody asked for it once: the output is no terminal.
+    // The same as text, also without `--once`: the output is not a terminal.
     let text = site.program(&["top"]).run().await;
     assert!(text.status.success(), "{}", text.stderr);
     for part in ["1 replica", "Wörker 1", "last minute", "33 %", "edits.double", "open", "failures (1 open)"]
@@ -93,7 +93,7 @@ async fn top_shows_replicas_lanes_queues_images_money_and_failures(site: Site) {
     drop(worker);
 }
 
-async fn a_replica_that_was_killed_drops_out_and_one_that_ends_goes_at_once(site: Site) {
+async fn a_killed_replica_drops_out_and_a_stopped_one_leaves_at_once(site: Site) {
     let [mut killed, ends] = site.workers().await;
     let (_, _) = replicas(&site, 2).await;
     killed.kill9();
@@ -212,7 +212,7 @@ async fn laptop() -> Laptop {
 }
 
 #[tokio::test]
-async fn top_draws_itself_at_a_terminal_answers_keys_and_gives_the_terminal_back() {
+async fn top_draws_answers_keys_and_restores_the_terminal() {
     let laptop = laptop().await;
     let top = AtTerminal::start(&laptop, (80, 24));
     let screen = top.shows("last minute").await;
@@ -289,7 +289,7 @@ async fn throughput(site: &Site) -> f64 {
 }
 
 #[tokio::test]
-async fn from_one_replica_to_four_and_back_the_throughput_follows_and_top_shows_it() {
+async fn from_one_replica_to_four_and_back_the_throughput_follows() {
     const TASKS: u64 = 320;
     let site = Site::on_servers().await;
     let first = named(&site, "worker-1").await;

@@ -1,5 +1,5 @@
-//! `retouch topology`: says what differs without changing anything, and writes definitions from the same data that a worker
-//! declares from.
+//! `retouch topology`: reports differences without changing anything, and exports definitions from the data
+//! that a worker declares from.
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -24,7 +24,7 @@ fn states(findings: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_check_says_what_is_missing_or_otherwise_and_changes_nothing() {
+async fn a_check_reports_missing_or_different_items_and_changes_nothing() {
     let env = Env::new().await;
     let (code, findings) = check(&env, &[]).await;
     assert_eq!((code, states(&findings)), (1, vec!["missing"]));
@@ -51,7 +51,7 @@ async fn a_check_says_what_is_missing_or_otherwise_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_lane_that_is_not_there_and_a_broker_that_is_down_are_told_apart() {
+async fn a_missing_lane_and_an_unreachable_broker_are_told_apart() {
     let env = Env::new().await;
     let done = env.program(&["topology", "check", "--lane", "nowhere"]).run().await;
     assert_eq!(done.status.code(), Some(2));

@@ -1,4 +1,4 @@
-//! Schemas and programs of different age: what docs/operations.md says of upgrading and of going back.
+//! Schemas and programs of different age: docs/operations.md on upgrading and going back.
 
 use retouch_tests::env::Env;
 use retouch_tests::site::{Site, working};
@@ -12,7 +12,7 @@ const NEWER: &str = "INSERT INTO retouch_migrations (version, description, succe
 const NEWEST: &str = "SELECT MAX(version) FROM retouch_migrations";
 
 #[tokio::test]
-async fn a_worker_that_runs_goes_on_when_the_tables_are_migrated_under_it() {
+async fn a_running_worker_survives_a_migration_of_its_tables() {
     let site = Site::on_servers().await;
     let [worker] = site.workers().await;
     site.execute(NEWER).await;

@@ -1,4 +1,5 @@
-//! The readers that the other tests trust refuse what is wrong; and the documentation lists exactly what is declared.
+//! The readers used by other tests refuse malformed input; and the documentation lists exactly the declared
+//! metrics.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ const GOOD: &str = "# HELP a_total What.\n# TYPE a_total counter\na_total{x=\"1\
     b_seconds_sum 0.5\nb_seconds_count 2\n";
 
 #[test]
-fn the_reader_of_metrics_takes_what_is_right_and_refuses_each_way_of_being_wrong() {
+fn the_reader_of_metrics_refuses_every_malformed_exposition() {
     let read = Scrape::read(GOOD).unwrap();
     assert_eq!(read.sum("a_total", &[("x", "1")]), 3.0);
     for (right, wrong) in [
@@ -42,7 +43,7 @@ fn the_reader_of_metrics_takes_what_is_right_and_refuses_each_way_of_being_wrong
 }
 
 #[test]
-fn the_reader_of_expressions_finds_every_name_and_refuses_what_it_does_not_understand() {
+fn the_reader_of_expressions_finds_names_and_refuses_unknown_syntax() {
     let read = promql::read(
         "sum by (le, lane) (rate(a_bucket{lane=\"x\",q=~\"y|z\"}[$__range])) / 3 > 1 or on (k) max(b offset 5m)",
     )
@@ -85,7 +86,7 @@ fn the_documentation_lists_every_metric_as_it_is_declared_and_no_other() {
 }
 
 #[test]
-fn six_things_wake_somebody_and_each_says_what_to_do() {
+fn six_alerts_exist_and_each_has_a_runbook() {
     let rules = rules();
     assert_eq!(rules.len(), 6);
     let docs = file("docs/operations/metrics.md");

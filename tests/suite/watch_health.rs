@@ -1,4 +1,4 @@
-//! Health while something hangs: it is said within seconds, and what can be said is.
+//! Health while a server hangs: reported within seconds, with the figures that are available.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use retouch_tests::watched::Watched;
 use serde_json::Value;
 
 #[tokio::test]
-async fn a_database_that_hangs_is_named_within_seconds_and_the_other_figures_are_still_there() {
+async fn a_hanging_database_hides_no_other_figures() {
     let paid = Paid::on_servers().await;
     let (database, url) = Proxy::before(&paid.site.env.mysql_url()).await;
     let watched = Watched::start(&paid, "", &[("DATABASE_URL", &url)]).await;
@@ -23,7 +23,7 @@ async fn a_database_that_hangs_is_named_within_seconds_and_the_other_figures_are
     let hangs = async || {
         let (status, body) = watched.get("/readyz").await;
         let parts: Value = serde_json::from_str(&body).unwrap();
-        // An answer of a moment ago may still be given.
+        // A cached answer may still be served.
         (status == 503 && parts["database"] != "ok").then_some(parts)
     };
     let parts = wait::until("a database that hangs", hangs).await;

@@ -1,4 +1,4 @@
-//! The log of one task reads as its story.
+//! The log of one task tells its whole course.
 
 use retouch_tests::paid::{Paid, picture, task};
 use serde_json::Value;
@@ -15,7 +15,7 @@ const STORY: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn searching_the_log_for_a_task_or_its_edit_yields_its_story_in_order_and_no_noise() {
+async fn the_log_tells_a_tasks_story_by_its_id() {
     let paid = Paid::on_servers().await;
     let worker = paid.worker("").await;
     paid.site.publish(&task("order-4711", "remove_watermark", "remove the text", &[picture(1)])).await;

@@ -1,5 +1,5 @@
-//! Metrics: what all replicas say adds up to what the tables say, in the form that Prometheus reads; and every name in the
-//! dashboard and the alert rules is one that a worker exports.
+//! Metrics: the sums over all replicas equal the tables, in the form that Prometheus reads; and a worker
+//! exports every name in the dashboard and the alert rules.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ async fn work(paid: &Paid) {
     failed["images"] = json!([url(&gone), data(b"no picture")]);
     paid.site.publish(&failed).await;
     paid.site.publish(&json!({"v": 1, "task_id": "bad"})).await;
-    // The same task again counts nothing.
+    // A repeated task counts nothing.
     paid.site.publish(&task("d", "remove_watermark", SAID, &[picture(4), picture(4), picture(5)])).await;
     for id in ["partial", "failed"] {
         assert_eq!(paid.site.ended(id).await.status, id);
@@ -51,8 +51,7 @@ async fn micros(paid: &Paid, what: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn the_figures_of_all_replicas_add_up_to_the_tables_and_every_name_in_dashboard_and_alerts_is_exported()
-{
+async fn replicas_figures_add_up_to_the_tables() {
     let paid = Paid::on_servers().await;
     let workers = [Watched::start(&paid, BUDGET, &[]).await, Watched::start(&paid, BUDGET, &[]).await];
     work(&paid).await;
@@ -139,10 +138,10 @@ fn as_declared(all: &Scrape) {
 }
 
 #[tokio::test]
-async fn what_may_be_paid_twice_is_counted_as_the_tables_count_it() {
+async fn possible_duplicates_are_counted_as_in_the_tables() {
     use retouch_tests::stand_in::{Fault, OnCreate};
     let paid = Paid::on_servers().await;
-    // A model whose tasks nobody can list is sent once more.
+    // A model without a list of tasks is sent once more.
     let toml = "[models.\"gpt-image-1.5\"]\neditor = \"openai\"\nprice = \"0.04\"\n[routes.paint]\nmodel = \"gpt-image-1.5\"\n";
     let watched = Watched::start(&paid, toml, &[]).await;
     let lost = paid.provider.arm(Fault::Create(OnCreate::Drop { created: true }));

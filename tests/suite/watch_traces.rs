@@ -1,4 +1,4 @@
-//! Traces: a task's trace goes with it, from its message to the provider and to its event, and to nobody else.
+//! Traces: a task's trace goes from its message to the provider and to its event, and to no other host.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn told(event: &Delivery) -> (String, String, Option<String>) {
 }
 
 #[tokio::test]
-async fn a_trace_goes_from_the_message_to_the_provider_and_to_the_event_of_each_task_and_to_nobody_else() {
+async fn a_trace_reaches_the_provider_and_the_events_only() {
     let paid = Paid::on_servers().await;
     paid.takes(Duration::from_secs(1));
     let _worker = paid.worker("").await;
@@ -86,7 +86,7 @@ async fn a_trace_goes_from_the_message_to_the_provider_and_to_the_event_of_each_
 }
 
 #[tokio::test]
-async fn what_is_no_valid_trace_is_ignored_and_the_task_gets_one_of_its_own() {
+async fn an_invalid_trace_is_replaced_by_a_new_one() {
     let paid = Paid::on_servers().await;
     let _worker = paid.worker("").await;
     let mut events = paid.site.events().await;
@@ -121,7 +121,7 @@ async fn a_trace_survives_the_wait_ladder() {
 }
 
 #[tokio::test]
-async fn spans_go_to_a_collector_where_one_is_set_and_belong_to_the_producers_trace() {
+async fn spans_reach_the_collector_in_the_producers_trace() {
     let paid = Paid::on_servers().await;
     let collector = Collector::start().await;
     let url = collector.url();

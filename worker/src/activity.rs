@@ -1,17 +1,17 @@
-//! What this process is doing at the moment, counted for people: nothing is decided by it.
+//! Current work of this process, counted for people: no decision depends on it.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-/// Where a call is in this process.
+/// Phase of a call in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// For a place in its lane.
+    /// Waiting for a place in its lane.
     Waiting,
-    /// At the provider, until it is accepted or answered.
+    /// At the provider, not yet accepted or answered.
     Sending,
-    /// At the provider, asked after now and then.
+    /// At the provider, polled from time to time.
     Polling,
     /// On its way into our blobs and tables.
     Keeping,
@@ -28,35 +28,35 @@ pub(crate) struct Activity {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Calls {
-    /// For a place in their lane.
+    /// Waiting for a place in their lane.
     pub waiting: u32,
-    /// Until they are accepted or answered.
+    /// Not yet accepted or answered.
     pub sending: u32,
-    /// Asked after now and then.
+    /// Polled from time to time.
     pub polling: u32,
     /// On their way into our blobs and tables.
     pub keeping: u32,
 }
 
 impl Activity {
-    /// A task is being taken in, until this is dropped.
+    /// Counts a task in intake, until this is dropped.
     pub(crate) fn intake(&self) -> TakingIn<'_> {
         self.intake.fetch_add(1, Ordering::Relaxed);
         TakingIn(&self.intake)
     }
 
-    /// A call is worked on, until this is dropped.
+    /// Counts a call at work, until this is dropped.
     pub(crate) fn call(&self) -> CallAt<'_> {
         self.calls[Phase::Waiting as usize].fetch_add(1, Ordering::Relaxed);
         CallAt { activity: self, phase: AtomicU8::new(Phase::Waiting as u8) }
     }
 
-    /// Tasks that are being taken in.
+    /// Tasks in intake.
     pub(crate) fn tasks(&self) -> u32 {
         self.intake.load(Ordering::Relaxed)
     }
 
-    /// Calls that are worked on.
+    /// Calls at work, by phase.
     pub(crate) fn calls(&self) -> Calls {
         let [waiting, sending, polling, keeping] =
             [0, 1, 2, 3].map(|phase: usize| self.calls[phase].load(Ordering::Relaxed));
@@ -80,7 +80,7 @@ pub(crate) struct CallAt<'a> {
 }
 
 impl CallAt<'_> {
-    /// It has come so far.
+    /// Moves the call to a phase.
     pub(crate) fn at(&self, phase: Phase) {
         let before = self.phase.swap(phase as u8, Ordering::Relaxed);
         self.activity.calls[phase as usize].fetch_add(1, Ordering::Relaxed);
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_counted_once_in_the_phase_that_it_has_come_to_and_then_no_more() {
+    fn a_call_is_counted_in_its_current_phase_only() {
         let activity = Activity::default();
         let (call, other) = (activity.call(), activity.call());
         call.at(Phase::Sending);

@@ -1,4 +1,4 @@
-//! What every stage works with: the ports, the settings, and who we are.
+//! The context of every stage: the ports, the settings, and this process's identity.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) use editors::open_editors;
 /// The editors by provider kind.
 pub type Editors = HashMap<&'static str, Arc<dyn Editor>>;
 
-/// Declaring is tried this often at start.
+/// Tries to declare at start.
 const DECLARE_TRIES: u32 = 5;
 
 /// The assembled worker.
@@ -40,34 +40,34 @@ pub struct App {
     pub settings: Settings,
     /// The truth.
     pub store: Store,
-    /// Wakes work up.
+    /// Delivers wake-ups.
     pub broker: Arc<dyn Broker>,
-    /// The bytes.
+    /// Picture bytes.
     pub blobs: Blobs,
     /// Pictures from outside.
     pub sources: Sources,
     /// Results from providers.
     pub results: Fetcher,
-    /// By kind.
+    /// By provider kind.
     pub editors: Editors,
     /// Unique to this process: the owner of its leases.
     pub owner: String,
-    /// Where calls wait for their lanes.
+    /// Waiting rooms of the lanes.
     pub(crate) gates: Gates,
-    /// Calls whose results are fetched beside the places of their lanes.
+    /// Calls whose results are fetched outside the places of their lanes.
     pub(crate) beside: Beside,
-    /// What this process is doing.
+    /// Current work of this process.
     pub(crate) activity: Activity,
-    /// What its calls cost, where it keeps account.
+    /// Cost of its calls, if it keeps account.
     pub(crate) bill: Bill,
-    /// Where suspects wait for their turn.
+    /// Serialises suspects.
     pub(crate) suspects: Suspects,
-    /// Cancelled when it is time to stop.
+    /// Cancelled at shutdown.
     pub shutdown: CancellationToken,
 }
 
-/// Of what an older system's link or a provider's result leads to: larger and slower than what producers may
-/// send. A result is not held to the size: it is paid for, and has a setting of its own.
+/// Limits for the links of an older system and for providers' results: larger and slower than producers'
+/// pictures may be. The size of a result is not limited here: it is paid for, and has its own setting.
 const RESULT_LIMITS: FetchLimits = FetchLimits {
     max_bytes: 64 * 1024 * 1024,
     deadline: Duration::from_secs(90),
@@ -76,11 +76,11 @@ const RESULT_LIMITS: FetchLimits = FetchLimits {
 };
 
 impl App {
-    /// Opens everything and checks the schema. A SQLite file is migrated here, since nobody else shares it; a
-    /// server's database is only ever migrated by `retouch migrate`.
+    /// Opens everything and checks the schema. A SQLite file is migrated here, since it is not shared between
+    /// hosts; a server's database is only migrated by `retouch migrate`.
     ///
     /// # Errors
-    /// What cannot be reached or does not fit, in one sentence.
+    /// One sentence about the part that is unreachable or does not fit.
     pub async fn open(settings: Settings) -> Result<Arc<Self>> {
         crate::tls::init();
         let store = open_store(&settings).await?;
@@ -90,16 +90,16 @@ impl App {
         Ok(app)
     }
 
-    /// Makes sure that the namespace belongs to our database, and binds it where it belongs to none.
+    /// Checks that the namespace belongs to our database, and binds it if it is unbound.
     ///
     /// # Errors
-    /// Outside: the database cannot be asked. Inside: see [`Broker::bind`].
+    /// Outer: the database is unavailable. Inner: see [`Broker::bind`].
     pub(crate) async fn bind(&self) -> Result<Result<(), BrokerError>, StoreError> {
         let installation = self.store.installation().await?;
         Ok(self.broker.bind(&installation).await)
     }
 
-    /// What a person can do about it, where the namespace belongs to another database.
+    /// Adds the fix if the namespace belongs to another database.
     fn explain(&self, error: BrokerError) -> anyhow::Error {
         let other = matches!(error, BrokerError::OtherInstallation { .. });
         let error = anyhow::Error::new(error);
@@ -113,7 +113,8 @@ impl App {
         )
     }
 
-    /// As [`App::open`], and leaves RabbitMQ alone until something is published: for commands that only read tables.
+    /// As [`App::open`], but connects to RabbitMQ only at the first publish: for commands that only read
+    /// tables.
     ///
     /// # Errors
     /// See [`App::open`].
@@ -153,7 +154,7 @@ impl App {
         }))
     }
 
-    /// Declares queues and lanes: what a worker does before it consumes.
+    /// Declares queues and lanes, before a worker consumes.
     ///
     /// # Errors
     /// See the ports.
@@ -166,8 +167,8 @@ impl App {
         Ok(())
     }
 
-    /// We reached the broker a moment ago, so what it does not manage now is not its final word: RabbitMQ under load answers
-    /// the declaration of a quorum queue with an internal error and closes the connection.
+    /// The broker was reachable a moment ago, so a failure is retried: RabbitMQ under load answers the
+    /// declaration of a quorum queue with an internal error and closes the connection.
     async fn declare_queues(&self, lanes: &[String]) -> Result<(), BrokerError> {
         let mut backoff = Backoff::new(Pace::RECONNECT);
         for _ in 1..DECLARE_TRIES {
@@ -185,12 +186,12 @@ impl App {
         self.settings.offer.served_lanes()
     }
 
-    /// A lane's limits, as decided.
+    /// A lane's limits.
     pub fn lane_limits(&self, lane: &str) -> LaneLimits {
         self.settings.offer.lanes.limits(lane)
     }
 
-    /// Calls at a time on a lane in this process; also the prefetch of its queue.
+    /// Concurrent calls of a lane in this process; also the prefetch of its queue.
     pub fn lane_concurrency(&self, lane: &str) -> u16 {
         let limits = self.lane_limits(lane);
         if let Some(given) = limits.concurrency {
@@ -208,13 +209,13 @@ impl App {
     /// setting.
     ///
     /// # Errors
-    /// The store cannot be asked.
+    /// The store is unavailable.
     pub async fn unfetched(&self, lanes: &[String]) -> Result<Vec<String>> {
         let shown = self.store.lanes().await?.into_iter().filter(|lane| lanes.contains(&lane.name));
         Ok(shown.filter_map(|lane| lane.unfetched).map(|unfetched| unfetched.notice()).collect())
     }
 
-    /// Whether a provider fetches the pictures that it edits from our blobs.
+    /// Whether a provider fetches its input pictures from our blobs.
     pub(crate) fn serves_inputs(&self) -> bool {
         self.editors.values().any(|editor| editor.fetches_inputs())
     }
@@ -225,7 +226,7 @@ impl App {
     }
 }
 
-/// What the store holds a lane to; `concurrency` is this process's own affair.
+/// The limits of a lane that the store enforces; `concurrency` is local to this process.
 fn policy(limits: LaneLimits) -> LanePolicy {
     let LaneLimits { concurrency: _, max_in_flight, submit_interval, daily_budget, one_unresolved } = limits;
     LanePolicy { max_in_flight, submit_interval, daily_budget, one_unresolved }
@@ -236,8 +237,8 @@ pub fn resolve(base: &Url, reference: &str) -> String {
     blobs::resolve(base, reference)
 }
 
-/// A folder that is not mounted looks like one that nobody has made yet. Made anew beside a database that has results, it would
-/// have every one of them paid for again.
+/// An unmounted folder looks like a folder that was never created. Creating it beside a database that has
+/// results would make every one of them paid again.
 async fn blobs_are_there(settings: &Settings, store: &Store) -> Result<()> {
     let BlobsLocation::Folder(folder) = &settings.blobs else { return Ok(()) };
     if folder.exists() || store.newest_results(1).await?.is_empty() {
@@ -250,10 +251,10 @@ async fn blobs_are_there(settings: &Settings, store: &Store) -> Result<()> {
     )
 }
 
-/// Opens the database, whatever its schema is.
+/// Opens the database without a check of its schema.
 ///
 /// # Errors
-/// Why it cannot be reached, and which setting says where it is.
+/// Why it is unreachable, and the setting that names it.
 pub async fn connect_store(database: &DatabaseLocation) -> Result<Store> {
     let store = Store::connect(database, 16).await.map_err(|error| match database {
         DatabaseLocation::MySql(_) => {
@@ -269,7 +270,7 @@ pub async fn connect_store(database: &DatabaseLocation) -> Result<Store> {
 /// Opens the database and checks its schema.
 ///
 /// # Errors
-/// What is wrong and the command that mends it.
+/// The fault, and the command that repairs it.
 pub async fn open_store(settings: &Settings) -> Result<Store> {
     let store = connect_store(&settings.database).await?.with_patience(settings.rhythm.patience);
     let state = match &settings.database {

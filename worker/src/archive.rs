@@ -16,7 +16,7 @@ use crate::outcome::{Outcome, attempt};
 use crate::store::{CallState, Claim, DeadLetter, Finished, LetterRef, Properties};
 use crate::{events, intake, wake};
 
-/// Keeps one dead message. Tries until the store takes it: there is nowhere else for it to go.
+/// Archives one dead message. Retries until the store takes it: there is no other place for it.
 pub(crate) async fn handle(app: &App, delivery: &Delivery) -> Outcome {
     let mut backoff = Backoff::new(Pace::RECONNECT);
     loop {
@@ -60,7 +60,8 @@ async fn keep(app: &App, delivery: &Delivery) -> anyhow::Result<()> {
             correlation_id: message.correlation_id.clone(),
         },
         again: header(LETTER).as_deref().and_then(LetterRef::parse),
-        // It only woke its edit, which goes on, is over, or has failed a moment ago with a letter of its own.
+        // An edit message only woke its call, which goes on, is over, or has just failed with a letter of its
+        // own.
         settled: edit_key.is_some(),
     };
     app.store.archive(&letter).await?;
@@ -77,13 +78,13 @@ fn edit_key(message: &Message) -> Option<EditKey> {
     serde_json::from_slice::<EditMessage>(&message.payload).ok().map(|message| message.edit_key)
 }
 
-/// A queue's name without the namespace, as in the letters of our own.
+/// A queue's name without the namespace, as in our own letters.
 fn meant(app: &App, queue: &str) -> String {
     let prefix = format!("{}.", app.settings.topology.exchange());
     queue.strip_prefix(&prefix).unwrap_or(queue).to_owned()
 }
 
-/// The `edit_type` of a message that could not be worked on, if it shows one: for filters, not to act on.
+/// The `edit_type` of an undecodable message, if it shows one: for filters only.
 fn peek_edit_type(payload: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Peek {
@@ -92,7 +93,7 @@ fn peek_edit_type(payload: &[u8]) -> Option<String> {
     serde_json::from_slice(payload).ok().map(|Peek { edit_type }| edit_type)
 }
 
-/// Redelivered by the broker, the same dead message is the same letter.
+/// A redelivery of the same dead message is the same letter.
 fn letter_key(message: &Message, queue: &str, reason: &str) -> Digest32 {
     let mut identity = format!("{queue}\n{reason}\n{:?}\n", message.headers).into_bytes();
     identity.extend_from_slice(Digest32::of(&message.payload).as_bytes());
@@ -106,17 +107,17 @@ fn explain(reason: &str) -> String {
                 .to_owned()
         }
         "expired" => {
-            "it expired in its queue: nobody took it within the time that its producer gave it".to_owned()
+            "it expired in its queue: no worker took it within the time that its producer gave it".to_owned()
         }
         other => format!("the broker gave it up: {other}"),
     }
 }
 
-/// An edit that no delivery can carry through has to end, or its tasks would wait for ever.
+/// An edit that no delivery can finish has to fail, or its tasks would wait for ever.
 async fn fail_call(app: &App, edit_key: EditKey, reason: &str, text: &str) -> anyhow::Result<()> {
     match app.store.claim_call(edit_key, &app.owner, Duration::from_secs(30)).await? {
         Claim::Won(call) if matches!(call.state, CallState::Submitted | CallState::Stored) => {
-            // Paid for: whoever comes next carries it on, whatever became of this message.
+            // Paid for: the next owner carries it on, although this message is dead.
             app.store.hand_over_call(call.lease, Some(text), Duration::ZERO).await?;
             wake::calls(app, vec![(edit_key, call.spec.lane)]).await;
             Ok(())
@@ -131,7 +132,7 @@ async fn fail_call(app: &App, edit_key: EditKey, reason: &str, text: &str) -> an
             Ok(())
         }
         Claim::Done => Ok(()),
-        // Somebody works on it after all, or will: that decides.
+        // Another owner works on it, or will: its result decides.
         Claim::Held { .. } => Ok(()),
     }
 }

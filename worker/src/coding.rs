@@ -1,7 +1,7 @@
-//! `Content-Encoding`: what a server compressed, asked for or not, made plain again within a bound.
+//! `Content-Encoding`: decodes compressed bodies, declared or not, within a bound.
 //!
-//! What must stay true: no more than `most` bytes and a little are ever made of an answer, whatever it claims
-//! to hold; and what cannot be decoded is said so, never passed on as if it were plain.
+//! Invariant: no body is decoded beyond about `most` bytes, whatever size it claims; a body that cannot be
+//! decoded is an error, and is never passed on as plain.
 //! <https://www.rfc-editor.org/rfc/rfc9110#name-content-encoding>
 
 use std::io::{self, Read};
@@ -12,11 +12,11 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 use ruzstd::decoding::StreamingDecoder;
 use thiserror::Error;
 
-/// What every gzip file begins with.
+/// Magic number of gzip.
 const GZIP: [u8; 3] = [0x1f, 0x8b, 0x08];
-/// What every zstd frame begins with.
+/// Magic number of zstd.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// More codings than this in a row are no answer but an attack.
+/// More nested codings than this are an attack.
 const MAX_CODINGS: usize = 4;
 /// Input of the brotli decoder at a time, in bytes.
 const BROTLI_BUFFER: usize = 16 * 1024;
@@ -27,16 +27,16 @@ const MAX_ZSTD_WINDOW: u64 = 128 * 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
     Gzip,
-    /// As the standard says it, and raw as some servers send it.
+    /// zlib as in the standard, and raw deflate as some servers send it.
     Deflate,
     Brotli,
     Zstd,
 }
 
-/// Why something was not decoded.
+/// Why a body was not decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum CodingError {
-    /// A coding that nothing here decodes.
+    /// An unknown coding.
     #[error("its Content-Encoding {0:?} is not known")]
     Unknown(String),
     /// The bytes are not what the coding says.
@@ -47,7 +47,7 @@ pub(crate) enum CodingError {
         /// The decoder's words.
         why: String,
     },
-    /// Decoded, it is larger than it may be; the rest was not decoded.
+    /// Larger than allowed once decoded; the rest was not decoded.
     #[error("it has more than {0} bytes once decoded")]
     TooLarge(usize),
 }
@@ -65,7 +65,7 @@ impl Coding {
     fn decode(self, body: &[u8], most: usize) -> Result<Bytes, CodingError> {
         let decoded = match self {
             Self::Gzip => bounded(MultiGzDecoder::new(body), most),
-            // Which of the two it is, only decoding tells; the raw form has no check that could mislead.
+            // Only decoding tells the two forms apart; the raw form has no checksum that could mislead.
             Self::Deflate => match bounded(ZlibDecoder::new(body), most) {
                 Err(Ended::Damaged(_)) => bounded(DeflateDecoder::new(body), most),
                 decoded => decoded,
@@ -98,7 +98,7 @@ fn bounded(decoder: impl Read, most: usize) -> Result<Bytes, Ended> {
     if plain.len() > most { Err(Ended::TooLarge) } else { Ok(plain.into()) }
 }
 
-/// Frame after frame: its library decodes one, and leaves what follows unread.
+/// Frame after frame: the library decodes only the first.
 fn zstd(mut body: &[u8], most: usize) -> Result<Bytes, Ended> {
     let mut plain = Vec::new();
     while !body.is_empty() {
@@ -115,8 +115,8 @@ fn zstd(mut body: &[u8], most: usize) -> Result<Bytes, Ended> {
     Ok(plain.into())
 }
 
-/// The window that a zstd frame asks for, by its descriptor; what has one segment asks for as much as it
-/// holds. <https://www.rfc-editor.org/rfc/rfc8878#name-window-descriptor>
+/// The window size of a zstd frame, by its descriptor; a single-segment frame needs its content size.
+/// <https://www.rfc-editor.org/rfc/rfc8878#name-window-descriptor>
 fn window(frame: &[u8]) -> u64 {
     let (descriptor, window) = (frame[4], frame[5]);
     if descriptor & 0x20 != 0 {
@@ -126,7 +126,7 @@ fn window(frame: &[u8]) -> u64 {
     base + (base / 8) * u64::from(window & 7)
 }
 
-/// The codings that the headers name, in the order in which they were applied; `identity` is none.
+/// The declared codings in the order of application, without `identity`.
 ///
 /// # Errors
 /// [`CodingError::Unknown`].
@@ -146,7 +146,7 @@ fn codings(header: &str) -> Result<Vec<Coding>, CodingError> {
     if codings.len() > MAX_CODINGS { Err(unknown(header)) } else { Ok(codings) }
 }
 
-/// All that the `Content-Encoding` headers of an answer say, in one line; empty where its body is plain.
+/// All `Content-Encoding` headers of an answer in one line; empty for a plain body.
 pub(crate) fn named(headers: &HeaderMap) -> String {
     let named: Vec<_> = headers
         .get_all(CONTENT_ENCODING)
@@ -157,12 +157,12 @@ pub(crate) fn named(headers: &HeaderMap) -> String {
     if codings(&named).is_ok_and(|codings| codings.is_empty()) { String::new() } else { named }
 }
 
-/// The body without the codings that `header` names, `most` bytes at the most.
+/// The body without the codings that `header` names, at most `most` bytes.
 ///
 /// # Errors
 /// See [`CodingError`].
 pub(crate) fn decode(header: &str, body: Bytes, most: usize) -> Result<Bytes, CodingError> {
-    // An answer without content has nothing to decode, whatever its headers say.
+    // An empty body has nothing to decode, whatever its headers say.
     let mut plain = body;
     for coding in codings(header)?.into_iter().rev() {
         if plain.is_empty() {
@@ -177,12 +177,12 @@ pub(crate) fn decode(header: &str, body: Bytes, most: usize) -> Result<Bytes, Co
     Ok(plain)
 }
 
-/// Whether a body begins as what [`decode_unnamed`] decodes.
+/// Whether [`decode_unnamed`] would decode this body.
 pub(crate) fn begins_compressed(body: &[u8]) -> bool {
     body.starts_with(&GZIP) || body.starts_with(&ZSTD)
 }
 
-/// What is compressed although nothing says so, told by its first bytes; what is not, as it is.
+/// Decodes a body whose compression no header declares, by its first bytes; returns others as they are.
 ///
 /// # Errors
 /// See [`CodingError`].
@@ -196,7 +196,7 @@ pub(crate) fn decode_unnamed(body: Bytes, most: usize) -> Result<Bytes, CodingEr
     }
 }
 
-/// Bytes that no coding of these produces: JSON, or a picture.
+/// JSON or a picture: no coding produces these first bytes.
 fn is_plain(body: &[u8]) -> bool {
     let text = body.trim_ascii_start();
     let json = matches!(text.first(), Some(b'{' | b'[' | b'"'))
@@ -269,12 +269,12 @@ mod tests {
             assert!(decoded(header, &body) == Ok(plain.clone().into()), "{header}");
         }
         assert_eq!(decoded("gzip", b""), Ok(Bytes::new()));
-        // Named, and not done.
+        // Declared, but not applied.
         assert_eq!(decoded("gzip", b" {\"data\": []}"), Ok(Bytes::from_static(b" {\"data\": []}")));
     }
 
     #[test]
-    fn brotli_is_decoded_from_what_its_own_encoder_wrote() {
+    fn brotli_from_the_reference_encoder_is_decoded() {
         let decoded = decoded("br", BROTLI);
         assert_eq!(decoded, Ok(Bytes::from_static(b"hello")));
     }
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_never_passed_on_as_plain() {
+    fn undecodable_bodies_are_never_passed_on_as_plain() {
         let whole = gzip(&plain());
         for (header, body, why) in [
             ("gzip", &whole[..whole.len() / 2], "gzip cannot be decoded"),
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_in_silence_is_told_by_its_first_bytes() {
+    fn undeclared_compression_is_recognised_by_its_first_bytes() {
         for body in [gzip(b"plain"), zstd(b"plain"), b"plain".to_vec()] {
             assert_eq!(decode_unnamed(body.into(), MOST), Ok(Bytes::from_static(b"plain")));
         }

@@ -1,5 +1,6 @@
-//! Settings: from the environment, then `retouch.toml`, then defaults. A choice of backend is an enum that carries
-//! its own fields, so that a mix that cannot work is refused here, in one sentence, and nowhere else.
+//! Settings: from the environment, then `retouch.toml`, then defaults. A choice of backend is an enum that
+//! carries its own fields, so that an impossible combination is refused here, in one sentence, and nowhere
+//! else.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ impl BrokerChoice {
     }
 }
 
-/// What to do with a call that may or may not have been accepted, where the provider cannot be asked.
+/// Policy for a call that may or may not have been accepted, if the provider's list cannot tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnAmbiguous {
@@ -64,8 +65,7 @@ pub enum OnAmbiguous {
 }
 
 impl OnAmbiguous {
-    /// How often a call that costs something is sent without an answer, over its whole life, before a person
-    /// decides.
+    /// Submits without an answer that a paid call may have over its whole life before a person decides.
     pub const fn most_unanswered(self) -> u32 {
         match self {
             Self::Retry => 2,
@@ -74,10 +74,10 @@ impl OnAmbiguous {
     }
 }
 
-/// The worker's own rhythm.
+/// Timings and limits of the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rhythm {
-    /// Task messages looked at together in one process.
+    /// Task messages in intake at once, in one process.
     pub intake: u16,
     /// Bytes of their pictures in memory at once.
     pub intake_memory: usize,
@@ -85,53 +85,53 @@ pub struct Rhythm {
     pub decode_memory: usize,
     /// Bytes of the largest result that is kept.
     pub result_max: u64,
-    /// How long what arrives in place of a result, and is no picture, is asked for again.
+    /// How long a broken result (no picture) is downloaded again before it is given up.
     pub result_doubt: Duration,
-    /// How long a claim holds without being renewed.
+    /// How long a claim holds without renewal.
     pub lease: Duration,
-    /// Between two sweeps.
+    /// Interval of the sweep.
     pub sweep: Duration,
-    /// How long a message may be on its way before the sweep takes it for lost.
+    /// Age at which the sweep takes a message for lost.
     pub patience: Duration,
-    /// For work under way, after the first signal.
+    /// Time for the work under way, after the first signal.
     pub grace: Duration,
-    /// Until a blocked lane is tried again; doubled each time it still is, twenty times as long at most.
+    /// Delay before a blocked lane is tried again; doubled after each failed probe, up to twenty times.
     pub probe: Duration,
-    /// Processes that may die of one message or edit before it is taken for poison.
+    /// Deaths of a process by one message or edit before it counts as poison.
     pub poison_kills: u32,
-    /// Days after which letters that were retried or discarded are deleted; none: never. Open ones are never deleted.
+    /// Days until retried or discarded letters are deleted; `None`: never. Open ones are never deleted.
     pub dead_retention_days: Option<u32>,
 }
 
-/// What the workers clean out of the cache by themselves.
+/// Limits of the workers' automatic cache cleaning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheLimits {
-    /// Most bytes of all results.
+    /// Bytes of all results.
     pub max_bytes: Option<u64>,
-    /// Entries that were made so long ago go.
+    /// Age at which entries are evicted.
     pub max_age: Option<Duration>,
-    /// Entries that answered nothing for so long go.
+    /// Time without a hit after which entries are evicted.
     pub max_idle: Option<Duration>,
-    /// What was served so lately stays, whatever the limits say: tasks name it.
+    /// Entries served more recently than this stay, whatever the limits: tasks refer to them.
     pub keep: Duration,
-    /// Blobs that no row names go after so long.
+    /// Age at which blobs without a row are deleted.
     pub sweep_blobs: Option<Duration>,
 }
 
-/// Everything that can be set: docs/operations.md lists the settings.
+/// All settings: docs/operations.md lists them.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `DATABASE_URL`.
     pub database: DatabaseLocation,
-    /// Whether it was given, not the default file.
+    /// Whether it was set, not defaulted.
     pub database_given: bool,
     /// `AMQP_URL`.
     pub broker: BrokerChoice,
     /// `RETOUCH_BLOBS`.
     pub blobs: BlobsLocation,
-    /// `RETOUCH_PUBLIC_URL`; what relative result URLs are resolved against.
+    /// `RETOUCH_PUBLIC_URL`: base of relative result URLs.
     pub public_url: Url,
-    /// Whether it was given, not derived.
+    /// Whether it was set, not derived.
     pub public_url_given: bool,
     /// `RETOUCH_HTTP`.
     pub http: Option<SocketAddr>,
@@ -143,9 +143,9 @@ pub struct Settings {
     pub name: String,
     /// `RETOUCH_ON_AMBIGUOUS`.
     pub on_ambiguous: OnAmbiguous,
-    /// What can be asked of which provider.
+    /// Editors, models, routes and lanes.
     pub offer: Offer,
-    /// Rhythm.
+    /// Timings and limits.
     pub rhythm: Rhythm,
     /// Limits of the cache.
     pub cache: CacheLimits,
@@ -160,7 +160,7 @@ impl Settings {
         Parts::load()?.together()
     }
 
-    /// Only which database: all that some commands need.
+    /// Only the database setting, which is all that some commands need.
     ///
     /// # Errors
     /// As for [`Settings::load`].
@@ -168,7 +168,7 @@ impl Settings {
         database(Raw::read()?.database_url.as_deref())
     }
 
-    /// Only what can be asked of which provider.
+    /// Only editors, models, routes and lanes.
     ///
     /// # Errors
     /// As for [`Settings::load`].
@@ -176,7 +176,7 @@ impl Settings {
         Offer::decide(&mut Raw::read()?, keys(variable)?)
     }
 
-    /// Only where HTTP is served; none where it is off.
+    /// Only the HTTP address; `None` if it is off.
     ///
     /// # Errors
     /// As for [`Settings::load`].
@@ -190,10 +190,11 @@ impl Settings {
     }
 }
 
-/// Workers of one queue share one database: a file of its own for each replica would pay for the same edit once a replica.
+/// Workers of one queue share one database: replicas with a file each would pay for the same edit once a
+/// replica.
 ///
 /// # Errors
-/// RabbitMQ without a database that was given.
+/// RabbitMQ without a database setting.
 pub fn shares_a_database(broker: &BrokerChoice, database_given: bool) -> Result<()> {
     let alone = matches!(broker, BrokerChoice::RabbitMq { .. }) && !database_given;
     ensure!(!alone, "DATABASE_URL must be set when AMQP_URL is: all workers of a queue share one database");
@@ -202,7 +203,7 @@ pub fn shares_a_database(broker: &BrokerChoice, database_given: bool) -> Result<
 
 fn seconds(name: &str, given: Option<u64>, default: u64) -> Result<Duration> {
     let seconds = given.unwrap_or(default);
-    // A week: longer than any of these makes sense, and far from where times overflow.
+    // A week: longer than any sensible value, and far from an overflow.
     ensure!((1..=604_800).contains(&seconds), "RETOUCH_{name}_SECONDS must be 1 to 604800");
     Ok(Duration::from_secs(seconds))
 }
@@ -216,7 +217,7 @@ fn database(url: Option<&str>) -> Result<DatabaseLocation> {
     database_at("DATABASE_URL", url)
 }
 
-/// Which database a URL names; `name` is the setting or argument that has it.
+/// Parses a database URL; `name` is the setting or argument that holds it.
 ///
 /// # Errors
 /// One sentence that names it and the fix.
@@ -240,7 +241,7 @@ pub(crate) fn database_at(name: &str, url: &str) -> Result<DatabaseLocation> {
     Ok(DatabaseLocation::MySql(url))
 }
 
-/// `database`: none where what is set for it cannot be understood.
+/// `database`: `None` if its own setting is wrong.
 fn broker(url: Option<String>, database: Option<&DatabaseLocation>) -> Result<BrokerChoice> {
     match (url, database) {
         (Some(url), _) => {
@@ -311,10 +312,10 @@ fn public_url(
             !url.cannot_be_a_base() && url.query().is_none() && url.fragment().is_none(),
             "RETOUCH_PUBLIC_URL must be a URL that paths can be added to"
         );
-        // It goes into every answer.
+        // It becomes part of every answer.
         ensure!(
             url.username().is_empty() && url.password().is_none(),
-            "RETOUCH_PUBLIC_URL must not hold a user or a password: everybody who gets a result sees it"
+            "RETOUCH_PUBLIC_URL must not hold a user or a password: every recipient of a result sees it"
         );
         return Ok((url, true));
     }
@@ -328,7 +329,7 @@ fn public_url(
     Ok((url, false))
 }
 
-/// Where blobs are without any server: for `retouch edit`, and a worker without HTTP.
+/// Base URL of blobs without a server: for `retouch edit`, and a worker without HTTP.
 ///
 /// # Errors
 /// A folder that is not absolute.

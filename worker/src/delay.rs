@@ -1,5 +1,5 @@
-//! How long to wait before trying again. The only file that names the `backoff` crate, so that it can be replaced
-//! here. The delay is a pure function; the chance is passed in.
+//! Retry delays. The only file that names the `backoff` crate, so that it can be replaced here. The delay is
+//! a pure function; jitter is passed in.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use backoff::exponential::ExponentialBackoff;
 /// How delays grow: doubling from `first` up to `most`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Before the second attempt.
+    /// Delay before the second attempt.
     pub first: Duration,
-    /// Never more than this.
+    /// Upper limit.
     pub most: Duration,
 }
 
 impl Pace {
-    /// For connections and everything else that the whole worker waits for. Never long: within 10 s of the
-    /// end of an outage, however long it was, work flows again.
+    /// For connections and other resources that the whole worker waits for. Kept short: work resumes within
+    /// 10 s of the end of an outage of any length.
     pub const RECONNECT: Self = Self { first: Duration::from_millis(500), most: Duration::from_secs(5) };
 
     /// The delay after `attempt` failures (0 is the first). `jitter` of `0.0..=1.0` picks from the upper half, so that
@@ -37,7 +37,7 @@ impl Pace {
         ExponentialBackoff {
             current_interval: self.first,
             initial_interval: self.first,
-            // The crate would roll its own dice.
+            // The jitter comes from the caller.
             randomization_factor: 0.0,
             multiplier: 2.0,
             max_interval: self.most,
@@ -60,14 +60,14 @@ impl Backoff {
         Self { pace, attempt: 0 }
     }
 
-    /// One more failure: how long to wait now.
+    /// Counts a failure and returns the delay before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
         let delay = self.pace.delay(self.attempt, rand::random());
         self.attempt = self.attempt.saturating_add(1);
         delay
     }
 
-    /// It worked: the next failure is the first again.
+    /// Counts a success: the next failure is the first again.
     pub const fn reset(&mut self) {
         self.attempt = 0;
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_double_up_to_the_most_and_jitter_takes_off_at_most_half() {
+    fn delays_double_up_to_a_limit_and_jitter_halves_at_most() {
         let seconds = |attempt, jitter| Pace::RECONNECT.delay(attempt, jitter).as_secs_f64();
         for (attempt, full) in [(0, 0.5), (1, 1.0), (2, 2.0), (3, 4.0), (4, 5.0), (u32::MAX, 5.0)] {
             assert!((seconds(attempt, 1.0) - full).abs() < 0.001, "{attempt}");

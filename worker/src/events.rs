@@ -1,4 +1,4 @@
-//! Events: telling producers how their tasks ended. At least once: what is not confirmed is sent again by the sweep.
+//! Events: publishes to producers how their tasks ended. At least once: the sweep repeats unconfirmed ones.
 
 use crate::app::App;
 use crate::broker::{BrokerError, Destination, Message};
@@ -23,9 +23,9 @@ async fn try_publish(app: &App, task: &TaskRecord) -> anyhow::Result<()> {
     app.broker.publish(Destination::Event(event.routing_key()), message.clone()).await?;
     if let Some(reply_to) = &task.reply_to {
         match app.broker.publish(Destination::Reply(reply_to.clone()), message).await {
-            // Its asker has gone; the events exchange has heard it.
+            // The reply queue is gone; the events exchange has the event.
             Err(BrokerError::NoSuchQueue(queue)) => {
-                tracing::debug!(task_id = task.task_id, queue, "nobody waits for the reply");
+                tracing::debug!(task_id = task.task_id, queue, "the reply queue is gone");
             }
             other => other?,
         }

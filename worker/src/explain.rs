@@ -1,7 +1,7 @@
-//! Why an edit is not in the cache: in which fields it differs from what is. Pure: it is told everything and asks nobody.
+//! Explains a miss: the fields in which an edit differs from cached ones. Pure: all input is passed in.
 //!
-//! What must stay true: every field of the edit key is compared here. [`EditIdentity`] is taken apart without `..`, so that a new
-//! field does not compile until it is.
+//! Invariant: every field of the edit key is compared here. [`EditIdentity`] is destructured without `..`, so
+//! that a new field does not compile until it is compared.
 
 use retouch_shared::key::{EditIdentity, EditKey, KEY_VERSION_NUMBER};
 use serde::Serialize;
@@ -9,25 +9,26 @@ use serde_json::{Value, json};
 
 use crate::store::CacheEntry;
 
-/// Characters that are shown on either side of where two prompts differ.
+/// Characters shown on either side of the difference of two prompts.
 const AROUND: usize = 24;
 
 /// One reason, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// A field of the edit (`image`, `edit_type`, `prompt`, `provider`, `model`, `params.NAME`, `mask`, `variant`), `key_version`, or what
-    /// became of it: `blob`, `evicted`, `forgotten`, `blob_missing`, `call`, `refused`.
+    /// A field of the edit (`image`, `edit_type`, `prompt`, `provider`, `model`, `params.NAME`, `mask`,
+    /// `variant`), `key_version`, or the fate of the entry: `blob`, `evicted`, `forgotten`, `blob_missing`,
+    /// `call`, `refused`.
     pub field: String,
-    /// What was asked for.
+    /// The requested value.
     pub wanted: Value,
-    /// What there is.
+    /// The cached value.
     pub cached: Value,
     /// For people.
     pub message: String,
 }
 
 impl Reason {
-    /// One with its own words.
+    /// A reason with a message of its own.
     pub fn new(field: &str, wanted: impl Into<Value>, cached: impl Into<Value>, message: String) -> Self {
         Self { field: field.to_owned(), wanted: wanted.into(), cached: cached.into(), message }
     }
@@ -43,7 +44,7 @@ impl Reason {
     }
 }
 
-/// The entry that differs in the fewest fields, the first of them where there are several, and those fields.
+/// The first entry that differs in the fewest fields, and those fields.
 pub fn nearest<'a>(
     wanted: &EditIdentity<'_>,
     entries: &'a [CacheEntry],
@@ -85,7 +86,7 @@ pub fn differences(wanted: &EditIdentity<'_>, entry: &CacheEntry) -> Vec<Reason>
     reasons
 }
 
-/// A row whose key is not what this program makes of its fields never hits, whatever else is the same.
+/// A row whose stored key differs from the key that this program computes of its fields never hits.
 fn of_key(version: u16, has: EditKey, ours: EditKey, is_all: bool) -> Option<Reason> {
     if has != ours && version != KEY_VERSION_NUMBER {
         return Some(Reason::differs("key_version", json!(KEY_VERSION_NUMBER), json!(version)));
@@ -94,7 +95,7 @@ fn of_key(version: u16, has: EditKey, ours: EditKey, is_all: bool) -> Option<Rea
     (has != ours || is_all).then(|| Reason::new("edit_key", json!(ours), json!(has), message))
 }
 
-/// All names of both, once each.
+/// The union of both name sets.
 fn names<'a>(
     one: impl Iterator<Item = &'a String>,
     other: impl Iterator<Item = &'a String>,
@@ -102,7 +103,7 @@ fn names<'a>(
     one.chain(other).map(String::as_str).collect()
 }
 
-/// Two texts with what differs in brackets, and of what they share only what is near.
+/// Both texts with their difference in brackets, and only the nearby part of what they share.
 pub fn marked(one: &str, other: &str) -> (String, String) {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let before = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_between_two_prompts_is_marked_and_what_is_far_from_it_is_cut() {
+    fn differences_of_prompts_are_marked_and_distant_text_is_cut() {
         for (one, other, marks) in [
             ("make the sky blue", "make the sea blue", ("make the s[ky] blue", "make the s[ea] blue")),
             ("", "a cat", ("[]", "[a cat]")),

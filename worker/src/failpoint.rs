@@ -1,19 +1,20 @@
-//! Fail-points: named places before and after each transition of a call's and a task's life, where a test lets a worker die.
+//! Fail-points: named places before and after each transition of a call's and a task's life, where a test can
+//! kill a worker.
 //!
-//! What must stay true: without the cargo feature `double`, which no release has, a step is awaited and nothing else; and every
-//! transition of ARCHITECTURE.md ("A call's life") that is committed, sent or published has its name in [`STEPS`].
+//! Invariant: without the cargo feature `double`, which no release has, a step is awaited and nothing else;
+//! every committed, sent or published transition of ARCHITECTURE.md ("A call's life") is named in [`STEPS`].
 //!
-//! A point is hit before its step begins (`NAME:before`) and when it is over, however it went (`NAME:after`). What happens
-//! there is told by `RETOUCH_TEST_FAILPOINTS`, a list with `;` between its parts:
+//! A point is hit before its step begins (`NAME:before`) and after it ended, whether it succeeded or not
+//! (`NAME:after`). `RETOUCH_TEST_FAILPOINTS` scripts the points, as a list separated by `;`:
 //!
-//! - `record_submitted:after=kill@2`: dies when it comes there for the second time;
-//! - `*=kill:0.01:7`: dies at each point with this probability, by dice with this seed.
+//! - `record_submitted:after=kill@2`: dies at its second hit;
+//! - `*=kill:0.01:7`: dies at each point with this probability, by a random generator with this seed.
 //!
-//! To die is `abort`: like `kill -9` it unwinds nothing, runs no destructor and flushes no buffer, every thread ends at once and
-//! the kernel closes the connections; unlike it, it happens exactly here and needs neither `unsafe` nor another process.
+//! To die is `abort`: like `kill -9` it unwinds nothing, runs no destructor and flushes no buffer, every
+//! thread ends at once and the kernel closes the connections; unlike it, it hits an exact place and needs
+//! neither `unsafe` nor another process.
 
-/// Every step that has points, in the order of a life: intake, call, ends, sweep; then what a person sends
-/// again.
+/// Every step that has points, in order: intake, call, ends, sweep; then retries by a person.
 #[cfg(feature = "double")]
 pub const STEPS: &[&str] = &[
     "keep_inputs",
@@ -43,12 +44,12 @@ pub const STEPS: &[&str] = &[
     "cancel_task",
 ];
 
-/// Steps of a dead letter that a person sends again: of the command, and of the worker that its message comes to.
+/// Steps of a dead letter's retry: of the command, and of the worker that receives its message.
 #[cfg(feature = "double")]
 pub const RETRY_STEPS: &[&str] =
     &["claim_letters", "send_letter", "letters_sent", "reopen_edits", "reopen_images"];
 
-/// Steps that clean the cache: of commands, and of the sweep where it is set to.
+/// Steps that clean the cache: of commands, and of the sweep if it is set to.
 #[cfg(feature = "double")]
 pub const CLEANING_STEPS: &[&str] =
     &["forget_edits", "scrub_tasks", "evict", "remove_unusable", "delete_blobs"];
@@ -80,7 +81,7 @@ mod armed {
         STEPS.iter().chain(RETRY_STEPS).chain(CLEANING_STEPS).any(|listed| *listed == step)
     }
 
-    /// Where the script is read from.
+    /// The variable of the script.
     const VARIABLE: &str = "RETOUCH_TEST_FAILPOINTS";
 
     static OF_PROCESS: LazyLock<Option<Mutex<Script>>> = LazyLock::new(|| {
@@ -100,8 +101,8 @@ mod armed {
         static OF_THREAD: RefCell<Option<Watch>> = const { RefCell::new(None) };
     }
 
-    /// Asks `dies` at every point that is hit on this thread; at `true` whoever came there goes no further. For many workers in
-    /// one process, each with a runtime of one thread, which the test then drops.
+    /// Calls `dies` at every point that is hit on this thread; `true` stops the work there. For many workers
+    /// in one process, each with a runtime of one thread, which the test then drops.
     pub fn watch_thread(dies: impl FnMut(&str) -> bool + 'static) {
         OF_THREAD.set(Some(Box::new(dies)));
     }
@@ -120,7 +121,7 @@ mod armed {
         if let Some(script) = &*OF_PROCESS
             && script.lock().unwrap_or_else(PoisonError::into_inner).dies(&point)
         {
-            tracing::warn!(point, "dying here, as the test wants it");
+            tracing::warn!(point, "dying here, as the test asks");
             std::process::abort();
         }
         let dies = OF_THREAD.with_borrow_mut(|watch| watch.as_mut().is_some_and(|dies| dies(&point)));
@@ -132,14 +133,14 @@ mod armed {
     /// When to die.
     #[derive(Debug, Default)]
     pub struct Script {
-        /// At this point, when it is hit so often.
+        /// Hit count at which a point kills.
         at: HashMap<String, u64>,
         hits: HashMap<String, u64>,
         chance: Option<(f64, StdRng)>,
     }
 
     impl Script {
-        /// Counts a hit; `true` when it is the last.
+        /// Counts a hit; `true` if it kills.
         pub fn dies(&mut self, point: &str) -> bool {
             let hits = self.hits.entry(point.to_owned()).or_default();
             *hits += 1;
@@ -185,7 +186,7 @@ mod armed {
         use super::*;
 
         #[test]
-        fn a_script_kills_at_the_point_and_the_time_that_it_names() {
+        fn a_script_kills_at_the_named_point_and_hit() {
             let mut script: Script = "send:before=kill@2;poll:after=kill@1".parse().unwrap();
             let points =
                 [("send:before", false), ("send:after", false), ("send:before", true), ("poll:after", true)];
@@ -195,7 +196,7 @@ mod armed {
         }
 
         #[test]
-        fn dice_with_the_same_seed_kill_at_the_same_hits() {
+        fn a_seed_repeats_the_same_kills() {
             let fatal = |seed| {
                 let mut script: Script = format!("*=kill:0.1:{seed}").parse().unwrap();
                 (0..1000).filter(|_| script.dies("send:before")).collect::<Vec<u32>>()
@@ -206,7 +207,7 @@ mod armed {
         }
 
         #[test]
-        fn a_point_that_does_not_exist_is_a_mistake_and_not_a_test_that_kills_nobody() {
+        fn an_unknown_point_in_a_script_is_refused() {
             for text in
                 ["sent:after=kill@1", "send=kill@1", "send:after=kill", "*=kill:2:1", "*=kill:0.1", "x"]
             {

@@ -1,5 +1,5 @@
-//! Lanes in this process: who asks the store next whether a call may be sent, and who wakes whom. The limits themselves
-//! are the store's and hold over all replicas; this only keeps a process from asking with every call at once.
+//! Lanes in this process: the order in which calls ask the store whether they may be sent. The store holds
+//! the limits over all replicas; this only keeps a process from asking with every call at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +10,13 @@ use tokio::sync::{Notify, Semaphore};
 use crate::delay::Pace;
 use crate::store::{Closure, Pass};
 
-/// How long a lane that is full because of other replicas is left alone between two looks.
+/// Time between two tries at a lane that is full because of other replicas.
 pub(crate) const FULL: Pace = Pace { first: Duration::from_millis(100), most: Duration::from_millis(400) };
-/// A closed lane is looked at this often: when a person opens it, work goes on soon.
+/// Time between two tries at a closed lane: work resumes soon after a person opens it.
 const CLOSED: Duration = Duration::from_secs(2);
-/// When the provider asks to slow down and does not say for how long; it recovers "usually within a minute".
+/// Delay after a 429 without Retry-After; the provider recovers "usually within a minute".
 const THROTTLED: Pace = Pace { first: Duration::from_secs(2), most: Duration::from_secs(60) };
-/// The shortest and the longest that a provider can make a lane wait; "after 0 s" would be asked without a pause.
+/// Bounds of a provider's Retry-After; "after 0 s" would lead to requests without a pause.
 const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10 * 60)];
 
 /// The gates of all lanes.
@@ -31,15 +31,15 @@ impl Gates {
     }
 }
 
-/// Results of one lane that are fetched at a time beside its places.
+/// Results of one lane that are fetched at a time outside its places.
 const FETCHES: usize = 16;
 
-/// Where the calls of one lane wait in this process.
+/// The waiting room of one lane in this process.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// Held by the call that asks the store; the others stand in line.
+    /// Held by the call that asks the store; the others queue for it.
     pub(crate) turn: tokio::sync::Mutex<()>,
-    /// Places for results that are fetched beside the lane's own.
+    /// Permits for results that are fetched outside the lane's places.
     pub(crate) fetches: Arc<Semaphore>,
     freed: Notify,
     closed: Mutex<Option<String>>,
@@ -57,12 +57,12 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// A call of this process has left the lane: whoever waits need not wait any longer.
+    /// A call of this process has left the lane: wakes the waiting one.
     pub(crate) fn freed(&self) {
         self.freed.notify_one();
     }
 
-    /// Waits for a place that is said to come `within`, or earlier if one is freed here.
+    /// Waits for a place that is expected `within`, or until one is freed here.
     pub(crate) async fn place(&self, within: Duration) {
         tokio::select! {
             () = self.freed.notified() => {}
@@ -70,7 +70,7 @@ impl Gate {
         }
     }
 
-    /// Says once that the lane is closed; returns when to look again.
+    /// Logs once that the lane is closed; returns the time until the next try.
     pub(crate) fn closed(&self, lane: &str, closure: &Closure) -> Duration {
         let mut known = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref() != Some(&closure.code) {
@@ -81,7 +81,7 @@ impl Gate {
         closure.probe_in.unwrap_or(CLOSED).min(CLOSED).max(Duration::from_millis(50))
     }
 
-    /// Says once that a lane that was closed takes calls again.
+    /// Logs once that a closed lane is open again.
     pub(crate) fn open(&self, lane: &str) {
         let known = self.closed.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(code) = known {
@@ -89,24 +89,24 @@ impl Gate {
         }
     }
 
-    /// Whether this process has seen it closed.
+    /// Whether this process has seen the lane closed.
     pub(crate) fn was_closed(&self) -> bool {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
-/// How long the whole lane waits after the provider asked to slow down; its own wish, within reason, comes first.
+/// How long the whole lane waits after a 429; the provider's Retry-After, within bounds, comes first.
 pub(crate) fn slow_down(pass: Pass, retry_after: Option<Duration>) -> Duration {
     retry_after.map_or_else(|| THROTTLED.delay(pass.throttles, rand::random()), wished)
 }
 
-/// When a blocked lane is tried again: `first` doubled with every probe that failed.
+/// When a blocked lane is tried again: `first`, doubled after every failed probe.
 pub(crate) fn probe_after(first: Duration, probes: u32) -> Duration {
     let pace = Pace { first, most: first.saturating_mul(20) };
     pace.delay(probes, rand::random())
 }
 
-/// The provider's wish, within reason.
+/// The provider's Retry-After within bounds.
 pub(crate) fn wished(retry_after: Duration) -> Duration {
     let [least, most] = RETRY_AFTER;
     retry_after.clamp(least, most)
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_is_asked_to_slow_down_waits_longer_each_time_and_a_minute_at_most() {
+    fn a_throttled_lane_waits_longer_each_time_up_to_a_minute() {
         for (throttles, least, most) in [(0, 1.0, 2.0), (1, 2.0, 4.0), (4, 16.0, 32.0), (100, 30.0, 60.0)] {
             let pause = slow_down(pass(throttles), None).as_secs_f64();
             assert!((least..=most).contains(&pause), "{throttles}: {pause}");
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn the_providers_wish_is_honoured_within_a_second_and_ten_minutes() {
+    fn retry_after_is_honoured_within_a_second_and_ten_minutes() {
         for (wish, seconds) in [(0, 1), (7, 7), (600, 600), (86_400, 600)] {
             assert_eq!(slow_down(pass(9), Some(Duration::from_secs(wish))).as_secs(), seconds, "{wish}");
         }
     }
 
     #[test]
-    fn a_blocked_lane_is_probed_less_and_less_often_and_never_given_up() {
+    fn a_blocked_lane_is_probed_ever_less_often_without_end() {
         let first = Duration::from_secs(30);
         for (probes, most) in [(0, 30), (1, 60), (3, 240), (9, 600), (1000, 600)] {
             let pause = probe_after(first, probes).as_secs_f64();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_that_is_freed_here_is_not_waited_for() {
+    async fn a_place_freed_in_this_process_ends_the_wait() {
         let gates = Gates::default();
         let gate = gates.of("lane");
         gates.of("lane").freed();

@@ -1,4 +1,4 @@
-//! Keeps a lease alive while a call is worked on, and says when it is lost.
+//! Keeps a lease alive while a call is worked on, and reports its loss.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,13 +38,13 @@ impl LeaseKeeper {
         keeper
     }
 
-    /// Goes on renewing, for as long as it takes to take the step that gives the lease up; that step is told itself where the lease
-    /// is lost.
+    /// Goes on renewing until the step that gives the lease up is done; that step itself reports a lost
+    /// lease.
     pub(crate) fn ending(&self) {
         self.ending.store(true, Ordering::Release);
     }
 
-    /// Stops renewing: the step that comes next gives the lease up, which must not look like losing it.
+    /// Stops renewing: the next step gives the lease up, which must not look like its loss.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
@@ -55,19 +55,19 @@ impl LeaseKeeper {
     }
 }
 
-/// Between two tries while the store cannot be asked: as soon as it answers again, others look for leases that ran out.
+/// Between two tries while the store is unavailable: once it answers, other owners look for expired leases.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why renewing has ended.
+/// Why the renewal ended.
 enum Ended {
     Lost,
     Stopped,
 }
 
-/// The lease is lost when the store says so, not when its time is up: while the store cannot be asked nobody else can claim
-/// the call either, and giving up would drop what may have been paid for.
+/// The lease is lost when the store says so, not when its time is up: while the store is unavailable no other
+/// owner can claim the call either, and giving up would drop a result that may be paid for.
 ///
-/// A statement under way is never broken off, since its connection would be lost with it.
+/// A statement under way is never cancelled, since its connection would be lost with it.
 async fn renew(store: &Store, lease: Lease, lease_for: Duration, stop: &CancellationToken) -> Ended {
     let mut pause = lease_for / 3;
     loop {

@@ -1,7 +1,7 @@
-//! What a picture is, told from its content and never from its name or a Content-Type header.
+//! Recognises pictures by their content, never by name or Content-Type header.
 //!
 //! [`inspect`] reads a header and decodes no pixel, so that a picture beyond [`MAX_PIXELS`] costs nothing.
-//! [`decode`] and [`Pixels`] are for those who then want the pixels.
+//! [`decode`] and [`Pixels`] decode the pixels.
 
 mod colour_profile;
 mod density;
@@ -34,7 +34,7 @@ pub use whole::is_cut_short;
 
 use kinds::{Unread, looks_like};
 
-/// Most pixels in a picture, in or out.
+/// Most pixels in a picture, input or result.
 pub const MAX_PIXELS: u64 = 64_000_000;
 
 /// Most bytes that reading a header may allocate: colour profiles and text chunks can be bombs too.
@@ -85,8 +85,8 @@ impl Format {
         }
     }
 
-    /// The format that a Content-Type names, old spellings and parameters allowed. What a server *says*:
-    /// for naming files and comparing, never in place of [`inspect`].
+    /// The format that a Content-Type names; old spellings and parameters are allowed. It is the server's
+    /// claim: for file names and comparison, never a replacement for [`inspect`].
     pub fn from_content_type(content_type: &str) -> Option<Self> {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         match essence.to_ascii_lowercase().as_str() {
@@ -134,7 +134,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// What a picture's header says.
+/// Metadata from a picture's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Media {
     /// The format of the file.
@@ -147,7 +147,7 @@ pub struct Media {
     pub on_its_side: bool,
 }
 
-/// Why bytes are not a picture that can be worked on.
+/// Why bytes cannot be used as a picture.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MediaError {
     /// None of the formats.
@@ -156,7 +156,7 @@ pub enum MediaError {
         /// A guess, for people.
         looks_like: &'static str,
     },
-    /// A picture of a kind that is not read, or that would be read wrongly.
+    /// A kind of picture that is not supported, or would be decoded wrongly.
     #[error("{what}: {fix}")]
     Unsupported {
         /// The kind, e.g. `HEIC`.
@@ -164,10 +164,10 @@ pub enum MediaError {
         /// What to do, e.g. `convert it first`.
         fix: String,
     },
-    /// The first bytes of a format, and no sense after them.
+    /// A known magic number, followed by nonsense.
     #[error("begins like a {format}, but its header cannot be read: {message}")]
     BadHeader {
-        /// What it begins like.
+        /// The recognised format.
         format: Format,
         /// The decoder's words.
         message: String,
@@ -182,7 +182,7 @@ pub enum MediaError {
         /// [`MAX_PIXELS`].
         limit: u64,
     },
-    /// A good header, and pixels that cannot be had: cut short, corrupt, or of a kind that is not supported.
+    /// A good header, but undecodable pixels: truncated, corrupt, or of an unsupported kind.
     #[error("the {format} cannot be decoded: {message}")]
     Undecodable {
         /// Its format.
@@ -190,7 +190,7 @@ pub enum MediaError {
         /// The decoder's words.
         message: String,
     },
-    /// A picture that its format cannot hold.
+    /// A picture that the target format cannot hold.
     #[error("cannot be written as {format}: {message}")]
     Unencodable {
         /// The format asked for.
@@ -201,12 +201,12 @@ pub enum MediaError {
 }
 
 impl MediaError {
-    /// A decoder that panicked: a bug of its, met by this picture every time.
+    /// A decoder that panicked: a bug in it, which this picture triggers every time.
     pub fn undecodable_for_a_bug(format: Format) -> Self {
         Self::Undecodable { format, message: "the decoder failed unexpectedly".to_owned() }
     }
 
-    /// The code that a producer sees.
+    /// The error code in a producer's event.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotAnImage { .. } | Self::BadHeader { .. } => "not_an_image",
@@ -228,7 +228,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
         return Err(MediaError::Unsupported { what, fix: fix.to_owned() });
     }
     let format = recognise(bytes).ok_or_else(|| MediaError::NotAnImage { looks_like: looks_like(bytes) })?;
-    // The PNG reader answers absurd dimensions with "limits exceeded" and does not say which they were.
+    // The PNG reader answers absurd dimensions with "limits exceeded" and does not report them.
     if let Some((width, height)) = png_dimensions(format, bytes) {
         check_pixels(width, height)?;
     }
@@ -237,7 +237,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
     }
     let bad = |message: String| MediaError::BadHeader { format, message };
     let not_read = |error: ImageError| match error {
-        // The others call nonsense behind their first bytes unsupported, too.
+        // The other decoders call nonsense after the magic number unsupported, too.
         ImageError::Unsupported(_) if format == Format::Tiff => unsupported_by_decoder(format, &error),
         _ => bad(error.to_string()),
     };
@@ -254,13 +254,13 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
     Ok(Media { format, width, height, on_its_side })
 }
 
-/// Kinds of JPEG that the decoder does not have; those of TIFF are told by `tiff_kinds`.
+/// JPEG kinds that the decoder lacks; `tiff_kinds` recognises those of TIFF.
 fn unsupported(bytes: &[u8], format: Format) -> Option<MediaError> {
     let what = Some(bytes).filter(|_| format == Format::Jpeg).and_then(jpeg::unsupported)?.to_owned();
     Some(MediaError::Unsupported { what, fix: "convert it to an ordinary JPEG first".to_owned() })
 }
 
-/// As [`unsupported`], of what only the decoder knows.
+/// As [`unsupported`], for kinds that only the decoder recognises.
 fn unsupported_by_decoder(format: Format, error: &ImageError) -> MediaError {
     MediaError::Unsupported {
         what: format!("a kind of {format} that is not read ({error})"),
@@ -268,18 +268,18 @@ fn unsupported_by_decoder(format: Format, error: &ImageError) -> MediaError {
     }
 }
 
-/// What a file is, as far as its first bytes tell.
+/// The kind of a file, by its first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sniffed {
-    /// A picture that is read.
+    /// A supported picture.
     Picture(Format),
-    /// A picture, or the like, of a kind that is not read: its name.
+    /// An unsupported picture format, or similar: its name.
     Unread(String),
     /// Anything else: a guess, for people.
     Other(&'static str),
 }
 
-/// Tells a file by its first bytes.
+/// Recognises a file by its first bytes.
 pub fn sniff(head: &[u8]) -> Sniffed {
     if let Some(Unread { what, .. }) = kinds::unread(head) {
         return Sniffed::Unread(what);
@@ -298,8 +298,8 @@ pub fn check_pixels(width: u32, height: u32) -> Result<(), MediaError> {
     Err(MediaError::TooManyPixels { width, height, limit: MAX_PIXELS })
 }
 
-/// What reading a header may allocate. Of a PNG that is its metadata and three rows: a profile or a text of a
-/// few bytes can be hundreds of megabytes once it is decompressed.
+/// Allocation limits for reading a header. For a PNG that is its metadata and three rows: a profile or a text
+/// of a few bytes can decompress to hundreds of megabytes.
 fn header_limits(bytes: &[u8], format: Format) -> Limits {
     let mut limits = Limits::no_limits();
     let rows = png_dimensions(format, bytes).map(|(width, _)| u64::from(width) * 8 * 3);
@@ -311,7 +311,7 @@ fn header_limits(bytes: &[u8], format: Format) -> Limits {
 }
 
 fn recognise(bytes: &[u8]) -> Option<Format> {
-    // BigTIFF, which the library decodes and does not recognise.
+    // BigTIFF, which the library decodes but does not recognise.
     if bytes.starts_with(b"II+\0\x08\0\0\0") || bytes.starts_with(b"MM\0+\0\x08\0\0") {
         return Some(Format::Tiff);
     }
@@ -319,11 +319,10 @@ fn recognise(bytes: &[u8]) -> Option<Format> {
     Format::ALL.into_iter().find(|format| format.library() == guessed)
 }
 
-/// Whether this begins as a picture does, be it one that nothing here decodes: no text and no other kind of
-/// file.
+/// Whether this begins like a picture, supported or not: not text and not another kind of file.
 pub(crate) fn begins_like_a_picture(bytes: &[u8]) -> bool {
     match recognise(bytes) {
-        // Two letters alone are no picture: its header has a size of one byte next.
+        // Two letters are too few: the header's size comes next, in one byte.
         Some(Format::Bmp) => bytes.get(15..18) == Some(&[0, 0, 0]),
         Some(_) => true,
         None if bytes.trim_ascii_start().starts_with(b"<") => looks_like(bytes) == "an SVG",
@@ -331,7 +330,7 @@ pub(crate) fn begins_like_a_picture(bytes: &[u8]) -> bool {
     }
 }
 
-/// Width and height as IHDR has them, right after the signature, its length and its name.
+/// Width and height from IHDR, right after the signature, its length and its name.
 fn png_dimensions(format: Format, bytes: &[u8]) -> Option<(u32, u32)> {
     if format != Format::Png || bytes.get(12..16)? != b"IHDR" {
         return None;

@@ -1,8 +1,8 @@
-//! Models: what each editor can be asked, at what price, and where it queues. The built-in ones, and what
-//! `[models."ID"]` in `retouch.toml` adds to them or changes in them.
+//! Models: the models of each editor, their prices and lanes. Built-in ones, and those that `[models."ID"]`
+//! in `retouch.toml` adds or changes.
 //!
-//! What must stay true: every model of a paid editor has a price, because one that is missing would make budgets and savings
-//! lie; and two models never share a lane by accident of spelling.
+//! Invariant: every model of a paid editor has a price, because a missing one would falsify budgets and
+//! savings; and two models never share a lane because of similar ids.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,25 +16,25 @@ use crate::editor::dashscope::{self, Style};
 use crate::editor::{KnownModel, local, openai};
 use crate::store::Money;
 
-/// The currency of what costs nothing.
+/// The currency of free models.
 pub const NO_CURRENCY: &str = "CNY";
 /// A lane's name is part of a queue's name.
 const MAX_LANE: usize = 64;
-/// As the contract has it.
+/// The limit of the contract.
 const MAX_MODEL_CHARS: usize = 128;
 
-/// What is known of a provider kind before anything is set.
+/// A provider kind before any settings.
 #[derive(Debug)]
 pub struct EditorKind {
     /// The word in the edit key.
     pub name: &'static str,
-    /// The variable that must be set for it to exist, its key if it is paid; none where it always exists.
+    /// The environment variable that enables it (its key, for a paid one); `None` if it always exists.
     pub needs: Option<&'static str>,
     /// Whether its edits cost money.
     pub paid: bool,
-    /// Of a model that does not say it.
+    /// Default currency of its models.
     currency: &'static str,
-    /// How its models can be spoken to; where there is one way only, nobody has to say it.
+    /// API styles of its models; the only one is the default.
     styles: &'static [&'static str],
     /// Its built-in models.
     known: fn() -> &'static [KnownModel],
@@ -49,12 +49,12 @@ impl PartialEq for EditorKind {
 impl Eq for EditorKind {}
 
 impl EditorKind {
-    /// The lane of all its models, where they have one together.
+    /// The lane shared by all its models, if they share one.
     fn lane(&self) -> Option<&'static str> {
         (!self.paid).then_some(self.name)
     }
 
-    /// Whether a model that nobody has heard of is taken for the built-in one: only the test double does that.
+    /// Whether it accepts any model id: only the test double does.
     pub(crate) fn takes_any_model(&self) -> bool {
         self.name == "double"
     }
@@ -79,7 +79,7 @@ const DASHSCOPE_STYLES: [&str; Style::ALL.len()] = {
     words
 };
 
-/// Every provider kind that this program knows, whether it has a key here or not.
+/// Every provider kind of this program, with or without a key here.
 pub const EDITORS: &[EditorKind] = &[
     EditorKind {
         name: dashscope::KIND,
@@ -121,20 +121,20 @@ pub fn editor_kind(name: &str) -> Option<&'static EditorKind> {
     EDITORS.iter().find(|kind| kind.name == name)
 }
 
-/// As [`editor_kind`], or a sentence.
+/// As [`editor_kind`], with an error that names `place`.
 pub(crate) fn known_editor(place: &str, name: &str) -> Result<&'static EditorKind> {
     let known: Vec<_> = EDITORS.iter().map(|kind| kind.name).collect();
     editor_kind(name)
         .with_context(|| format!("{place}: there is no editor {name:?}; there are {}", known.join(", ")))
 }
 
-/// Where a value comes from.
+/// Origin of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Origin {
-    /// From this program.
+    /// This program.
     #[serde(rename = "built-in")]
     BuiltIn,
-    /// Follows from another value.
+    /// Derived from another value.
     #[serde(rename = "derived")]
     Derived,
     /// `[models."ID"]` in `retouch.toml`.
@@ -163,13 +163,13 @@ impl fmt::Display for Origin {
 pub struct ModelOverride {
     /// The provider kind; may be left out of a built-in model.
     pub editor: Option<String>,
-    /// How it is spoken to; may be left out of a built-in model.
+    /// The API style; may be left out of a built-in model.
     pub style: Option<String>,
     /// Per picture, a decimal number as text, e.g. `"0.14"`.
     pub price: Option<String>,
     /// ISO 4217.
     pub currency: Option<String>,
-    /// Where its edits queue.
+    /// The queue of its edits.
     pub lane: Option<String>,
 }
 
@@ -180,28 +180,28 @@ pub struct Model {
     pub editor: &'static EditorKind,
     /// The provider's id.
     pub id: String,
-    /// The editor's word for how it is spoken to.
+    /// The editor's word for the API style.
     pub style: String,
     /// Per picture.
     pub price: Money,
-    /// Where its edits queue.
+    /// The queue of its edits.
     pub lane: String,
-    /// Submits that its account may make in a minute, as far as is known.
+    /// Submits a minute that its account allows, if known.
     pub submits_per_minute: Option<u32>,
-    /// Calls that its account may have under way, as far as is known.
+    /// Calls in flight that its account allows, if known.
     pub max_in_flight: Option<u32>,
-    /// Where its price comes from.
+    /// Origin of its price.
     pub price_from: Origin,
-    /// Where its lane comes from.
+    /// Origin of its lane.
     pub lane_from: Origin,
 }
 
-/// The catalogue: every model by editor and id, whether its editor has a key here or not.
+/// The catalogue: every model by editor and id, with or without a key here.
 #[derive(Debug, Clone, Default)]
 pub struct Models(BTreeMap<(&'static str, String), Model>);
 
 impl Models {
-    /// The built-in models, with what the file says of them and its own.
+    /// The built-in models, with the file's changes and additions.
     ///
     /// # Errors
     /// One sentence that names the model and the fix.
@@ -234,7 +234,7 @@ impl Models {
         self.0.values().filter(move |model| model.editor.name == editor)
     }
 
-    /// The models of this id; the same may be had from two editors.
+    /// The models of this id; several editors may have one.
     pub fn named(&self, id: &str) -> Vec<&Model> {
         self.iter().filter(|model| model.id == id).collect()
     }
@@ -275,13 +275,13 @@ fn built_in(editor: &'static EditorKind, known: &KnownModel) -> Result<Model> {
     })
 }
 
-/// A built-in model, with what the file says of it.
+/// A built-in model with the file's changes.
 fn changed(place: &str, mut model: Model, given: &ModelOverride) -> Result<Model> {
     let ModelOverride { editor: _, style, price, currency, lane } = given;
     if let Some(style) = style {
         model.style = known_style(place, model.editor, style)?;
     }
-    // A currency changes what the number means: the built-in number is in its own.
+    // A currency changes the meaning of the number: the built-in price is in its own currency.
     ensure!(
         currency.is_none() || price.is_some(),
         "{place}: price must stand beside currency: the built-in price is in {}",
@@ -348,7 +348,7 @@ fn known_style(place: &str, editor: &EditorKind, style: &str) -> Result<String> 
     Ok(style.to_owned())
 }
 
-/// An amount as people write it. Never a floating-point number.
+/// Parses a decimal amount. Never a floating-point number.
 ///
 /// # Errors
 /// One sentence that names the field and the fix.
@@ -373,7 +373,7 @@ const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
-/// Where a model queues that nobody gave a lane.
+/// The lane of a model without a lane setting.
 fn lane_of(editor: &EditorKind, id: &str) -> String {
     if let Some(lane) = editor.lane() {
         return lane.to_owned();
@@ -384,7 +384,7 @@ fn lane_of(editor: &EditorKind, id: &str) -> String {
     if plain == full && full.len() <= MAX_LANE {
         return full;
     }
-    // Two ids that look the same like this must not share a lane's limits.
+    // Ids that differ only in replaced characters must not share a lane's limits.
     let digest = &Digest32::of(full.as_bytes()).to_hex()[..8];
     let room = MAX_LANE - 1 - digest.len();
     format!("{}-{digest}", &plain[..plain.len().min(room)])

@@ -11,33 +11,34 @@ use crate::broker::{
 use crate::delay::{Backoff, Pace};
 use crate::metrics::count;
 
-/// What becomes of a message.
+/// The end of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Worked on, or nothing left to do: everything that matters is committed.
+    /// Worked on, or nothing left to do: everything necessary is committed.
     Done,
-    /// To be delivered again after a while.
+    /// To be delivered again after a delay.
     Delay {
         /// At least this long.
         after: Duration,
         /// Why, for people.
         error: String,
     },
-    /// As [`Outcome::Delay`], of what the sweep wakes: a message would outlive what a worker that starts does sooner.
+    /// As [`Outcome::Delay`] for work that the sweep wakes: a delayed message would outlast an earlier
+    /// restart of the work.
     Rest {
         /// At least this long.
         after: Duration,
         /// Why, for people.
         error: String,
     },
-    /// Can't be worked on: into the dead letters.
+    /// Cannot be worked on: goes to the dead letters.
     Dead {
         /// A reason code.
         reason: &'static str,
         /// What is wrong and what would be right.
         message: String,
     },
-    /// Not begun, or left where anyone can go on: back to the queue for another replica. Only at shutdown.
+    /// Not begun, or left at a committed step: back to the queue for another replica. Only at shutdown.
     HandBack,
 }
 
@@ -52,31 +53,31 @@ impl Outcome {
         }
     }
 
-    /// Held back because our own database or blobs cannot be asked. At most half a minute at a time: a ladder climbed
-    /// through a long outage would leave the work waiting for hours after its end.
+    /// Held back because our own database or blobs are unavailable. At most half a minute at a time: climbing
+    /// the ladder through a long outage would delay the work for hours after its end.
     pub(crate) fn hold(attempt: u32, error: impl std::fmt::Display) -> Self {
         Self::Delay { after: rung(attempt.min(LONGEST_HOLD)), error: error.to_string() }
     }
 }
 
-/// The attempt after which 30 s are waited.
+/// The attempt from which on the delay is 30 s.
 const LONGEST_HOLD: u32 = 2;
 
-/// How long to wait after so many attempts: one more rung of the wait ladder each time.
+/// The delay after so many attempts: one more rung of the wait ladder each time.
 pub(crate) fn rung(attempt: u32) -> Duration {
     RUNGS[RUNGS.len().min(attempt as usize + 1) - 1]
 }
 
-/// How often work on a message was delayed before.
+/// How often this message was delayed before.
 pub(crate) fn attempt(message: &Message) -> u32 {
     message.headers.get(ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
-/// Publishing what replaces a delivery is tried this often before the delivery is handed back.
+/// Tries to publish a delivery's replacement before the delivery is handed back.
 const PUBLISH_TRIES: u32 = 5;
 
-/// Settles a delivery. What replaces it is confirmed before it is acknowledged, so a crash in between repeats
-/// it and never loses it.
+/// Settles a delivery. Its replacement is confirmed before it is acknowledged, so a crash in between repeats
+/// the message and never loses it.
 pub(crate) async fn settle(broker: &dyn Broker, queue: &Queue, delivery: Delivery, outcome: Outcome) {
     let Delivery { message, settler, .. } = delivery;
     let replacement = match outcome {
@@ -101,13 +102,14 @@ pub(crate) async fn settle(broker: &dyn Broker, queue: &Queue, delivery: Deliver
     if let Some((to, message)) = replacement
         && let Err(error) = publish(broker, &to, &message).await
     {
-        // Not lost: it goes back to the queue it came from.
+        // Not lost: it returns to its queue.
         tracing::error!(%error, ?to, "cannot publish; handing the message back");
         settler.hand_back().await;
         return;
     }
     if !settler.ack().await {
-        // The channel is gone; the broker will deliver it again, and the store knows that it was done.
+        // The channel is gone; the broker will deliver the message again, and the store knows that its work
+        // is done.
         tracing::warn!("an acknowledgement was lost");
         count::lost_ack(&origin(queue));
     }
@@ -124,7 +126,7 @@ async fn publish(broker: &dyn Broker, to: &Destination, message: &Message) -> Re
     broker.publish(to.clone(), message.clone()).await
 }
 
-/// The same message, once more delayed.
+/// The same message with one more delay counted.
 pub(crate) fn delayed(mut message: Message, error: String) -> Message {
     let attempt = attempt(&message) + 1;
     message.headers.insert(ATTEMPT.to_owned(), attempt.to_string());
@@ -132,7 +134,7 @@ pub(crate) fn delayed(mut message: Message, error: String) -> Message {
     message
 }
 
-/// An error may quote a provider's whole answer; no header may be larger than a frame.
+/// An error may quote a provider's whole answer, and headers must fit one frame.
 fn short(mut error: String) -> String {
     const MOST: usize = 4000;
     if let Some((end, _)) = error.char_indices().nth(MOST) {
@@ -163,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_fits_into_a_header_whatever_it_quotes() {
+    fn an_error_always_fits_into_a_header() {
         let error = "é".repeat(1 << 20);
         for message in [
             delayed(Message::new("x"), error.clone()),
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_our_own_stores_hold_up_is_looked_at_again_soon_after_the_longest_outage() {
+    fn held_work_resumes_soon_after_an_outage_of_any_length() {
         for (attempt, seconds) in [(0, 1), (1, 5), (2, 30), (3, 30), (500, 30)] {
             let Outcome::Delay { after, .. } = Outcome::hold(attempt, "x") else { panic!() };
             assert_eq!(after.as_secs(), seconds, "{attempt}");

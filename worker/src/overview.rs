@@ -1,7 +1,8 @@
-//! What is going on, gathered in one place for `retouch top`: queues, lanes, replicas, images, money, failures.
+//! The state of the whole system in one place for `retouch top`: queues, lanes, replicas, images, money,
+//! failures.
 //!
-//! What must stay true: it may run all day beside the work. Each look reads the last minutes of what ended and no more, and
-//! a broker that does not answer takes nothing from what the database says.
+//! Invariant: it may run all day beside the work. Each look reads only the last minutes of ended tasks, and a
+//! broker that does not answer does not hide the database's part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +18,16 @@ use crate::outcome::origin;
 use crate::replica::Doing;
 use crate::store::{Clock, Failure, LaneView, ReplicaView, Store, StoreError, Tally};
 
-/// Minutes that are kept one by one.
+/// Minutes that are kept separately.
 const HOUR: u32 = 60;
-/// A minute's numbers are read again this long after it is over: a transaction may be committed a little later than it says.
+/// A minute is read again this long after its end: a transaction may commit a little after its timestamp.
 const LATE: i64 = 2;
-/// A broker that does not answer in this time is said not to.
+/// Timeout for the broker.
 const ASK: Duration = Duration::from_secs(3);
-/// Failures that are shown.
+/// Failures shown.
 const FAILURES: u32 = 8;
 
-/// Everything at one moment. Durations are in milliseconds, money is decimal text.
+/// A snapshot. Durations are in milliseconds, money is decimal text.
 #[derive(Debug, Clone, Serialize)]
 pub struct Overview {
     /// Of this program.
@@ -35,13 +36,13 @@ pub struct Overview {
     pub at: DateTime<Utc>,
     /// With their depth.
     pub queues: Vec<QueueGlance>,
-    /// As they stand.
+    /// Every lane.
     pub lanes: Vec<LaneGlance>,
-    /// Those that live, the oldest first.
+    /// Live ones, the oldest first.
     pub replicas: Vec<ReplicaGlance>,
-    /// How images were answered, of tasks that ended.
+    /// How images of ended tasks were answered.
     pub images: Images,
-    /// What failed.
+    /// Open dead letters.
     pub failures: Failures,
 }
 
@@ -50,11 +51,11 @@ pub struct Overview {
 pub struct QueueGlance {
     /// Without the namespace.
     pub name: String,
-    /// Messages that nobody has yet; none where the broker does not say.
+    /// Messages without a consumer; `None` if the broker does not answer.
     pub ready: Option<u64>,
     /// Replicas that consume it.
     pub consumers: usize,
-    /// Why the broker does not say.
+    /// Why the broker did not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -68,21 +69,21 @@ pub struct LaneGlance {
     pub state: &'static str,
     /// Why it takes no calls.
     pub reason: Option<String>,
-    /// When a call may try again.
+    /// Time until a call may try again.
     pub probe_in_ms: Option<u64>,
-    /// Calls that wait to be sent.
+    /// Calls waiting to be sent.
     pub queued: u64,
-    /// Calls that are sent and not over.
+    /// Calls sent and not ended.
     pub in_flight: u64,
-    /// At most, over all replicas.
+    /// Limit over all replicas.
     pub max_in_flight: Option<u32>,
-    /// At least this long between two submits.
+    /// Least time between two submits.
     pub submit_interval_ms: Option<u64>,
-    /// On this UTC day.
+    /// Spent on this UTC day.
     pub spent_today: String,
-    /// For one UTC day.
+    /// Limit for one UTC day.
     pub daily_budget: Option<String>,
-    /// Of both.
+    /// Currency of both.
     pub currency: Option<String>,
 }
 
@@ -97,9 +98,9 @@ pub struct ReplicaGlance {
     pub version: String,
     /// How long it has been running.
     pub up_ms: u64,
-    /// How long ago it said what it is doing.
+    /// Age of its last report.
     pub seen_ms: u64,
-    /// What that was.
+    /// Its last report.
     pub doing: Doing,
 }
 
@@ -110,16 +111,16 @@ pub struct Images {
     pub minute: Answers,
     /// The last hour.
     pub hour: Answers,
-    /// Since somebody began to watch; none for a single look.
+    /// Since the watch began; `None` for a single look.
     pub since: Option<Since>,
 }
 
-/// What happened since then.
+/// Images since then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Since {
     /// When it began.
     pub began: DateTime<Utc>,
-    /// What happened.
+    /// How they were answered.
     #[serde(flatten)]
     pub answers: Answers,
 }
@@ -133,9 +134,9 @@ pub struct Answers {
     pub joined: u64,
     /// By their own call.
     pub paid: u64,
-    /// Not at all.
+    /// Not answered.
     pub failed: u64,
-    /// Of a hundred images that were answered, those from the cache; none where none was.
+    /// Share of hits among the answered images in per cent; `None` without answers.
     pub hit_percent: Option<u64>,
     /// By currency.
     pub money: Vec<MoneyGlance>,
@@ -146,11 +147,11 @@ pub struct Answers {
 pub struct MoneyGlance {
     /// ISO 4217.
     pub currency: String,
-    /// For the images that were paid.
+    /// Price of the paid images.
     pub paid: String,
-    /// What hit and joined images would have cost.
+    /// Price saved by hit and joined images.
     pub saved: String,
-    /// Spent, or perhaps spent, and bought nothing.
+    /// Spent, or perhaps spent, without a result.
     pub lost: String,
 }
 
@@ -159,7 +160,7 @@ pub struct MoneyGlance {
 pub struct Failures {
     /// Open dead letters.
     pub open: u64,
-    /// Whether there are more than that, and they were not counted.
+    /// Whether there are more, which were not counted.
     pub more: bool,
     /// The last ones, the newest first.
     pub last: Vec<FailureGlance>,
@@ -168,7 +169,7 @@ pub struct Failures {
 /// One dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FailureGlance {
-    /// For `retouch dead show`.
+    /// Id for `retouch dead show`.
     pub id: i64,
     /// Its reason code.
     pub reason: String,
@@ -176,7 +177,7 @@ pub struct FailureGlance {
     pub message: String,
     /// The queue that it comes from.
     pub queue: String,
-    /// Where known.
+    /// If known.
     pub task_id: Option<String>,
     /// open, retried, discarded.
     pub state: String,
@@ -184,29 +185,29 @@ pub struct FailureGlance {
     pub ago_ms: u64,
 }
 
-/// Looks again and again, and remembers what need not be read again.
+/// Looks repeatedly and caches the minutes that no longer change.
 pub struct Watcher {
     store: Store,
     broker: Option<Arc<dyn Broker>>,
     /// By minute; the last hour.
     minutes: BTreeMap<i64, Vec<Tally>>,
-    /// What has left the hour since `began`.
+    /// Tallies since `began` that are older than the hour.
     before: Vec<Tally>,
     began: Option<Clock>,
     last: Option<i64>,
 }
 
 impl Watcher {
-    /// Nothing is read before the first look.
+    /// Reads nothing before the first look.
     pub fn new(store: Store, broker: Option<Arc<dyn Broker>>) -> Self {
         let (minutes, before) = (BTreeMap::new(), Vec::new());
         Self { store, broker, minutes, before, began: None, last: None }
     }
 
-    /// How everything stands now.
+    /// The current state.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database is unavailable.
     pub async fn look(&mut self) -> Result<Overview, StoreError> {
         let clock = self.store.clock().await?;
         let first = self.began.is_none();
@@ -242,7 +243,7 @@ impl Watcher {
     async fn read_minutes(&mut self, clock: Clock) -> Result<(), StoreError> {
         let oldest = clock.minute - i64::from(HOUR) + 1;
         let from = self.last.map_or(oldest, |last| (last - LATE).max(oldest));
-        // One more, of which only the end is read.
+        // One minute more, of which only the end is read.
         let back = u32::try_from(clock.minute - from + 1).unwrap_or(HOUR).min(HOUR);
         let read = self.store.ended_by_minute(back).await?;
         self.minutes.retain(|minute, _| *minute < from);
@@ -278,7 +279,7 @@ impl Watcher {
     }
 }
 
-/// One of each currency.
+/// Sums by currency.
 fn summed<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Vec<Tally> {
     let mut sums: BTreeMap<&str, Tally> = BTreeMap::new();
     for tally in tallies {
@@ -299,7 +300,7 @@ fn answers<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Answers {
     let count = |of: fn(&Tally) -> u64| sums.iter().map(of).sum::<u64>();
     let (hit, joined) = (count(|sum| sum.hit), count(|sum| sum.joined));
     let (paid, failed) = (count(|sum| sum.paid), count(|sum| sum.failed));
-    // What has no price is in no currency.
+    // Images without a price have no currency.
     let money =
         sums.iter().filter(|sum| sum.paid_micros != 0 || sum.saved_micros != 0 || sum.lost_micros != 0);
     let money = money.map(|sum| MoneyGlance {

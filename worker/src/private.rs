@@ -6,20 +6,20 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Of a file.
+/// Mode of a file.
 pub(crate) const FILE: u32 = 0o600;
-/// Of a folder.
+/// Mode of a folder.
 pub(crate) const FOLDER: u32 = 0o700;
 
-/// Makes a folder, and those that lead to it, where they are missing. What is there stays as it is.
+/// Creates a folder and its missing parents. Existing ones are left alone.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER).create(folder)
 }
 
-/// Makes an empty SQLite file where there is none, and takes the rights of others from one that is there.
+/// Creates an empty SQLite file if there is none, and removes the rights of others from an existing one.
 /// SQLite gives the files that it keeps beside it the same rights.
 pub(crate) fn secure_sqlite(file: &Path) {
-    // SQLite itself says what is wrong where this fails.
+    // If this fails, SQLite reports why.
     let _made = OpenOptions::new().create(true).append(true).mode(FILE).open(file);
     for ending in ["", "-wal", "-shm"] {
         let mut name = file.as_os_str().to_owned();
@@ -28,7 +28,7 @@ pub(crate) fn secure_sqlite(file: &Path) {
     }
 }
 
-/// Takes the rights of others from what is there; where that is not ours to change, it is said.
+/// Removes the rights of others; logs a warning if this process may not change them.
 pub(crate) fn tighten(path: &Path, mode: u32) {
     let Ok(meta) = std::fs::metadata(path) else { return };
     let others = meta.permissions().mode() & 0o077;
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_can_read_what_is_made_and_what_was_there() {
+    fn only_the_owner_can_read_new_and_existing_files() {
         let home = std::env::temp_dir().join(format!("retouch-private-{}", uuid::Uuid::now_v7()));
         make_folder(&home.join("deep/er")).unwrap();
         assert_eq!([mode(&home), mode(&home.join("deep/er"))], [FOLDER; 2]);

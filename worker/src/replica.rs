@@ -1,5 +1,5 @@
-//! This process among the replicas: it says every few seconds that it lives and what it does, and at an orderly end that it
-//! goes. A report that fails disturbs nothing: whoever reads the list misses this one for a while.
+//! This process among the replicas: it reports every few seconds that it lives and what it does, and
+//! deregisters at an orderly end. A failed report disturbs nothing: the list misses this replica for a while.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::app::App;
 use crate::broker::supervise::Liveness;
 use crate::store::{ReplicaReport, StoreError};
 
-/// Between two reports: five may fail before it is taken for dead.
+/// Interval of reports: five may fail before the replica counts as dead.
 const EVERY: Duration = Duration::from_secs(3);
-/// After one that failed.
+/// Delay after a failed report.
 const RETRY: Duration = Duration::from_secs(1);
-/// A report that takes longer has lost its connection: the next one takes another, so that the list is right
-/// soon after an outage.
+/// Limit for one report. A slower one has lost its connection: the next takes another, so that the list is
+/// right soon after an outage.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// What a replica is doing. What an older or newer one does not say is taken for nothing.
+/// Current work of a replica. Fields that another version does not report are 0 or empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Doing {
-    /// It was told to stop, and finishes what is under way.
+    /// Told to stop; finishing the work under way.
     pub draining: bool,
-    /// Tasks that are being taken in.
+    /// Tasks in intake.
     pub intake: u32,
     /// Calls by phase.
     pub calls: Calls,
-    /// The queues that it consumes at the moment, without the namespace.
+    /// The queues that it consumes now, without the namespace.
     pub queues: Vec<String>,
 }
 
@@ -43,14 +43,14 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Starts reporting. `consumed`: each queue and how its consumer is.
+    /// Starts reporting. `consumed`: each queue with the state of its consumer.
     pub(crate) fn start(app: &Arc<App>, consumed: Vec<(String, watch::Receiver<Liveness>)>) -> Self {
         let end = CancellationToken::new();
         let reporting = tokio::spawn(report(Arc::clone(app), consumed, end.clone()));
         Self { end, reporting }
     }
 
-    /// Takes it off the list. Before the store is closed.
+    /// Removes this replica from the list. Call before the store is closed.
     pub(crate) async fn end(self) {
         self.end.cancel();
         if let Err(error) = self.reporting.await {
@@ -82,7 +82,7 @@ async fn report(
             tracing::warn!(%error, "cannot report; the list of replicas misses this one meanwhile");
         }
         failing = failed.is_some();
-        // A consumer that has come or gone is news, and so is the end.
+        // Report at once when a consumer comes or goes, and at the end.
         let changed = changed_any(&mut consumed);
         tokio::select! {
             () = end.cancelled() => break,
@@ -110,7 +110,7 @@ async fn changed_any(consumed: &mut [(String, watch::Receiver<Liveness>)]) {
 
 async fn changed(liveness: &mut watch::Receiver<Liveness>) {
     if liveness.changed().await.is_err() {
-        // Its consumer has ended: nothing will change any more.
+        // Its consumer has ended: there will be no further change.
         std::future::pending::<()>().await;
     }
 }

@@ -1,9 +1,10 @@
-//! Suspects: work that a process may have died of. Whatever kills every process that begins it ends in the dead letters
-//! after a few kills, and what was at work beside it does not.
+//! The poison guard: work that may have killed a process. Poison that kills every process that begins it ends
+//! in the dead letters after a few kills; other work of those processes does not.
 //!
-//! A first delivery costs nothing. What is begun again after its process died has each start counted in the store until it
-//! ends; a start that never ended was a kill. From its second chance on, a suspect is worked on alone among suspects,
-//! so that the next kill is counted for the guilty one only. An orderly stop, a delay, a lost connection are ends.
+//! A first delivery costs nothing. When work is begun again after its process died, the store counts each
+//! start until it ends; a start without an end was a kill. From its second chance on, a suspect runs alone
+//! among suspects, so that the next kill is counted for the guilty one only. An orderly stop, a delay and a
+//! lost connection count as ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,12 @@ use crate::app::App;
 use crate::outcome::Outcome;
 use crate::store::{StoreError, suspect_of_edit};
 
-/// The reason code of what kills.
+/// The reason code of poison.
 pub(crate) const POISON: &str = "poison";
-/// What kills does so soon: after this the next suspect may begin, since edits take minutes.
+/// Poison kills within this time: after it the next suspect may begin, since edits take minutes.
 const TURN: Duration = Duration::from_secs(5);
 
-/// The turn of this process's suspects.
+/// Serialises the suspects of this process.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
     turn: Mutex<()>,
@@ -28,11 +29,11 @@ pub(crate) struct Suspects {
 
 /// Why a suspect was not worked on.
 pub(crate) enum Refused {
-    /// It kills; in words.
+    /// Poison; in words.
     Poison(String),
-    /// The worker is told to stop.
+    /// The worker is stopping.
     Stopping,
-    /// The store cannot be asked: hold the work.
+    /// The store is unavailable: hold the work.
     Store(StoreError),
 }
 
@@ -42,7 +43,7 @@ impl From<StoreError> for Refused {
     }
 }
 
-/// A task message, by its content: the broker's copies of it are one suspect.
+/// Identifies a task message by its content: the broker's copies of it are one suspect.
 pub(crate) fn message(payload: &[u8]) -> Digest32 {
     let mut hasher = Hasher::default();
     hasher.update(b"tasks\n");
@@ -50,7 +51,7 @@ pub(crate) fn message(payload: &[u8]) -> Digest32 {
     hasher.digest()
 }
 
-/// Works on a suspect with its starts counted; `known` is what the store said of it a moment ago, if it was asked.
+/// Runs a suspect with its starts counted; `known` is its record if the caller has just read it.
 pub(crate) async fn work_on(
     app: &Arc<App>,
     suspect: Digest32,
@@ -61,9 +62,9 @@ pub(crate) async fn work_on(
         Some(starts) => starts,
         None => app.store.suspect_starts(suspect).await?.unwrap_or_default(),
     };
-    // The first kill was counted by nobody.
+    // The first kill was not counted.
     if starts >= app.settings.rhythm.poison_kills.saturating_sub(1) {
-        // Sent again by a person, it has its chances anew.
+        // After a person's retry it has all its chances again.
         app.store.clear_suspect(suspect).await?;
         return Err(Refused::Poison(format!(
             "each of the {} processes that began it died of it; it was not begun again",
@@ -92,14 +93,14 @@ pub(crate) async fn work_on(
     Ok(outcome)
 }
 
-/// It is over, by whatever way: a process that died just after it had ended it could not say so.
+/// Clears a suspect, however its work ended: a process that died just after the end could not clear it.
 pub(crate) async fn over(app: &App, edit_key: EditKey) {
     if let Err(error) = app.store.clear_suspect(suspect_of_edit(edit_key)).await {
         tracing::warn!(%error, "cannot note that a suspect has ended");
     }
 }
 
-/// A start that is not taken back is one chance less, and is forgotten in a day.
+/// Records the end of a start. If that fails the suspect has one chance less for a day.
 async fn end(app: &App, suspect: Digest32, outcome: &Outcome) {
     let ended = match outcome {
         Outcome::Done | Outcome::Dead { .. } => app.store.clear_suspect(suspect).await,

@@ -1,8 +1,9 @@
-//! Sweep: finds what no message will ever mention again: expired leases, calls whose message was lost, events that
-//! were not confirmed; declares what was deleted at the broker. Every replica runs it, at jittered times; a call is taken by one of them.
+//! Sweep: finds work that no message will mention again (expired leases, calls whose message was lost,
+//! unconfirmed events), and declares again what was deleted at the broker. Every replica runs it, at jittered
+//! times; each call is taken by one of them.
 //!
-//! What was sent and lost its owner is carried on right here: a message for it would stand behind all those calls that
-//! wait for the place that it takes in the lane.
+//! A sent call without an owner is carried on here: its message would stand behind the calls that wait for
+//! the place that it holds in the lane.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,20 +18,20 @@ use crate::broker::{BrokerError, Headers, Message, Queue};
 use crate::store::DueCall;
 use crate::{cache, edit, events, trace, wake};
 
-/// Rows of each kind that one round looks at.
+/// Rows of each kind in one round.
 const ROUND: u32 = 200;
-/// Calls that wait in a queue which is not empty are left alone, except every so many looks: their message may have
-/// been lost while others were not.
+/// A queued call in a queue that is not empty is left alone, except at every fourth look: its message may
+/// have been lost while others were not.
 const WAKE_ANYWAY: u32 = 4;
-/// Calls that are carried on here at a time; more of them are woken by a message.
+/// Calls carried on here at a time; the others are woken by messages.
 const ORPHANS: usize = 16;
-/// What is accounted for, cancels whose task never came, dead replicas and old suspects are only forgotten now and then.
+/// Rounds between two deletions of settled rows, cancels without a task, dead replicas and old suspects.
 const FORGET_EVERY: u64 = 512;
-/// Dead letters that are forgotten in one transaction, and such transactions in one round.
+/// Dead letters deleted in one transaction, and transactions in one round.
 const FORGET: u32 = 500;
 const FORGETS: u32 = 20;
 
-/// The calls without an owner that are carried on in this process.
+/// Calls without an owner that this process carries on.
 #[derive(Debug, Clone)]
 struct Orphans {
     places: Arc<Semaphore>,
@@ -42,7 +43,7 @@ impl Orphans {
         Self { places: Arc::new(Semaphore::new(ORPHANS)), under_way: TaskTracker::new() }
     }
 
-    /// Carries a call on, if it was sent and there is a place.
+    /// Carries a call on if it was sent and a permit is free.
     fn take(&self, app: &Arc<App>, call: &DueCall) -> bool {
         let served = || app.lanes().contains(&call.lane);
         if !call.sent || !served() {
@@ -59,14 +60,14 @@ impl Orphans {
     }
 }
 
-/// As if a message had come for it; one is sent where it must go on later.
+/// Handles the call as if its message had arrived; publishes one if it must continue later.
 async fn carry_on(app: &Arc<App>, edit_key: EditKey, lane: String) {
     let message = Message::new(wake::payload(edit_key));
     let outcome = edit::handle(app, &message).await;
     edit::go_on_later(app, edit_key, lane, outcome).await;
 }
 
-/// Runs until shutdown, and then until no call is under way here.
+/// Runs until shutdown, then waits for the calls under way here.
 pub(crate) async fn run(app: &Arc<App>) {
     let orphans = Orphans::new();
     let mut restored = Instant::now();
@@ -97,12 +98,12 @@ pub(crate) async fn run(app: &Arc<App>) {
     app.beside.wait().await;
 }
 
-/// A namespace that was given to another database is worked on by that one's workers alone: ours stop
-/// consuming until it is given back.
+/// A namespace that was given to another database belongs to that one's workers: ours stop consuming until it
+/// is given back.
 async fn check_namespace(app: &App, is_elsewhere: &mut bool) {
     let bound = match app.bind().await {
         Ok(bound) => bound,
-        // The round has said that the database cannot be asked.
+        // The round has logged that the database is unavailable.
         Err(_unavailable) => return,
     };
     match bound {
@@ -112,24 +113,25 @@ async fn check_namespace(app: &App, is_elsewhere: &mut bool) {
         Ok(()) => {}
         Err(error @ BrokerError::OtherInstallation { .. }) => {
             if !std::mem::replace(is_elsewhere, true) {
-                tracing::error!(%error, "this worker takes no more messages of it");
+                tracing::error!(%error, "this worker consumes no more messages from the namespace");
             }
         }
-        Err(error) => tracing::debug!(%error, "cannot see whose the namespace is"),
+        Err(error) => tracing::debug!(%error, "cannot read the binding of the namespace"),
     }
 }
 
-/// What was deleted at the broker is there again: without its exchange no producer can publish, and no worker would notice.
+/// Declares again what was deleted at the broker: without its exchange no producer can publish, and no worker
+/// would notice.
 async fn restore(app: &App) {
     if let Err(error) = app.broker.restore().await {
-        tracing::warn!(%error, "cannot see whether queues and exchanges are there");
+        tracing::warn!(%error, "cannot check queues and exchanges");
     }
 }
 
 /// One round.
 ///
 /// # Errors
-/// The store cannot be asked; nothing is lost, the next round looks again.
+/// The store is unavailable; the next round looks again.
 async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Result<()> {
     if forget {
         app.store.forget_explained().await?;
@@ -156,11 +158,11 @@ async fn round(app: &Arc<App>, orphans: &Orphans, forget: bool) -> anyhow::Resul
         tracing::info!(task_id = task.task_id, "sending an event again");
         events::publish(app, &task).await;
     }
-    // Last: what it cannot do now must keep nothing else waiting.
+    // Last: its failure must not hold back the other steps.
     cache::clean(app).await
 }
 
-/// In small steps: the table may hold years of them when the setting is given.
+/// In small steps: there may be years of letters when the setting is introduced.
 async fn forget_letters(app: &App) -> anyhow::Result<()> {
     let Some(days) = app.settings.rhythm.dead_retention_days else { return Ok(()) };
     let mut forgotten = 0;
@@ -177,7 +179,8 @@ async fn forget_letters(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the call's message is most likely still in its queue. A queue that cannot be asked is asked by publishing.
+/// Whether the call's message is most likely still in its queue. If the depth is unknown, a message is
+/// published.
 async fn waits_in_queue(app: &App, call: &DueCall, depths: &mut HashMap<String, u64>) -> bool {
     if !call.queued || call.wakes % WAKE_ANYWAY == WAKE_ANYWAY - 1 {
         return false;

@@ -3,6 +3,6 @@
 
 /// Makes ring the process's TLS provider. Cheap, and harmless when called again.
 pub fn init() {
-    // An error means that one is installed already: ours, or the one that a test or an embedder chose.
+    // An error means that a provider is installed already: ours, or one chosen by a test or an embedder.
     rustls::crypto::ring::default_provider().install_default().ok();
 }

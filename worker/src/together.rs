@@ -1,25 +1,25 @@
-//! Asking together: whatever is asked while an answer is under way goes into the next question, and so does whatever those ask who
-//! are ready to. No timer, and nobody waits when nothing is under way.
+//! Batches concurrent requests without a timer: requests that arrive while a batch runs form the next batch,
+//! together with those of tasks that are ready to run; an idle batcher runs a request at once.
 //!
-//! What must stay true: a question that was asked is carried through even if whoever asked is gone (its handler was aborted), and
-//! everyone is answered or told that there is no answer, also when a question panics or the runtime ends under it.
+//! Invariant: a batch runs to its end even if its callers are gone (their handlers were aborted). Every
+//! caller gets an answer or learns that there is none, also when a batch panics or the runtime ends under it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// What is asked and not answered.
+/// Unanswered requests.
 struct Asked<Q, A> {
     waiting: VecDeque<(Q, oneshot::Sender<A>)>,
-    /// Somebody answers; he takes what is waiting when he is done.
+    /// A batch is running; it takes the waiting requests when it ends.
     answering: bool,
 }
 
-/// Questions of one kind.
+/// The batcher of one kind of request.
 pub(crate) struct Together<Q, A> {
     asked: Mutex<Asked<Q, A>>,
-    /// Questions in one.
+    /// Requests in one batch.
     most: usize,
 }
 
@@ -30,13 +30,13 @@ impl<Q, A> std::fmt::Debug for Together<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
-    /// For at most so many questions in one.
+    /// At most this many requests in one batch.
     pub(crate) fn new(most: usize) -> Arc<Self> {
         let asked = Asked { waiting: VecDeque::new(), answering: false };
         Arc::new(Self { asked: Mutex::new(asked), most: most.max(1) })
     }
 
-    /// The answer to `question`; `answer` answers all that have gathered, in their order. `None`: it did not.
+    /// Returns the answer to `question`. `answer` answers a whole batch, in its order. `None`: it did not.
     pub(crate) async fn ask<F, Fut>(self: &Arc<Self>, question: Q, answer: F) -> Option<A>
     where
         F: Fn(Vec<Q>) -> Fut + Send + 'static,
@@ -50,15 +50,15 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
         };
         if idle {
             let mut answering = Answering { together: Arc::clone(self), over: false };
-            // Not in the task of whoever asked first: others depend on it.
+            // Not in the first caller's task: other callers depend on it.
             tokio::spawn(async move {
                 loop {
-                    // Whoever is ready to ask does so first; with nothing else to do this is over at once.
+                    // Tasks that are ready join the batch first; without any this returns at once.
                     tokio::task::yield_now().await;
                     let Some((questions, askers)) = answering.next() else { return };
                     let answers = answer(questions).await;
                     for (asker, answer) in askers.into_iter().zip(answers) {
-                        // Whoever asked may have gone.
+                        // The caller may be gone.
                         let _gone = asker.send(answer);
                     }
                 }
@@ -72,15 +72,15 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
     }
 }
 
-/// Whoever answers, until nothing is waiting.
+/// Runs batches until no request is waiting.
 struct Answering<Q: Send + 'static, A: Send + 'static> {
     together: Arc<Together<Q, A>>,
-    /// Nothing was waiting; somebody else may be answering by now.
+    /// No request was waiting; another batch may be running by now.
     over: bool,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Answering<Q, A> {
-    /// What has gathered; with nothing the next to ask begins anew.
+    /// The next batch; without requests the next caller starts a new run.
     fn next(&mut self) -> Option<(Vec<Q>, Vec<oneshot::Sender<A>>)> {
         let mut asked = self.together.lock();
         if asked.waiting.is_empty() {
@@ -94,7 +94,7 @@ impl<Q: Send + 'static, A: Send + 'static> Answering<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Drop for Answering<Q, A> {
-    /// Cut off in the middle (a panic, the end of the runtime): those who wait hear that there is no answer.
+    /// Cut off (a panic, the end of the runtime): waiting callers learn that there is no answer.
     fn drop(&mut self) {
         if !self.over {
             let mut asked = self.together.lock();
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_asked_meanwhile_goes_into_the_next_question_and_everyone_gets_his_own_answer() {
+    async fn concurrent_requests_share_the_next_batch_and_get_their_own_answers() {
         let together: Arc<Together<usize, usize>> = Together::new(100);
         let (gate, questions) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
         let ask = |n: usize| {
@@ -143,15 +143,15 @@ mod tests {
         for (n, other) in (1..).zip(others) {
             assert_eq!(other.await.unwrap(), Some(n * 2));
         }
-        // Alone, then as many as fit, then the rest.
+        // One alone, then a full batch, then the rest.
         assert_eq!(questions.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]
-    async fn a_question_that_panics_leaves_nobody_waiting_and_the_next_is_answered() {
+    async fn a_batch_that_panics_leaves_no_caller_waiting() {
         let together: Arc<Together<bool, ()>> = Together::new(10);
         let answer = |asked: Vec<bool>| async move {
-            assert!(!asked[0], "as the test wants it");
+            assert!(!asked[0], "the test asks for this panic");
             vec![()]
         };
         assert_eq!(together.ask(true, answer).await, None);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_question_is_carried_through_when_whoever_asked_has_gone() {
+    async fn a_batch_runs_to_its_end_without_its_callers() {
         let together: Arc<Together<u8, ()>> = Together::new(10);
         let asked = Arc::new(Semaphore::new(0));
         let carried = Arc::clone(&asked);

@@ -1,4 +1,5 @@
-//! Edit messages: a wake-up for a call that is in the store. Losing one delays the call, never loses it.
+//! Edit messages: each wakes a call that is in the store. A lost message delays the call; the sweep sends
+//! another.
 
 use bytes::Bytes;
 use futures::future::FutureExt;
@@ -17,7 +18,7 @@ pub(crate) fn payload(edit_key: EditKey) -> Bytes {
     serde_json::to_vec(&EditMessage { v: VERSION, edit_key }).unwrap_or_default().into()
 }
 
-/// Wakes these calls, by edit key and lane; what cannot be published is left to the sweep.
+/// Publishes a message for each call, by edit key and lane; the sweep repeats those that fail.
 pub(crate) async fn calls(app: &App, calls: Vec<(EditKey, String)>) {
     let wakes: Vec<_> = calls.into_iter().map(|(edit_key, lane)| one(app, edit_key, lane).boxed()).collect();
     around("wake_calls", stream::iter(wakes).buffer_unordered(64).collect::<()>()).await;

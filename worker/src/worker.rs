@@ -17,10 +17,10 @@ use crate::outcome::{Outcome, origin, settle};
 use crate::replica::Reporter;
 use crate::{archive, edit, http, intake, sweep, trace};
 
-/// Dead messages archived at a time.
+/// Concurrent archiving of dead messages.
 const ARCHIVE: u16 = 4;
 
-/// For connections to close once the work is done.
+/// Time limit for closing connections after the work is done.
 const CLOSE: Duration = Duration::from_secs(5);
 
 /// One consumed queue, for `/readyz` and `/metrics`.
@@ -29,7 +29,7 @@ pub struct Consumed {
     pub queue: String,
     /// The queue.
     pub(crate) source: Queue,
-    /// How its consumer is.
+    /// State of its consumer.
     pub liveness: watch::Receiver<Liveness>,
 }
 
@@ -43,10 +43,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Declares what it needs and starts consuming: tasks, and the edits of every lane.
+    /// Declares queues and exchanges and starts consuming: tasks, and the edits of every lane.
     ///
     /// # Errors
-    /// The broker or the store cannot be used as they are.
+    /// The broker or the store cannot be used in its present state.
     pub async fn start(app: &Arc<App>) -> Result<Self> {
         app.declare().await?;
         let mut worker = Self {
@@ -63,14 +63,14 @@ impl Worker {
         }
         worker.consume(Queue::Dead, ARCHIVE, Stage::Archive);
         let sweeper = Arc::clone(app);
-        // Waited for like them: it has calls under way.
+        // The stop waits for it, too: it carries calls on.
         worker.consumers.spawn(async move { sweep::run(&sweeper).await });
         let consumed = worker.consumed.iter().map(|of| (of.queue.clone(), of.liveness.clone()));
         worker.reporter = Some(Reporter::start(app, consumed.collect()));
         Ok(worker)
     }
 
-    /// Serves HTTP beside the work, where it is switched on.
+    /// Serves HTTP beside the work, if it is switched on.
     ///
     /// # Errors
     /// The address cannot be listened on.
@@ -96,7 +96,8 @@ impl Worker {
         });
     }
 
-    /// Stops consuming and waits for the work under way, at most the grace period; what is left then goes back.
+    /// Stops consuming and waits for the work under way, at most the grace period; the rest goes back to the
+    /// queue.
     pub async fn stop(mut self) {
         self.app.shutdown.cancel();
         let grace = self.app.settings.rhythm.grace;
@@ -110,9 +111,9 @@ impl Worker {
         if let Some(reporter) = self.reporter.take()
             && tokio::time::timeout(CLOSE, reporter.end()).await.is_err()
         {
-            tracing::warn!("the list of replicas could not be told in time");
+            tracing::warn!("could not deregister from the list of replicas in time");
         }
-        // Nothing is left to do on them, and no server that does not answer may keep the process from its end.
+        // Their work is over, and a server that does not answer must not keep the process from ending.
         if tokio::time::timeout(CLOSE, self.app.broker.close()).await.is_err() {
             tracing::warn!("the broker's connections did not close in time");
         }
@@ -129,7 +130,7 @@ enum Stage {
     Archive,
 }
 
-/// One delivery through its stage to its end.
+/// Runs one delivery through its stage and settles it.
 fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl Future<Output = ()> + Send {
     let span = match stage {
         Stage::Intake => trace::intake_span(),
@@ -143,7 +144,7 @@ fn work(app: Arc<App>, queue: Queue, stage: Stage, delivery: Delivery) -> impl F
         let outcome: Outcome = match stage {
             Stage::Intake => {
                 let _doing = app.activity.intake();
-                // Boxed for themselves: what wraps them moves this future several times.
+                // Boxed on their own: the wrappers around them move this future several times.
                 Box::pin(intake::handle(&app, &delivery)).await
             }
             Stage::Edit => Box::pin(edit::handle(&app, &delivery.message)).await,

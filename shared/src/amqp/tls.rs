@@ -1,7 +1,7 @@
 //! TLS to the broker as RabbitMQ's own URIs spell it (<https://www.rabbitmq.com/docs/uri-query-parameters>): `cacertfile`, and
 //! `certfile` with `keyfile` for brokers that ask for a certificate.
 //!
-//! What must stay true: a server's certificate is always verified, and what is meant for TLS is never left aside.
+//! Invariant: a server's certificate is always verified, and a TLS parameter is never silently ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 /// The files that a URL names. They are read at each connect, so that renewed ones work without a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TlsFiles {
-    /// Whom to trust beside the authorities that the system trusts.
+    /// Authorities to trust beside the system's.
     ca: Option<PathBuf>,
     /// Our own certificate and its key.
     identity: Option<(PathBuf, PathBuf)>,
@@ -49,7 +49,7 @@ impl TlsFiles {
         Ok(files)
     }
 
-    /// What stands in the files now.
+    /// The current contents of the files.
     pub(super) async fn read(&self) -> Result<OwnedTLSConfig, AmqpError> {
         let cert_chain = match &self.ca {
             Some(file) => Some(certificates("cacertfile", file).await?),
@@ -71,7 +71,7 @@ async fn certificates(name: &str, file: &Path) -> Result<String, AmqpError> {
     if text.contains(CERTIFICATE) {
         return Ok(text);
     }
-    // The TLS library would trust nobody, and say only that it does not know the server.
+    // The TLS library would accept an empty trust store and report only an unknown issuer.
     Err(AmqpError::Refused(format!("{name} {}: it holds no certificate in PEM form", file.display())))
 }
 
@@ -80,9 +80,9 @@ async fn text(name: &str, file: &Path) -> Result<String, AmqpError> {
     text.map_err(|error| AmqpError::Refused(format!("{name} {}: {error}", file.display())))
 }
 
-/// A handshake that failed, with what to do about it.
+/// Adds the fix to a failed handshake.
 pub(super) fn explained(why: String) -> String {
-    // The second is an authority of a name that is trusted, and another key.
+    // BadSignature: an authority with a trusted name, but another key.
     let fix = if why.contains("UnknownIssuer") || why.contains("BadSignature") {
         "the server's certificate is of an authority that this machine does not trust; \
          name its file in the URL: ?cacertfile=/path/ca.pem"
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_for_tls_is_never_left_aside() {
+    fn tls_parameters_are_never_ignored() {
         let files = of("amqps://h/%2f?cacertfile=/ca.pem&heartbeat=5").unwrap();
         assert_eq!(files.ca.as_deref(), Some(Path::new("/ca.pem")));
         assert_eq!(of("amqp://h/?heartbeat=5"), Ok(TlsFiles::default()));

@@ -1,10 +1,10 @@
-//! The edit key for ever: golden values, and that every field counts.
+//! The edit key never changes: golden values, and every field counts.
 
 use std::collections::HashSet;
 
 use super::*;
 
-/// As bytes that nobody computes here.
+/// A digest by its bytes, so that this test computes none.
 fn hash(text: &str) -> Digest32 {
     Digest32::of(text.as_bytes())
 }
@@ -14,7 +14,7 @@ fn params(text: &str) -> Params {
 }
 
 #[test]
-fn the_version_has_the_same_number_in_its_tag_and_in_the_rows() {
+fn the_key_version_has_the_same_number_in_tag_and_rows() {
     assert!(KEY_VERSION.ends_with(&format!("-v{KEY_VERSION_NUMBER}")));
     assert_eq!(
         (KEY_VERSION_NUMBER, INPUT_RULES),
@@ -122,7 +122,7 @@ fn a_change_of_any_one_field_changes_the_key() {
 }
 
 #[test]
-fn text_that_moves_from_one_field_into_the_next_makes_another_edit() {
+fn text_moved_from_one_field_to_the_next_makes_another_edit() {
     let (params, nothing) = (params(r#"{"a":"b"}"#), Params::default());
     let base = EditIdentity {
         image_hash: hash("picture"),
@@ -181,7 +181,7 @@ fn parameters_enter_the_key_in_their_canonical_form() {
 }
 
 #[test]
-fn no_dependency_has_switched_serde_json_to_another_order_or_other_numbers() {
+fn no_dependency_changes_the_order_or_numbers_of_serde_json() {
     // `preserve_order` would put `b` first, `arbitrary_precision` would keep `1e2`, and without `float_roundtrip` the
     // last number would come back as another: each would change the edit key of edits that were paid for.
     let text = r#"{"b":1e2,"a":31.245270191439438}"#;

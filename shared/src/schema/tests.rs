@@ -30,7 +30,7 @@ fn with(field: &str, value: Value) -> Value {
     message
 }
 
-/// A task with everything: every field, every kind of picture.
+/// A task with every field and every kind of picture.
 fn full() -> Value {
     json!({
         "v": 1, "task_id": "0193-a", "edit_type": "remove_watermark", "prompt": "Remove it", "model": "wanx2.1-imageedit",
@@ -60,7 +60,7 @@ fn the_schemas_under_docs_are_those_of_the_types() {
 }
 
 #[test]
-fn what_the_contract_shows_is_valid() {
+fn the_examples_of_the_contract_are_valid() {
     let [task, event, cancel] = examples().try_into().expect("a task, an event and a cancel");
     Cancel::decode(cancel.to_string().as_bytes()).unwrap();
     validator(&super::cancel()).validate(&cancel).unwrap();
@@ -105,7 +105,7 @@ fn a_schema_takes_every_message_that_the_worker_takes() {
 }
 
 #[test]
-fn what_a_schema_can_say_is_refused_by_schema_and_worker_alike() {
+fn rules_of_the_schema_are_refused_by_schema_and_worker_alike() {
     let url = json!({"url": "https://example.com/"});
     let mut messages = vec![
         json!(null),
@@ -165,9 +165,9 @@ fn what_a_schema_can_say_is_refused_by_schema_and_worker_alike() {
     }
 }
 
-/// Known and few. A key that is given twice is another: a parsed document no longer shows it.
+/// A known, short list. Duplicate keys are missing from it: a parsed document no longer shows them.
 #[test]
-fn what_a_schema_cannot_say_is_refused_by_the_worker() {
+fn rules_that_a_schema_cannot_express_are_refused_by_the_worker() {
     let schema = validator(&super::task());
     for message in [
         with("v", json!(1.0)),

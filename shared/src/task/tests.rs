@@ -1,4 +1,4 @@
-//! What a message must be to become a task, and what makes two tasks the same.
+//! Validation of tasks, and which tasks are the same request.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ fn refused(payload: impl AsRef<[u8]>) -> String {
     error.to_string()
 }
 
-/// `small()` with more text in its outermost object, for what a [`Value`] cannot hold.
+/// `small()` with raw JSON added to its outermost object, for documents that a [`Value`] cannot hold.
 fn spelled(more: &str) -> String {
     let text = small().to_string();
     format!("{},{more}}}", text.strip_suffix('}').unwrap())
@@ -71,7 +71,7 @@ fn an_optional_field_that_is_null_is_one_that_is_absent() {
 }
 
 #[test]
-fn what_is_at_its_limit_is_taken() {
+fn values_at_their_limit_are_accepted() {
     let url = format!("https://example.com/{}", filled(MAX_URL_BYTES - 20));
     // The key, two quotes each, the colon and the braces are 8 bytes of it.
     for (field, value) in [
@@ -95,7 +95,7 @@ fn what_is_at_its_limit_is_taken() {
 }
 
 #[test]
-fn what_is_beyond_a_limit_is_refused_by_the_name_of_its_field_with_the_limit() {
+fn values_beyond_a_limit_are_refused_with_field_and_limit() {
     let url = json!({"url": "https://example.com/"});
     let long_url = json!({"url": filled(MAX_URL_BYTES + 1)});
     for (field, value, says) in [
@@ -153,7 +153,7 @@ fn what_is_beyond_a_limit_is_refused_by_the_name_of_its_field_with_the_limit() {
 }
 
 #[test]
-fn what_is_unknown_or_of_a_wrong_type_is_refused_by_its_path() {
+fn unknown_fields_and_wrong_types_are_refused_by_path() {
     let url = json!({"url": "https://example.com/"});
     for (field, value, says) in [
         ("colour", json!(1), "colour: unknown field `colour`, expected one of `v`, `task_id`"),
@@ -195,7 +195,7 @@ fn what_is_unknown_or_of_a_wrong_type_is_refused_by_its_path() {
 }
 
 #[test]
-fn a_key_that_is_given_twice_is_refused_by_name() {
+fn a_duplicate_key_is_refused_by_name() {
     for (more, says) in [
         (r#""v":1"#, "message: duplicate field `v`"),
         (r#""prompt":"a","prompt":"a""#, "message: duplicate field `prompt`"),
@@ -209,7 +209,7 @@ fn a_key_that_is_given_twice_is_refused_by_name() {
 }
 
 #[test]
-fn another_version_is_told_so_before_anything_else_it_may_hold() {
+fn another_version_is_refused_before_its_unknown_fields() {
     let message = r#"{"colour":{"deep":[1]},"v":2,"task_id":7,"images":"none"}"#;
     assert_eq!(refused(message), "v: version 2 is not known; this worker speaks version 1");
     let message = r#"{"v":99999999999,"task_id":"a"}"#;
@@ -217,7 +217,7 @@ fn another_version_is_told_so_before_anything_else_it_may_hold() {
 }
 
 #[test]
-fn what_is_not_one_json_object_in_utf_8_is_refused() {
+fn anything_but_one_json_object_in_utf_8_is_refused() {
     let good = small().to_string();
     let cut = &good[..good.len() - 5];
     for (payload, says) in [
@@ -251,7 +251,7 @@ fn what_is_not_one_json_object_in_utf_8_is_refused() {
 }
 
 #[test]
-fn sixteen_mebibytes_are_taken_and_one_byte_more_is_too_large() {
+fn sixteen_mebibytes_are_accepted_and_one_byte_more_is_refused() {
     let mut payload = small().to_string().into_bytes();
     payload.resize(MAX_MESSAGE_BYTES, b' ');
     assert!(Task::decode(&payload).is_ok());
@@ -266,7 +266,7 @@ fn sixteen_mebibytes_are_taken_and_one_byte_more_is_too_large() {
 
 #[test]
 fn a_refusal_is_short_whatever_the_message_holds() {
-    // It goes into a header of the dead letter, and no header may be larger than a frame.
+    // The refusal goes into a header of the dead letter, and headers must fit one frame.
     let large = filled(1 << 20);
     for message in [
         with("v", json!(large)),
@@ -293,7 +293,7 @@ fn a_prompt_is_measured_after_it_was_normalised() {
 }
 
 #[test]
-fn what_a_producer_builds_in_rust_passes_the_same_checks() {
+fn messages_built_in_rust_pass_the_same_checks() {
     let mut message: TaskMessage = serde_json::from_value(small()).unwrap();
     assert_eq!(Task::from_message(message.clone()), decode(&small()));
     message.images.clear();
@@ -302,7 +302,7 @@ fn what_a_producer_builds_in_rust_passes_the_same_checks() {
 }
 
 #[test]
-fn the_task_id_of_a_broken_message_is_shown_only_if_it_is_one() {
+fn only_a_valid_task_id_of_a_broken_message_is_shown() {
     assert_eq!(peek_task_id(br#"{"task_id":"a-1","colour":1}"#).as_deref(), Some("a-1"));
     for payload in [r#"{"task_id":"a b"}"#, r#"{"task_id":7}"#, r#"{"id":"a"}"#, "nope", ""] {
         assert_eq!(peek_task_id(payload.as_bytes()), None, "{payload}");
@@ -310,7 +310,7 @@ fn the_task_id_of_a_broken_message_is_shown_only_if_it_is_one() {
 }
 
 #[test]
-fn the_same_content_written_otherwise_is_the_same_request() {
+fn the_same_content_in_another_spelling_is_the_same_request() {
     let one = r#"{"v":1,"task_id":"a","edit_type":"blur","prompt":"é\n","params":{"a":1,"b":{"c":2,"d":3}},
         "images":[{"url":"https://example.com/"}],"metadata":{"x":1,"y":2}}"#;
     let other = "{ \"metadata\": {\"y\": 2, \"x\": 1}, \"images\" : [ {\"data\": null, \"url\" : \"https:\\/\\/example.com/\"} ],
@@ -353,7 +353,7 @@ fn any_other_content_is_another_request() {
 }
 
 #[test]
-fn what_a_producer_says_of_the_picture_at_a_url_is_kept_with_it_and_is_content() {
+fn the_image_hash_of_a_url_is_part_of_the_request() {
     let hash = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b";
     let decode = |image: serde_json::Value| {
         let message = json!({"v": 1, "task_id": "t", "edit_type": "blur", "images": [image]});

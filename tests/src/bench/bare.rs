@@ -1,6 +1,7 @@
-//! The floor of a paid call: a bare loop that takes one task at a time, commits that it sends it, asks the provider, which
-//! answers with the result, fetches that, keeps it in a file, commits row and cache row in one transaction, publishes a confirmed event,
-//! and acknowledges. It validates nothing, looks nothing up, retries nothing, and pays again for what it was killed in.
+//! The floor of a paid call: a bare loop that takes one task at a time, commits its submit, calls a
+//! synchronous provider, fetches the result, writes it to a file, commits row and cache row in one
+//! transaction, publishes a confirmed event, and acknowledges. It validates nothing, looks nothing up,
+//! retries nothing, and pays again after a kill.
 //!
 //! It runs as a process of its own (`bench bare`), as every contender does.
 
@@ -77,7 +78,7 @@ impl Bare {
         site.amqp.publish("", &self.queue, serde_json::to_vec(task).unwrap()).await;
     }
 
-    /// The picture that it kept for a task; panics where the task is not completed.
+    /// The picture that it stored for a task; panics if the task is not completed.
     pub async fn kept(&self, site: &PaidSite, task_id: &str) -> Vec<u8> {
         let row = sqlx::query_scalar(
             "SELECT result_url FROM bare_tasks WHERE status = 'completed' AND task_id = ?",
@@ -100,7 +101,7 @@ struct Loop {
 /// Consumes until it is asked to stop.
 ///
 /// # Errors
-/// Anything that is not as it should be: it has no second way.
+/// Any fault: it has no fallback.
 pub async fn run() -> Result<()> {
     crate::env::install_tls();
     let var = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
@@ -165,7 +166,7 @@ impl Loop {
         Ok(())
     }
 
-    /// What the provider makes of it.
+    /// The provider's result.
     async fn edited(&self, image: &str, prompt: &Value) -> Result<bytes::Bytes> {
         let content = json!([{"image": image}, {"text": prompt}]);
         let asked = json!({
@@ -182,7 +183,7 @@ impl Loop {
     }
 }
 
-/// On the disk, under its name, or not at all.
+/// Atomically and durably.
 fn keep(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let written = folder.join(format!("{name}.part"));

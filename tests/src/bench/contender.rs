@@ -13,15 +13,15 @@ use super::tables;
 use crate::program::Running;
 use crate::wait;
 
-/// The slowest contender must be done by then, on the busiest machine.
+/// Enough for the slowest contender on the busiest machine.
 const LONGEST_TURN: Duration = Duration::from_secs(300);
-/// Between two looks at its table: seldom enough to cost nothing.
+/// Interval of reading its table: seldom enough to cost nothing.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A way to work off tasks.
 #[async_trait(?Send)]
 pub trait Contender {
-    /// What it is called in the report.
+    /// Its name in the report.
     fn name(&self) -> String;
     /// Its own database.
     fn pool(&self) -> &MySqlPool;
@@ -31,8 +31,8 @@ pub trait Contender {
     async fn feed(&self, gallery: &Gallery, tasks: Range<u64>);
     /// Starts its processes.
     async fn start(&self) -> Vec<Running>;
-    /// Panics unless exactly these tasks are in its table, in rows after `from`, each answered rightly; and nothing is left to
-    /// do. Its processes still run.
+    /// Panics unless exactly these tasks are in its table, in rows after `from`, each with the right answer,
+    /// and no work is left. Its processes still run.
     async fn check(&self, gallery: &Gallery, from: i64, tasks: Range<u64>);
 }
 
@@ -49,14 +49,14 @@ pub struct Costs {
     pub pictures: f64,
 }
 
-/// What came of a turn.
+/// The result of a turn.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
     /// Tasks a second, from the first delivery to the last commit.
     pub rate: f64,
     /// Tasks.
     pub tasks: u64,
-    /// What it cost.
+    /// Its cost.
     pub costs: Costs,
 }
 

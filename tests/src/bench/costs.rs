@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Of the kernel's clock that /proc counts in; Linux has had it at this for every architecture that we run on.
+/// Ticks of /proc; the same on every Linux architecture that we run on.
 const TICKS_A_SECOND: u64 = 100;
 
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ impl Moment {
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
         let processes = entries.filter_map(|entry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            // It may end meanwhile.
+            // The process may have ended meanwhile.
             let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
             Some((pid, process(&stat)?))
         });
@@ -71,7 +71,7 @@ impl Moment {
 
     /// Whether one of a process's ancestors, or itself, is so.
     fn is_below(&self, mut pid: i32, is: impl Fn(i32) -> bool) -> bool {
-        // Read one after the other, they may be in a ring.
+        // Entries read one after the other may form a ring.
         for _ in 0..64 {
             if is(pid) {
                 return true;
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_stat_is_read_whatever_the_process_is_called() {
+    fn a_line_of_stat_is_read_for_any_process_name() {
         let line = "42 (a) b (c) S 7 42 42 0 -1 4194304 1 2 3 4 150 50 0 0 20 0 1 0 9 10 11";
         let process = process(line).unwrap();
         assert_eq!((process.parent, process.name.as_str(), process.ticks), (7, "a) b (c", 200));

@@ -15,12 +15,12 @@ use crate::services::MariaDb;
 /// Rows in one transaction.
 const STEP: u64 = 200_000;
 
-/// A server, big enough to hold what it is asked for in memory, as whoever has so many rows would have it.
+/// A server large enough to answer from memory, as an installation of this size would be.
 pub struct Filled {
-    /// None where it is the one of the whole run.
+    /// `None` if it is the server of the whole run.
     _server: Option<MariaDb>,
     url: String,
-    /// Before the names of its databases: the run's server may have other users.
+    /// Prefix of its databases: the run's server may have other users.
     prefix: String,
     /// Its buffer pool in MiB.
     pub memory: u64,
@@ -48,7 +48,7 @@ impl Filled {
         format!("{}{}{name}", self.url, self.prefix)
     }
 
-    /// Removes it and what it takes on the disk.
+    /// Removes the database and frees its disk space.
     pub async fn drop_database(&self, name: &str) {
         let mut connection = MySqlConnection::connect(&self.url).await.unwrap();
         let drop = AssertSqlSafe(format!("DROP DATABASE {}{name}", self.prefix));
@@ -65,7 +65,7 @@ impl Filled {
         fill(&pool, "cache rows", rows, CACHE).await;
         fill(&pool, "calls", rows.min(1_000_000), CALLS).await;
         fill(&pool, "tasks", rows / 10, TASKS).await;
-        // So that every size is looked up in memory.
+        // Reads both indexes, so that every size is looked up in memory.
         for table in ["image_edit_cache FORCE INDEX (PRIMARY)", "image_edit_cache FORCE INDEX (edit_key)"] {
             let read = format!(
                 "SELECT CAST(COUNT(DISTINCT LEFT(edit_key, 1)) + MAX(hit_count) AS SIGNED) FROM {table}"

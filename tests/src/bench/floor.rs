@@ -73,7 +73,7 @@ struct Floor {
 /// Consumes until it is asked to stop.
 ///
 /// # Errors
-/// Anything that is not as it should be: the floor has no second way.
+/// Any fault: the floor has no fallback.
 pub async fn run() -> Result<()> {
     crate::env::install_tls();
     let var = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
@@ -96,7 +96,7 @@ pub async fn run() -> Result<()> {
     let fetched = consumer
         .map(|delivery| {
             let client = client.clone();
-            // On its own, so that it goes on while a group is committed.
+            // A task of its own, so that fetching continues while a group is committed.
             let fetch = tokio::spawn(async move { fetch(&client, delivery?).await });
             async move { fetch.await? }
         })

@@ -1,5 +1,6 @@
-//! Source pictures of about 50 KB over HTTP/1.1, kept alive: written straight to the socket, so that it is nobody's bottleneck.
-//! It knows when the first picture was asked for, which is when the first task was delivered.
+//! Source pictures of about 50 KB over HTTP/1.1, kept alive: written straight to the socket, so that the
+//! server is never the bottleneck. It records the first request for a picture, which marks the first delivery
+//! of a task.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_serves_pictures_of_fifty_kilobytes_again_and_again_and_knows_when_it_began() {
+    async fn the_gallery_serves_pictures_of_fifty_kilobytes_repeatedly() {
         crate::env::install_tls();
         let gallery = Gallery::start(3).await;
         assert_eq!(gallery.first(), None);

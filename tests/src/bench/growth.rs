@@ -1,4 +1,4 @@
-//! What grows: the same statements over ever more rows, more workers, more images a task.
+//! Growth: the same statements over ever more rows, more workers, more images a task.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -43,7 +43,7 @@ struct Sized {
 const STEPS: [&str; 5] =
     ["lookup_of_1_ms", "lookup_of_64_ms", "commit_of_1_ms", "commit_of_64_ms", "sweep_ms"];
 
-/// All sizes are there at once, and take turns: what disturbs one disturbs the others.
+/// All sizes exist at once and take turns, so that a disturbance affects all alike.
 async fn rows(plan: &Plan, report: &mut Report) {
     let server = Filled::start(plan).await;
     let mut sizes = Vec::new();
@@ -54,7 +54,7 @@ async fn rows(plan: &Plan, report: &mut Report) {
     let mut dice = StdRng::seed_from_u64(1);
     let turns = plan.pick(2000, 20);
     for number in 0..turns + turns / 10 {
-        // The first tenth is for the connections and what they prepare.
+        // The first tenth warms connections and prepared statements.
         let counts = number >= turns / 10;
         for size in &mut sizes {
             let took = size.step(number, &mut dice).await;
@@ -93,7 +93,7 @@ fn database(rows: u64) -> String {
 }
 
 impl Sized {
-    /// Each step once, with what it took.
+    /// Each step once, with its duration.
     async fn step(&self, number: u64, dice: &mut StdRng) -> [Duration; STEPS.len()] {
         let mut some =
             |count: u64| -> Vec<u64> { (0..count).map(|_| dice.random_range(1..=self.rows)).collect() };
@@ -253,7 +253,7 @@ struct Grown {
     gallery: Rc<Gallery>,
 }
 
-/// What came of one turn.
+/// The result of one turn.
 struct Turned {
     rate: f64,
     /// For a thousand tasks.

@@ -53,7 +53,7 @@ async fn in_turns(plan: &Plan, gallery: &Gallery, contenders: &[Box<dyn Contende
     let mut turns = vec![Vec::new(); contenders.len()];
     for round in 0..=plan.rounds {
         for place in 0..contenders.len() {
-            // Nobody is always the one who finds the machine warm.
+            // Rotate, so that no contender always finds the machine warm.
             let at = (place + round) % contenders.len();
             let turn = turn(&*contenders[at], gallery, next..next + counts[at]).await;
             next += counts[at];

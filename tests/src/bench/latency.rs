@@ -1,4 +1,5 @@
-//! A hit's time from publishing to event, with a thousand paid misses queued and with none: hits do not wait behind misses.
+//! Latency of a hit from publishing to event, with a thousand paid misses queued and without: hits do not
+//! wait behind misses.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::report::{Cell, Check, Report, Section};
 use crate::broker::Listener;
 use crate::paid;
 
-/// What a call takes at the provider.
+/// Duration of a call at the provider.
 const TAKES: Duration = Duration::from_secs(5);
 /// Images in one task of misses.
 const IN_A_TASK: u64 = 50;

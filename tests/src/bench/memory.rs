@@ -1,4 +1,4 @@
-//! What a worker holds: with a thousand edits in flight at once, and with nothing to do.
+//! Memory of a worker: with a thousand edits in flight at once, and idle.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,9 @@
-//! What `tests/bench` does: Retouch and other ways to do the same measured in the same run, on servers that commit durably.
+//! The parts of `tests/bench`: Retouch and alternatives measured in the same run, on servers that commit
+//! durably.
 //!
-//! What must stay true: contenders take turns within a round, so that a busy machine hits them alike; and whoever does not
-//! do the work (a row for each task, the right picture) ends the run instead of being a number in it.
+//! Invariant: contenders take turns within a round, so that a busy machine affects them alike; and a
+//! contender that does not do the work (a row for each task, the right picture) ends the run instead of being
+//! a number in it.
 
 pub mod bare;
 pub mod contender;

@@ -1,4 +1,5 @@
-//! What Retouch adds to a paid call: from the task's publishing to its event, without the time that the provider takes itself.
+//! The overhead of Retouch on a paid call: from the task's publishing to its event, without the provider's
+//! own time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::report::{Cell, Check, Report, Section};
 use super::run::settled;
 use crate::broker::Listener;
 
-/// What a call takes at the provider.
+/// Duration of a call at the provider.
 const TAKES: Duration = Duration::from_secs(5);
 /// Calls that are in flight at a time.
 const MANY: u64 = 100;
@@ -36,7 +37,7 @@ struct Measured {
     limit: Option<f64>,
 }
 
-/// What it is held against.
+/// The limit of the median.
 const LIMIT: Option<f64> = Some(50.0);
 
 /// Measures and reports.

@@ -1,5 +1,5 @@
-//! A database, a broker's namespace, the provider stand-in and one worker of the built program, with the settings that users have
-//! but for the width of the lanes.
+//! A database, a broker's namespace, the provider stand-in and one worker of the built program, with default
+//! settings except for the width of the lanes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl Mode {
         }
     }
 
-    /// A task of one picture that nobody has sent before, when `seed` is new.
+    /// A task of one picture that no task has sent before, if `seed` is new.
     #[must_use]
     pub fn task(self, seed: u64) -> Value {
         self.task_as(&format!("paid-{seed}"), seed)
@@ -179,8 +179,8 @@ impl PaidSite {
         }
     }
 
-    /// What this call took, from publishing to event, beyond the provider's own time: what its work takes by the settings, and what
-    /// the stand-in needed to make the picture before that.
+    /// The overhead of this call, from publishing to event, beyond the provider's own time: the configured
+    /// duration, and the stand-in's time to make the picture.
     #[must_use]
     pub fn overhead(&self, mode: Mode, seed: u64, took: Duration, takes: Duration) -> Duration {
         let (ledger, edit) = (self.provider.ledger(), mode.identity(seed));

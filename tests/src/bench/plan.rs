@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_named_is_everything_and_what_makes_no_sense_is_refused() {
+    fn no_part_named_means_all_and_nonsense_is_refused() {
         assert_eq!(read("").unwrap().parts, Part::ALL);
         assert_eq!(read("growth hits --rounds 3").unwrap().parts, [Part::Hits, Part::Growth]);
         assert_eq!(read("all --quick").unwrap().rounds, 1);

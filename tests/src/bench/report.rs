@@ -17,7 +17,7 @@ pub enum Cell {
     Number(f64),
     /// Several of them.
     Spread(Spread),
-    /// It was not, or cannot be, measured: why.
+    /// Why it was not, or cannot be, measured.
     None(&'static str),
 }
 
@@ -55,7 +55,7 @@ pub type Row = Vec<(&'static str, Cell)>;
 /// A figure and the limit that it is held against.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// What was measured.
+    /// The measurement.
     pub what: String,
     /// The figure.
     pub value: f64,
@@ -103,7 +103,7 @@ impl fmt::Display for Check {
 pub struct Section {
     /// Its name in the JSON.
     pub name: String,
-    /// What it shows, for people.
+    /// Its subject, for people.
     pub title: String,
     /// Its rows.
     pub rows: Vec<Row>,
@@ -156,7 +156,7 @@ impl fmt::Display for Section {
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// What was measured where.
+    /// The machine and its load.
     pub machine: Map<String, Value>,
     /// The tables.
     pub sections: Vec<Section>,

@@ -45,7 +45,7 @@ async fn measure(part: Part, plan: &Plan, report: &mut Report) {
     }
 }
 
-/// Where and with what it was measured.
+/// The machine, its versions and its load.
 async fn machine(plan: &Plan, report: &mut Report) {
     let env = Env::new().await;
     let settings = "SELECT VERSION(), CAST(@@innodb_flush_log_at_trx_commit AS CHAR), CAST(@@innodb_buffer_pool_size DIV 1048576 AS CHAR)";
@@ -70,12 +70,12 @@ async fn machine(plan: &Plan, report: &mut Report) {
     report.machine = facts.as_object().cloned().unwrap_or_default();
 }
 
-/// For whoever waits.
+/// Reports progress.
 pub fn say(line: &str) {
     eprintln!("bench: {line}");
 }
 
-/// Long enough for anything here that is waited for, on a busy machine.
+/// Long enough for any wait here, on a busy machine.
 pub const LONG: Duration = Duration::from_secs(300);
 
 /// Waits until no work of Retouch is left: events sent, messages acknowledged.

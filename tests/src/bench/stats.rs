@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_has_the_middle_and_the_ends_and_a_percentile_is_one_of_the_values() {
+    fn a_spread_has_median_and_ends_and_percentiles_are_values() {
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, least: 1.0, most: 3.0 });
         assert_eq!(Spread::of(&[4.0, 1.0]).median, 2.5);
         let hundred: Vec<f64> = (1..=100).map(f64::from).collect();

@@ -1,8 +1,8 @@
 //! `bench`: measures Retouch beside other ways to do the same. `tests/bench` builds it and starts it with servers;
 //! docs/performance.md has its figures.
 //!
-//! Exit codes: 0 when every contender did its work, whatever the figures are; 101 when one did not (it says which); 2 for a
-//! wrong argument.
+//! Exit codes: 0 if every contender did its work, whatever the figures are; 101 if one did not (it says
+//! which); 2 for a wrong argument.
 
 // The report is what this program is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]

@@ -1,5 +1,5 @@
-//! Four that must say the same of images and money, to the last one, whatever died meanwhile: the sum over the tables,
-//! `retouch cache stats`, the day's figures in `/metrics`, and what the events told producers.
+//! Four sources that must agree on images and money to the last one, whatever died meanwhile: the sums over
+//! the tables, `retouch cache stats`, the day's figures in `/metrics`, and the events.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ pub const COLUMNS: [&str; 7] = [
     "lost_micros",
 ];
 
-/// What producers were told: each task's last event counts.
+/// What the events said: the counts of each task's last event.
 pub struct Told {
     tasks: Arc<Mutex<BTreeMap<String, Sums>>>,
     listening: JoinHandle<()>,
@@ -149,7 +149,8 @@ async fn of_metrics(watched: &Watched) -> Sums {
     figures.map(|figure| figure.round() as i64)
 }
 
-/// What does not agree, in words; empty when all is well. Call it when nothing is under way, and `watched` is the only worker.
+/// The disagreements, in words; empty if there are none. Call it when nothing is under way, and `watched` is
+/// the only worker.
 pub async fn disagreements(paid: &Paid, watched: &Watched, told: &Told, tasks: u64) -> Vec<String> {
     let stats = paid.program(&["cache", "stats", "--json", "--top", "0"], "").run().await;
     let stats: Value =
@@ -183,7 +184,7 @@ pub async fn disagreements(paid: &Paid, watched: &Watched, told: &Told, tasks: u
     for (what, sql) in [
         ("entries", "SELECT COUNT(*) FROM image_edit_cache"),
         ("bytes", "SELECT CAST(COALESCE(SUM(bytes), 0) AS SIGNED) FROM image_edit_cache"),
-        // What was served is what was answered by anything but a failure.
+        // The counts of served entries equal the answered images.
         (
             "served",
             "SELECT CAST(COALESCE(SUM(hit_images + joined_images + paid_images), 0) AS SIGNED) FROM image_edit_tasks",

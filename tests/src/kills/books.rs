@@ -1,4 +1,4 @@
-//! The books of a run: what the tables, the pixels and the provider's ledger say, and what of it must not be.
+//! The books of a run: the state of tables, pixels and the provider's ledger, and its violations.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -11,40 +11,41 @@ use super::fleet::Deaths;
 use crate::paid::{Paid, picture};
 use crate::stand_in::{Create, Ledger, Told};
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Debug, Clone, Default)]
 pub struct Books {
     /// The mode.
     pub mode: &'static str,
     /// Tasks that were sent.
     pub tasks: u64,
-    /// Tasks by their status; `lost` for those that have none or never ended.
+    /// Tasks by status; `lost` for those without a row or an end.
     pub by_status: BTreeMap<String, u64>,
     /// Images by their source.
     pub by_source: BTreeMap<String, u64>,
     /// Error codes of the images that failed.
     pub errors: BTreeMap<String, u64>,
-    /// Edits that are not the same.
+    /// Distinct edits.
     pub edits: u64,
     /// Creates that the provider accepted.
     pub creates: u64,
     /// Pictures that it bills.
     pub bills: u64,
-    /// Counted by the worker: submits repeated although the one before may have been paid.
+    /// Submits that the worker repeated and counted although the previous one may have been paid.
     pub possible_duplicates: u64,
     /// Pictures billed beyond the first of their edit.
     pub extra: u64,
-    /// Those of them that no possible duplicate of the same edit accounts for.
+    /// Extra bills without a counted possible duplicate of the same edit.
     pub unaccounted: u64,
     /// Edits that were billed more often than twice.
     pub thrice: u64,
-    /// Results that do not show what was asked for.
+    /// Results that do not show the requested edit.
     pub wrong: u64,
     /// Edits that failed although the worker had committed a paid answer.
     pub paid_lost: u64,
-    /// Edits that failed and were billed for an answer that nobody heard: sent again, they were refused or given up.
+    /// Failed edits that were billed for an answer that never arrived: sent again, they were refused or given
+    /// up.
     pub unheard: u64,
-    /// Creates whose answer the provider's faults withheld: these would be paid again without any death.
+    /// Creates whose answer the provider's faults withheld: these would be paid again even without deaths.
     pub withheld: u64,
     /// Faults of the provider that struck.
     pub faults: u64,
@@ -52,9 +53,9 @@ pub struct Books {
     pub deaths: Deaths,
     /// From the first message to the last end.
     pub took: Duration,
-    /// What of the work was left at the end, in words.
+    /// Unfinished work at the end, in words.
     pub left: String,
-    /// Where tables, `retouch cache stats`, metrics and events do not say the same.
+    /// Disagreements of tables, `retouch cache stats`, metrics and events.
     pub disagree: Vec<String>,
     /// Bills and extra bills of the plain workers.
     pub plain: Option<(u64, u64)>,
@@ -129,7 +130,7 @@ impl Books {
         self.by_status.get("lost").copied().unwrap_or_default()
     }
 
-    /// What must not be and is; empty when all is well.
+    /// Violated promises; empty if all hold.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         let mut broken = Vec::new();

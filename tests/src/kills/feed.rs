@@ -1,5 +1,5 @@
-//! The tasks that are sent: one to three pictures each, most edits asked for by several tasks, some styles in turn. Task number
-//! `n` is the same in every run.
+//! The tasks of a run: one to three pictures each, most edits requested by several tasks, some styles in
+//! turn. Task number `n` is the same in every run.
 
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ impl Mode {
                      [lanes.\"dashscope.qwen-image-2.0\"]\nconcurrency = 8\nmax_in_flight = 32\nper_second = 1000\n";
         let paint = "[models.\"gpt-image-1.5\"]\neditor = \"openai\"\nprice = \"0.04\"\n[routes.paint]\nmodel = \"gpt-image-1.5\"\n";
         let (list, lanes) = match self {
-            // The list tells which task is whose only where the lane's own limits hold. The stand-in lists a task at once, but on a busy machine a create may reach it late.
+            // The list identifies a task only within the lane's own limits. The stand-in lists a task at
+            // once, but on a busy machine a create may reach it late.
             Self::AsyncList => ("ask_list = true\nlist_settles_seconds = 3\n", ""),
             Self::Sync | Self::Async => ("", lanes),
         };
@@ -60,7 +61,7 @@ impl Mode {
         match self {
             Self::Sync => &[(EDIT, "winter", None), ("paint", "as a watercolour", None)],
             Self::Async => &[ASYNC, ("description_edit", "at night", None)],
-            // A lane sends nothing while it does not know what became of its last submit, so there are several.
+            // A lane sends nothing while its last submit is unresolved, so there are several lanes.
             Self::AsyncList => &[
                 ASYNC,
                 (EDIT, "winter", Some("wan2.5-i2i-preview")),

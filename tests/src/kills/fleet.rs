@@ -1,4 +1,4 @@
-//! Worker processes that die again and again, each by a fate that the dice or the test chose, and are replaced at once.
+//! Worker processes that die again and again, each by a random or chosen fate, and are replaced at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::process::ExitStatusExt;
@@ -23,7 +23,7 @@ use crate::program::{Program, Running};
 pub enum Fate {
     /// By `kill -9`, so long after its start.
     After(Duration),
-    /// At this point, when it comes there for the n-th time; by `kill -9` when it has not come there in so long.
+    /// At the n-th hit of this point; by `kill -9` if it is not hit within this time.
     At(String, u32, Duration),
 }
 
@@ -33,8 +33,8 @@ pub fn points() -> Vec<String> {
     STEPS.iter().flat_map(|step| [format!("{step}:before"), format!("{step}:after")]).collect()
 }
 
-/// Half of them at points, each in its turn, half at random moments, some of these while they start. None lives longer than
-/// `longest`.
+/// Half of the fates at points, each in its turn, half at random moments, some during startup. No worker
+/// lives longer than `longest`.
 #[must_use]
 pub fn fates(count: usize, seed: u64, longest: Duration) -> VecDeque<Fate> {
     let mut dice = StdRng::seed_from_u64(seed);
@@ -56,7 +56,7 @@ pub struct Deaths {
     pub killed: u64,
     /// By the point where they died.
     pub at: BTreeMap<String, u64>,
-    /// Those that ended otherwise, with the end of what they said: a mistake of the worker or of the test.
+    /// Workers that ended otherwise, with the end of their log: a mistake of the worker or of the test.
     pub odd: Vec<String>,
 }
 
@@ -67,8 +67,8 @@ impl Deaths {
         usize::try_from(self.all()).unwrap() + self.odd.len()
     }
 
-    /// Of those at points: certainly between the commit before a submit and the commit of its answer. An answer with an address
-    /// is being fetched by then, so that some deaths at `fetch_result` are such ones too.
+    /// Deaths at points that are certainly between the commit before a submit and the commit of its answer.
+    /// An answer with an address is being fetched by then, so some deaths at `fetch_result` count too.
     #[must_use]
     pub fn while_sending(&self) -> u64 {
         let points = ["begin_submit:after", "send:before", "send:after", "record_submitted:before"];
@@ -99,7 +99,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts them. Once no fate is left, or [`Fleet::spare`] was called, whoever is started lives on.
+    /// Starts them. After the last fate, or [`Fleet::spare`], workers live on.
     #[must_use]
     pub fn start(paid: &Arc<Paid>, toml: &str, slots: usize, fates: VecDeque<Fate>) -> Self {
         let settings = paid.site.env.folder().join("fleet.toml");
@@ -128,7 +128,7 @@ impl Fleet {
         self.shared.deaths.lock().unwrap().clone()
     }
 
-    /// Nobody else dies, not even those that have not met their fate yet.
+    /// Ends all deaths, also those of workers that have not met their fate yet.
     pub fn spare(&self) {
         self.shared.fates.lock().unwrap().clear();
         self.shared.spare.cancel();
@@ -160,7 +160,7 @@ async fn keep_slot(paid: &Paid, shared: &Shared, slot: usize, end: &Cancellation
             () = shared.spare.cancelled(), if !lives_on => {}
         }
         bury(shared, &mut worker, fate);
-        // Fails only when nobody listens.
+        // Fails only without a receiver.
         let _ = shared.died.send(slot);
     }
 }
@@ -170,7 +170,7 @@ fn start(paid: &Paid, shared: &Shared, fate: Option<&Fate>) -> Running {
         .program(&["worker"], "")
         .env("RETOUCH_CONFIG", &shared.settings)
         .env("RETOUCH_LEASE_SECONDS", "1")
-        // Nothing here dies of what it works on, however often it is at work when it dies.
+        // A crash here is never the fault of the work, however often it was under way.
         .env("RETOUCH_POISON_KILLS", "1000000")
         .env("RETOUCH_PATIENCE_SECONDS", "3")
         .env("RUST_LOG", "warn");
@@ -182,7 +182,7 @@ fn start(paid: &Paid, shared: &Shared, fate: Option<&Fate>) -> Running {
     }
 }
 
-/// Kills what still lives, and writes down what it died of.
+/// Kills a live worker, and records the cause of death.
 fn bury(shared: &Shared, worker: &mut Running, fate: Option<Fate>) {
     let status = worker.status();
     worker.kill9();
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_point_is_somebodys_fate() {
+    fn every_point_is_the_fate_of_a_worker() {
         let mut met = std::collections::BTreeSet::new();
         for fate in fates(2 * points().len(), 12, Duration::from_secs(3)) {
             if let Fate::At(point, ..) = fate {

@@ -1,8 +1,8 @@
-//! The kill harness: workers that die at named transitions and at random moments while tasks flow, and the books of what came of
-//! it. `tests/run-faults` runs it at length, `tests/suite/kills.rs` in short form.
+//! The kill harness: workers that die at named transitions and at random moments while tasks flow, and the
+//! books afterwards. `tests/run-faults` runs it at length, `tests/suite/kills.rs` in short form.
 //!
-//! What must stay true: nothing here knows how the worker protects itself. What counts is the provider's ledger, the tables and
-//! the pixels.
+//! Invariant: this module knows nothing of the worker's protections. It judges by the provider's ledger, the
+//! tables and the pixels.
 
 pub mod agree;
 pub mod books;

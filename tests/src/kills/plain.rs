@@ -1,5 +1,6 @@
-//! What there was before: a worker that selects from its cache, calls the provider, inserts, acknowledges. It dies at the same
-//! moments as the real ones, in this process, with everything it has under way; what it had is delivered again.
+//! The classic design: a worker that selects from its cache, calls the provider, inserts, acknowledges. It
+//! dies at the same moments as the real ones, in this process, with all its work under way; its deliveries
+//! are redelivered.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

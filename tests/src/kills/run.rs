@@ -1,4 +1,4 @@
-//! One run: tasks flow while workers die; then nobody dies any more, and everything must come to its end.
+//! One run: tasks flow while workers die; then deaths stop, and all work must come to its end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct Plan {
     pub plain: bool,
 }
 
-/// Everything must end within this once nobody dies any more.
+/// Everything must end within this after the last death.
 const END: Duration = Duration::from_secs(150);
 const ENDED: &str = "SELECT COUNT(*) FROM image_edit_tasks WHERE status NOT IN ('pending', 'processing')";
 
@@ -49,7 +49,7 @@ pub async fn run(plan: Plan) -> Books {
         paid.provider.set(|settings| settings.limits = Limits::Off);
     }
     let struck = paid.provider.chaos(plan.seed, plan.chaos.clone());
-    // A producer meets the queues there, as the first worker left them.
+    // The first worker has declared the queues before producers publish.
     drop(paid.worker("").await);
     let told = Told::listen(paid.site.events().await);
     let begun = Instant::now();
@@ -69,8 +69,8 @@ pub async fn run(plan: Plan) -> Books {
             }
             sent += 1;
             if sent.is_multiple_of(8) {
-                // Of a task that never comes: remembered, so that all others end as they do without it.
-                paid.site.publish(&serde_json::json!({"v": 1, "cancel": format!("nobody-{sent}")})).await;
+                // A cancel of a task that never comes is remembered, and must not change how the others end.
+                paid.site.publish(&serde_json::json!({"v": 1, "cancel": format!("unknown-{sent}")})).await;
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

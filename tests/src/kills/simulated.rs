@@ -1,9 +1,9 @@
-//! Kills by the thousand, in one process: the real worker (intake, edit, sweep, events, the embedded broker and a SQLite file),
-//! each with a runtime of one thread that is dropped where a fail-point says so, against a provider that keeps its books in
-//! memory and loses answers.
+//! Kills by the thousand, in one process: the real worker (intake, edit, sweep, events, the embedded broker
+//! and a SQLite file), each with a runtime of one thread that is dropped at a fail-point, against a provider
+//! that keeps its books in memory and loses answers.
 //!
-//! What must stay true: a worker that dies runs nothing any more, gives no lease back and stops renewing. That its leases run
-//! out and its messages come again is hurried by SQL, as the clock would do it.
+//! Invariant: a dead worker runs nothing any more, returns no lease and stops renewing. SQL hastens the
+//! expiry of its leases and the redelivery of its messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,15 +35,16 @@ mod provider;
 
 /// Workers at a time.
 const WORKERS: usize = 3;
-/// Tasks under way at a time: few, so that most deaths are in the middle of somebody's life and not among its claims.
+/// Tasks under way at a time: few, so that most deaths are in the middle of an edit's life and not among its
+/// claims.
 const OPEN: u64 = 5;
-/// A worker dies at one of so many points from its start on.
+/// A worker dies at one of its first points, of which there are this many.
 const POINTS: u64 = 60;
-/// Once nobody dies any more.
+/// Limit for the remaining work after the last death.
 const END: Duration = Duration::from_secs(60);
 const ENDED: &str = "SELECT COUNT(*) FROM image_edit_tasks WHERE status NOT IN ('pending', 'processing')";
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone, Default)]
 pub struct Simulated {
     seed: u64,
@@ -69,7 +70,7 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// What must not be and is; empty when all is well.
+    /// Violated promises; empty if all hold.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         let lost = self.by_status.get("lost").copied().unwrap_or_default();
@@ -137,7 +138,7 @@ impl Shared {
     }
 }
 
-/// Runs it, in a folder that is removed; nobody dies any more after `within`.
+/// Runs it in a temporary folder; no worker dies after `within`.
 #[must_use]
 pub fn run(kills: u64, within: Duration, seed: u64) -> Simulated {
     let folder = tempfile::tempdir().unwrap();
@@ -154,7 +155,7 @@ pub fn run(kills: u64, within: Duration, seed: u64) -> Simulated {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut books = runtime.block_on(async {
         let file = folder.path().join("retouch.sqlite");
-        // Migrates it, before all want to.
+        // Migrates it before concurrent workers start.
         drop(App::open(shared.settings.clone()).await.unwrap());
         let threads: Vec<_> = (0..WORKERS as u64)
             .map(|nth| {
@@ -175,7 +176,7 @@ pub fn run(kills: u64, within: Duration, seed: u64) -> Simulated {
     books
 }
 
-/// As the program would have them with one SQLite file, in a hurry.
+/// Settings of the program for one SQLite file, with short intervals.
 fn settings(folder: &Path) -> Settings {
     let mut settings = Settings::load().unwrap();
     settings.database = DatabaseLocation::Sqlite(folder.join("retouch.sqlite"));
@@ -185,7 +186,7 @@ fn settings(folder: &Path) -> Settings {
     settings.http = None;
     settings.offer.editors.double = Some(folder.join("double"));
     settings.rhythm.lease = Duration::from_secs(1);
-    // Nothing here dies of what it works on, however often it is at work when it dies.
+    // A crash here is never the fault of the work, however often it was under way.
     settings.rhythm.poison_kills = u32::MAX;
     settings.rhythm.sweep = Duration::from_millis(100);
     settings.rhythm.patience = Duration::from_millis(600);
@@ -201,7 +202,7 @@ fn live_and_die(shared: &Arc<Shared>, seed: u64) {
         let fatal = if dying { dice.random_range(1..=POINTS) } else { u64::MAX };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let owner = runtime.block_on(live(shared, fatal));
-        // All that it had under way ends here, wherever it is.
+        // All its work under way ends here, at any point.
         runtime.shutdown_timeout(Duration::from_millis(50));
         if let Some(owner) = owner {
             shared.kills.fetch_add(1, Ordering::SeqCst);
@@ -242,13 +243,13 @@ async fn live(shared: &Arc<Shared>, fatal: u64) -> Option<String> {
     }
 }
 
-/// What happens after a death, sooner than it would: its leases run out, and the broker delivers again.
+/// Hastens the effects of a death: its leases expire, and the broker redelivers.
 async fn time_passes(shared: &Shared, owner: &str) {
     let pool = open(&shared.settings).await;
     let past = "UPDATE image_edit_calls SET lease_until = '2020-01-01 00:00:00.000', wake_at = '2020-01-01 00:00:00.000' \
                 WHERE owner = ?";
     sqlx::query(past).bind(owner).execute(&pool).await.unwrap();
-    // Also what others hold: a message that comes twice must do no harm.
+    // Includes messages that others hold: a duplicate delivery must do no harm.
     let again =
         "UPDATE broker_messages SET owner = NULL, returns = 0, visible_at = 0 WHERE owner IS NOT NULL";
     sqlx::query(again).execute(&pool).await.unwrap();
@@ -261,7 +262,7 @@ async fn open(settings: &Settings) -> SqlitePool {
     SqlitePool::connect_with(options).await.unwrap()
 }
 
-/// Task `n`: one to three pictures, most of them wanted by other tasks too.
+/// Task `n`: one to three pictures, most of them shared with other tasks.
 fn nth(n: u64) -> (Value, Vec<u64>) {
     let seeds: Vec<u64> =
         [n, n / 2 + 1, n - n % 5].into_iter().take(1 + usize::try_from(n % 3).unwrap()).collect();
@@ -272,7 +273,7 @@ fn nth(n: u64) -> (Value, Vec<u64>) {
     (message, seeds)
 }
 
-/// Sends tasks until enough have died, waits for all ends, and reads the books.
+/// Sends tasks until enough workers have died, waits for all ends, and reads the books.
 async fn feed(shared: &Arc<Shared>, file: &Path, within: Duration) -> Simulated {
     let begun = Instant::now();
     let pool = open(&shared.settings).await;
@@ -350,8 +351,8 @@ impl Simulated {
             self.extra += billed.saturating_sub(1);
             self.unaccounted += billed.saturating_sub(1).saturating_sub(counted);
             self.thrice += u64::from(billed > 2);
-            // What a worker has committed as paid must not fail; what was sent twice without an answer is
-            // held for a person.
+            // A committed paid result must not fail; a call sent twice without an answer is held for a
+            // person.
             let failed = state == "failed";
             self.paid_lost += u64::from(failed && paid > 0);
             self.unheard += u64::from(failed && paid == 0 && billed > 0);

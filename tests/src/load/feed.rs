@@ -1,5 +1,5 @@
-//! What producers send: mostly what others asked for before, some new, some that fails, some that is no task. The dice of a seed
-//! throw the same in every run.
+//! Producers' messages: mostly edits requested before, some new ones, some that fail, some invalid. A seed
+//! gives the same messages in every run.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::paid::picture;
 use crate::pictures;
 use crate::tasks::{data, url};
 
-/// Pictures that everybody wants.
+/// Pictures that many tasks share.
 const POPULAR: usize = 40;
 const STYLES: [(&str, &str); 2] = [("remove_watermark", "the text"), ("description_edit", "at night")];
 
@@ -19,7 +19,7 @@ const STYLES: [(&str, &str); 2] = [("remove_watermark", "the text"), ("descripti
 pub struct Feed {
     dice: StdRng,
     popular: Vec<Value>,
-    /// Where nothing is.
+    /// A URL that answers 404.
     nowhere: String,
     number: u64,
     last: Vec<u8>,
@@ -27,9 +27,9 @@ pub struct Feed {
     pub tasks: u64,
     /// Images of these.
     pub images: u64,
-    /// Messages by what they are.
+    /// Messages by kind.
     pub kinds: BTreeMap<&'static str, u64>,
-    /// The tasks of one picture that nobody asked for before.
+    /// Tasks of one picture that no earlier task has requested.
     pub new: Vec<String>,
 }
 

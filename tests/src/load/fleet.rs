@@ -23,7 +23,7 @@ struct Member {
     _port: Port,
 }
 
-/// What is known of a process that runs.
+/// A running process.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     /// The first slot's process is never replaced.
@@ -76,7 +76,7 @@ impl Fleet {
     async fn member(&self) -> Member {
         let port = Port::free().unwrap();
         let address = format!("127.0.0.1:{}", port.number());
-        // Nobody scrapes it, which must not make it grow either.
+        // Metrics without scrapes, which must not make it grow either.
         let variables = [("RETOUCH_HTTP", address.as_str()), ("RETOUCH_LEASE_SECONDS", "5")];
         let set = |program: crate::program::Program, (name, value): &(&str, &str)| program.env(name, value);
         let program = self.paid.program(&["worker"], LANES);

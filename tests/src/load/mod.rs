@@ -1,8 +1,9 @@
-//! Load over time: tasks at a steady rate through RabbitMQ, MariaDB, worker processes and the provider stand-in, workers stopped
-//! and killed meanwhile, and what all of it holds sampled. docs/performance.md has the figures.
+//! Load over time: tasks at a steady rate through RabbitMQ, MariaDB, worker processes and the provider
+//! stand-in; workers are stopped and killed meanwhile, and resources are sampled. docs/performance.md has the
+//! figures.
 //!
-//! What must stay true: one worker is never restarted, so that what it gathers is seen; and a table that the report does not know
-//! breaks it, so that whoever adds one says what bounds it.
+//! Invariant: one worker is never restarted, so that leaks show; and a table that the report does not know
+//! fails the run, so that a new table comes with its bound.
 
 pub mod feed;
 pub mod fleet;

@@ -1,4 +1,4 @@
-//! What a run shows, and what of it must not be.
+//! The report of a run, and its violations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,7 +20,7 @@ const DEPTH: (f64, f64) = (20.0, 5.0);
 /// The report.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// What was to be done.
+    /// The plan of the run.
     pub plan: Plan,
     /// From the first message to the last end.
     pub took: Duration,
@@ -28,9 +28,9 @@ pub struct Report {
     pub tasks: u64,
     /// Their images.
     pub images: u64,
-    /// Messages by what they are.
+    /// Messages by kind.
     pub kinds: BTreeMap<&'static str, u64>,
-    /// Tasks of one picture that nobody asked for before.
+    /// Tasks of one picture that no earlier task has requested.
     pub new: Vec<String>,
     /// Tasks by their status.
     pub by_status: BTreeMap<String, u64>,
@@ -81,7 +81,7 @@ impl Report {
         }
     }
 
-    /// Reads what the tables and the provider say of what was sent.
+    /// Reads the results of the sent messages from the tables and the provider.
     pub async fn read(&mut self, paid: &Paid, feed: Feed) {
         (self.tasks, self.images, self.kinds, self.new) = (feed.tasks, feed.images, feed.kinds, feed.new);
         self.bills = paid.provider.ledger().billed();
@@ -96,7 +96,7 @@ impl Report {
         self.dead = counted(&paid.site.texts(dead).await);
     }
 
-    /// What must not be and is; empty when all is well.
+    /// Violations; empty if there are none.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         let mut broken = Vec::new();
@@ -154,10 +154,10 @@ impl Report {
         for (table, &rows) in &last.tables {
             let most = match find(table) {
                 None => {
-                    broken.push(format!("nobody says what bounds the table {table}"));
+                    broken.push(format!("no known bound for the table {table}"));
                     continue;
                 }
-                // A distinct edit is one image at least, and what is no task is one message.
+                // A distinct edit is one image at least, and an invalid task is one message.
                 Some((_, Bound::Work, _)) => self.images + self.kinds.values().sum::<u64>(),
                 Some((_, Bound::Most(most), _)) => *most,
                 Some((_, Bound::Processes, _)) => self.ends.killed + self.plan.workers as u64 + 1,
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_flat_is_not_broken() {
+    fn flat_figures_are_within_bounds() {
         assert_eq!(report(|n| 100 + n % 7, |n| 30 + n % 5, |n| n % 9).broken(), Vec::<String>::new());
     }
 
@@ -358,7 +358,7 @@ mod tests {
             broken,
             [
                 "image_edit_waits holds 1 rows, 0 at most are its own",
-                "nobody says what bounds the table new_table"
+                "no known bound for the table new_table"
             ]
         );
     }

@@ -1,4 +1,5 @@
-//! One run: messages at a steady rate for as long as given while workers come and go; then everything must come to its end.
+//! One run: messages at a steady rate for the given time while workers come and go; then all work must come
+//! to its end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,7 +60,7 @@ pub async fn run(plan: Plan) -> Report {
     let left = leftovers(&paid).await;
     let took = begun.elapsed();
     let last = Sample::take(&paid, &fleet, took).await;
-    let Some(fleet) = Arc::into_inner(fleet) else { panic!("somebody still holds the fleet") };
+    let Some(fleet) = Arc::into_inner(fleet) else { panic!("the fleet is still shared") };
     let (ends, said) = fleet.end().await;
     let mut report = Report { took, left, samples, last: Some(last), ends, ..Report::new(&plan) };
     report.read(&paid, feed).await;
@@ -103,7 +104,7 @@ async fn replace(fleet: &Fleet, plan: &Plan, begun: Instant) {
     every(plan, begun, plan.replace, next).await;
 }
 
-/// What is left in the end, in words; dead letters that nobody archived included.
+/// Unfinished work at the end, in words; including dead letters that were not archived.
 async fn leftovers(paid: &Paid) -> String {
     let mut left = String::new();
     let clean = wait::poll(END, async || {

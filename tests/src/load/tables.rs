@@ -43,7 +43,7 @@ pub(super) const TABLES: &[(&str, Bound, &str)] = &[
     ("retouch_migrations", Bound::Most(99), "a row a version of the schema"),
 ];
 
-/// What is known of a table.
+/// The entry of a table.
 pub(super) fn find(name: &str) -> Option<&'static (&'static str, Bound, &'static str)> {
     TABLES.iter().find(|(known, ..)| *known == name)
 }

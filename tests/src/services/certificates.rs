@@ -1,4 +1,4 @@
-//! Certificates for the TLS of a test's servers: an authority of its own, and what it signs for this machine.
+//! Certificates for the TLS of a test's servers: a private authority, and its certificates for this machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// An authority that nobody knows but who is told of its file, and a server's and a client's certificate of it.
+/// An authority that is trusted only by its file, and a server's and a client's certificate of it.
 #[derive(Debug)]
 pub struct Certificates {
     folder: TempDir,

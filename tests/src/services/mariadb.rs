@@ -1,4 +1,4 @@
-//! A private MariaDB. Durable as a real one is: a test that kills it learns what a crash really loses.
+//! A private MariaDB. As durable as a real one: a test that kills it sees the true losses of a crash.
 
 use std::{fs::File, path::PathBuf, process::Stdio};
 
@@ -78,12 +78,12 @@ impl MariaDb {
         self.restart().await
     }
 
-    /// What a server that has ended although nobody asked it to said last.
+    /// The last log lines of a server that ended unexpectedly.
     #[must_use]
     pub fn died(&self) -> Option<String> {
         let status = self.server.as_ref()?.status()?;
         let said = std::fs::read_to_string(self.log()).unwrap_or_default();
-        // A crash fills hundreds of lines, of which the first say what it was.
+        // A crash fills hundreds of lines, of which the first name the cause.
         let crash = said.lines().skip_while(|line| !line.contains("[ERROR]")).take(60);
         Some(format!("{status}\n{}", crash.collect::<Vec<_>>().join("\n")))
     }

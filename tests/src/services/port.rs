@@ -21,7 +21,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Takes a port that nobody listens on.
+    /// Takes a free port.
     pub fn free() -> Result<Self> {
         let folder = std::env::temp_dir().join(Self::locks());
         fs::create_dir_all(&folder).context("cannot create the folder of port locks")?;
@@ -37,8 +37,8 @@ impl Port {
         anyhow::bail!("every port from {FIRST} on is taken")
     }
 
-    /// The folder of locks, within the folder for temporary files. One for each user, because nobody can lock
-    /// in another's.
+    /// The folder of locks, within the folder for temporary files. One for each user, because users cannot
+    /// lock each other's files.
     #[must_use]
     pub fn locks() -> String {
         format!("retouch-test-ports-{}", nix::unistd::geteuid())

@@ -198,7 +198,7 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// The node would start a port mapper of its own, in the background, where nobody stops it.
+    /// The node would start a port mapper of its own, in the background, which would never be stopped.
     async fn launch_mapper(&mut self) -> Result<()> {
         let mut command = bare(&program(&["/usr/bin/epmd"], "epmd")?, self.folder.path());
         let port = self.mapper.number();

@@ -29,7 +29,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::wait;
 
-/// What goes wrong with requests, until [`S3::mend`].
+/// A fault of requests, until [`S3::mend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum S3Fault {
     /// 503 with the code `SlowDown`, as S3 answers under load.
@@ -56,7 +56,7 @@ struct Served {
 }
 
 impl Served {
-    /// What goes wrong with this request.
+    /// The fault of this request.
     fn strike(&self, method: &Method) -> Option<S3Fault> {
         let mut faults = self.faults.lock().unwrap();
         let (_, fault) =

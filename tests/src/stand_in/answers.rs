@@ -1,4 +1,4 @@
-//! What goes over the wire when something is refused, in each provider's own shape.
+//! Refusals on the wire, in each provider's own shape.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What an edit is, as the provider sees it, and the picture that it makes: deterministic, and telling which edit it was.
+//! An edit as the provider sees it, and its picture: deterministic, and marked with the edit.
 
 use image::{DynamicImage, GenericImage, GenericImageView, Rgba};
 use retouch_shared::key::Digest32;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 
-/// What everything at the provider is dated by.
+/// The time of all events at the provider.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: (Instant, DateTime<Utc>),
@@ -15,7 +15,7 @@ pub(super) struct Clock {
 #[derive(Debug, Clone, Copy, Default)]
 struct Moved {
     ahead: Duration,
-    /// What had elapsed when it was stopped.
+    /// The elapsed time when it was stopped.
     stopped: Option<Duration>,
 }
 

@@ -1,5 +1,5 @@
-//! Under `/stand-in/`, what a person at the program `stand-in` has in place of the Rust interface. The JSON is that of the
-//! Rust types:
+//! The HTTP interface under `/stand-in/` of the program `stand-in`, in place of the Rust interface. The JSON
+//! is that of the Rust types:
 //!
 //! - `GET /stand-in/ledger`; `GET` and `PUT /stand-in/settings` (what is left out has its default);
 //! - `POST /stand-in/faults` with e.g. `{"fault": {"poll": {"refuse": {"status": 500, "code": "InternalError", "message": ""}}},

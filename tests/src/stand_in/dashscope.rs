@@ -64,7 +64,7 @@ async fn create(shared: Arc<Shared>, headers: HeaderMap, body: Body, way: Way) -
         let arrived = Arrived::enter(shared, headers, Wire::DashScope, at, received, &model);
         let work = match request {
             Ok(request) => read(&arrived, &request, &model, way).await,
-            // Who may not ask at all is told that first.
+            // Authorisation is checked first.
             Err(refusal) => arrived.account().and(Err(refusal)),
         };
         arrived.finish(work).await

@@ -1,7 +1,7 @@
 //! Misbehaviour on demand. A fault belongs to a stage, is armed for the next requests there (of one model or of any), and
 //! counts how often it struck, so that a test can prove that it did.
 //!
-//! A create's fault strikes only a request that would have been accepted: what is refused for its own reasons uses up none.
+//! A create's fault strikes only a request that would have been accepted: other refusals use up none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,17 +41,17 @@ pub enum Fault {
 pub enum OnCreate {
     /// The connection ends without a byte of an answer.
     Drop {
-        /// Whether the work is done, and billed, all the same.
+        /// Whether the work is done, and billed, anyway.
         created: bool,
     },
     /// This answer.
     Refuse {
-        /// What is said.
+        /// The answer.
         refusal: Refusal,
-        /// Whether the work is done, and billed, all the same.
+        /// Whether the work is done, and billed, anyway.
         created: bool,
     },
-    /// Waits until [`Armed::release`], then goes on as if nothing had been.
+    /// Waits until [`Armed::release`], then continues normally.
     Hold {
         /// Whether the work is accepted before the wait, or after.
         created: bool,
@@ -62,7 +62,7 @@ pub enum OnCreate {
     Shaped(Shape),
 }
 
-/// A task ends otherwise than well.
+/// A task does not succeed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnTask {
@@ -79,7 +79,7 @@ pub enum OnTask {
     Slow(Duration),
 }
 
-/// A request around the work goes wrong.
+/// A request around the work fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnRequest {
@@ -93,7 +93,7 @@ pub enum OnRequest {
     Slow(Duration),
 }
 
-/// A download goes wrong.
+/// A download fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnResult {
@@ -225,7 +225,7 @@ impl Armed {
         self.progress.send_modify(|progress| progress.released = true);
     }
 
-    /// Strikes no more, and lets go what it holds.
+    /// Strikes no more, and releases held requests.
     pub fn clear(&self) {
         self.progress.send_modify(|progress| (progress.cleared, progress.released) = (true, true));
     }
@@ -244,9 +244,9 @@ impl Armed {
     }
 }
 
-/// Faults that strike by chance: each with its probability, of all requests at its stage. The dice are thrown from the seed,
-/// the edit (or task) and how often it came to that stage, so that the order in which requests happen to arrive is of no
-/// matter, and the same seed gives the same misfortunes.
+/// Faults that strike at random: each with its probability, of all requests at its stage. The random number
+/// depends on the seed, the edit (or task) and the number of its requests at that stage, so that the order of
+/// arrival does not matter, and the same seed gives the same faults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Chaos(Vec<(f64, Fault)>);
 
@@ -264,8 +264,8 @@ impl Chaos {
         self
     }
 
-    /// A bit of everything that a client must survive without losing or paying twice what it need not: no create is
-    /// lost in silence, no task fails for good.
+    /// Every fault that a client must survive without a loss or an avoidable second payment: no create is
+    /// lost silently, no task fails for good.
     #[must_use]
     pub fn transient(probability: f64) -> Self {
         let refuse = |refusal| OnRequest::Refuse(refusal);

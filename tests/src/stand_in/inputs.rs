@@ -1,4 +1,4 @@
-//! The pictures that a request gives: in the request, by URL, or uploaded before; and what is refused about them.
+//! The pictures of a request: inside it, by URL, or uploaded before; and their refusals.
 
 use axum::http::HeaderMap;
 use base64::Engine;
@@ -18,7 +18,7 @@ const MOST_URI: usize = 10_485_760;
 const MOST_BYTES: usize = 10 * 1024 * 1024;
 const MOST_FORM_BYTES: usize = 50 * 1024 * 1024;
 
-/// Why a picture is not to be had.
+/// Why a picture is unavailable.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The request is wrong.

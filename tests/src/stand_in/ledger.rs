@@ -1,5 +1,5 @@
-//! The provider's own books: every create that came, what became of it, and what it costs, whether or not the client ever
-//! hears of it.
+//! The provider's own books: every create, its result, and its cost, whether or not the client ever hears of
+//! it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use super::models;
 pub struct Create {
     /// When it arrived, before its body was read.
     pub at: DateTime<Utc>,
-    /// The account of its key; `None` for a key that nobody has.
+    /// The account of its key; `None` for an unknown key.
     pub account: Option<String>,
     /// The model that it named.
     pub model: String,
-    /// Which edit of which picture; `None` for what was refused before that was looked at.
+    /// The edit and its picture; `None` if the request was refused before they were read.
     pub identity: Option<Identity>,
     /// The task that was created, also where the client was told otherwise. A synchronous call has one too.
     pub task_id: Option<String>,
@@ -31,7 +31,7 @@ pub struct Create {
     pub told: Told,
 }
 
-/// What a client was told of its create.
+/// A client's answer to its create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
@@ -45,7 +45,7 @@ pub enum Told {
     Dropped,
 }
 
-/// Pictures that were made and must be paid.
+/// Pictures that were made and are billed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bill {
     /// When they were ready.

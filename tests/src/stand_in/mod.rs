@@ -1,8 +1,8 @@
-//! The provider stand-in: DashScope's image edits and OpenAI's, as their documentation has them, on a port of this machine.
-//! It keeps the provider's books and misbehaves on demand.
+//! The provider stand-in: DashScope's image edits and OpenAI's, as documented, on a port of this machine. It
+//! keeps the provider's books and misbehaves on demand.
 //!
-//! What must stay true: it is made from the providers' documentation and never from what the worker does, and the official
-//! SDKs run against it unchanged. Where the documentation is silent a comment says so, and a setting allows both.
+//! Invariant: it follows the providers' documentation and never the worker's behaviour, and the official SDKs
+//! run against it unchanged. Where the documentation is silent a comment says so, and a setting allows both.
 //!
 //! ```no_run
 //! # use retouch_tests::stand_in::{Asked, Fault, OnCreate, StandIn, expected};
@@ -70,7 +70,7 @@ const ACCOUNT: &str = "1001";
 
 /// The server; it stops on drop.
 ///
-/// It has threads of its own: what arrives is dated when it arrives, however long the test's one thread is at something.
+/// It has threads of its own: requests are dated on arrival, however busy the test's one thread is.
 #[derive(Debug)]
 pub struct StandIn {
     shared: Arc<Shared>,
@@ -158,12 +158,12 @@ impl StandIn {
         self.shared.now().0.faults.arm(arm.into())
     }
 
-    /// From now on faults strike by chance, where no armed one does. The count is of all of them together.
+    /// From now on faults strike at random, unless an armed one does. The count covers all of them.
     pub fn chaos(&self, seed: u64, chaos: Chaos) -> Armed {
         self.shared.now().0.faults.chaos(seed, chaos)
     }
 
-    /// No fault strikes any more; what was held goes on.
+    /// No fault strikes any more; held requests continue.
     pub fn clear_faults(&self) {
         self.shared.now().0.faults.clear();
     }
@@ -179,7 +179,7 @@ impl StandIn {
         self.shared.clock.stop();
     }
 
-    /// What the provider's clock shows.
+    /// The time of the provider's clock.
     #[must_use]
     pub fn clock(&self) -> DateTime<Utc> {
         self.shared.clock.now()
@@ -210,12 +210,12 @@ impl StandIn {
         };
     }
 
-    /// A model is no more.
+    /// Retires a model.
     pub fn retire(&self, model: &str) {
         self.shared.now().0.retired.insert(model.to_owned());
     }
 
-    /// A model is there again, or still, e.g. one that was retired in October 2026.
+    /// Revives a model, e.g. one that was retired in October 2026.
     pub fn revive(&self, model: &str) {
         self.shared.now().0.retired.remove(model);
     }

@@ -1,4 +1,4 @@
-//! What the provider's models are: where they are called, what they take, what they cost, how fast they may be asked.
+//! The provider's models: their paths, inputs, prices and rate limits.
 //!
 //! Facts of November 2026, from the providers' own pages; where those are silent the comment says so.
 
@@ -34,7 +34,7 @@ pub struct Model {
     pub retired: bool,
     /// Most pictures a request may ask for.
     pub most: u64,
-    /// Characters of the prompt that are looked at; the rest is dropped without a word (OpenAI refuses instead).
+    /// Characters of the prompt that are used; the rest is dropped silently (OpenAI refuses instead).
     pub prompt_limit: usize,
     /// Submits in a span of time, if documented.
     submits: Option<(usize, Duration)>,
@@ -193,7 +193,7 @@ pub(super) fn params(model: &Model, function: &str) -> &'static [Param] {
 }
 
 impl Param {
-    /// What is wrong with a value, if anything is.
+    /// Why a value is invalid, if it is.
     pub(super) fn refuses(&self, value: &Value) -> Option<String> {
         let name = self.name;
         let fits = match self.takes {

@@ -1,4 +1,4 @@
-//! How the stand-in behaves when nobody misbehaves; everything can be changed while it runs.
+//! Settings of the stand-in's regular behaviour; all can be changed while it runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

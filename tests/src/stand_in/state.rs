@@ -98,7 +98,7 @@ impl Shared {
         }
     }
 
-    /// The state as it is now: what was due has happened.
+    /// The state now, with all due changes applied.
     pub(super) fn now(&self) -> (MutexGuard<'_, State>, DateTime<Utc>) {
         let mut state = self.state.lock().unwrap();
         let now = self.clock.now();

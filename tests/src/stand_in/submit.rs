@@ -80,7 +80,7 @@ impl Arrived {
         Ok((account, model))
     }
 
-    /// Does what was asked, or goes wrong as was asked, and answers.
+    /// Does the work or strikes the fault, and answers.
     pub(super) async fn finish(self, work: Result<Submission, Refusal>) -> Response {
         let work = match work {
             Ok(work) => work,

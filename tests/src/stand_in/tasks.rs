@@ -1,5 +1,5 @@
 //! The provider's tasks: PENDING until the lane of their account and model has room, RUNNING for a while, then ended. No
-//! timer drives them: whoever looks first lets everything happen that was due, in its order and dated as it was due.
+//! timer drives them: the first reader processes everything that is due, in its order and with its due date.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl Tasks {
         id
     }
 
-    /// Cancels what is PENDING; `false` for anything else.
+    /// Cancels a PENDING task; `false` for any other.
     pub(super) fn cancel(&mut self, id: &str, at: DateTime<Utc>) -> bool {
         let Some(task) = self.tasks.get_mut(id).filter(|task| task.status == Status::Pending) else {
             return false;
@@ -215,7 +215,7 @@ impl Tasks {
         true
     }
 
-    /// Lets happen what was due by `now`.
+    /// Applies all changes that were due by `now`.
     pub(super) fn settle(&mut self, now: DateTime<Utc>, settings: &Settings, ledger: &mut Ledger) {
         for ((_, model), lane) in &mut self.lanes {
             let mut room_since = None;

@@ -91,7 +91,7 @@ pub(super) async fn upload(State(shared): State<Arc<Shared>>, request: Request) 
 
 fn store(shared: &Shared, form: &Form, key: String, policy: Policy) -> Response {
     let (mut state, now) = shared.now();
-    // OSS ignores what comes after the file.
+    // OSS ignores fields after the file.
     let Some(file) = form.0.last().filter(|field| field.name == "file") else {
         return oss(400, "InvalidArgument", "The file must be the last field of the form.");
     };

@@ -51,12 +51,12 @@ pub(super) fn query(shared: &Shared, state: &State, task: &Task) -> Value {
     body
 }
 
-/// The answer to a query of what is not known, or not any more.
+/// The answer to a query of an unknown or expired task.
 pub(super) fn unknown(id: &str) -> Value {
     json!({ "request_id": super::answers::new_id(), "output": { "task_id": id, "task_status": "UNKNOWN" } })
 }
 
-/// A line of a list, which says nothing of what was asked.
+/// A line of a list, which does not show the request.
 pub(super) fn line(task: &Task) -> Value {
     let (group, function) = match task.work.kind {
         Kind::Results => ("image2image", "image-synthesis"),

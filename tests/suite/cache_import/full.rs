@@ -88,7 +88,7 @@ async fn all_hit(site: &Site, what: &str, asked: &[(String, Vec<u64>)]) {
 }
 
 #[tokio::test]
-async fn a_whole_older_cache_is_taken_in_once_and_every_entry_of_it_hits() {
+async fn a_whole_older_cache_is_imported_once_and_always_hits() {
     let (rows, _) = sizes();
     let older = Older::on_mariadb(CACHE).await;
     older.cache(0..rows).await;
@@ -106,7 +106,7 @@ async fn a_whole_older_cache_is_taken_in_once_and_every_entry_of_it_hits() {
 }
 
 #[tokio::test]
-async fn whole_older_tasks_are_taken_in_once_and_every_image_of_them_hits() {
+async fn whole_older_tasks_are_imported_once_and_always_hit() {
     let (_, tasks) = sizes();
     let older = Older::on_mariadb(TASKS_JSON).await;
     let pictures = older.tasks(0..tasks).await;

@@ -1,4 +1,4 @@
-//! Prompts that an older system's collation had made one.
+//! Prompts that an older system's collation had merged.
 
 use retouch_tests::older::{self, CACHE, Older, TASKS_JSON};
 use retouch_tests::site::Site;
@@ -23,12 +23,12 @@ fn spellings(report: &Value) -> Vec<[String; 2]> {
 }
 
 #[tokio::test]
-async fn a_picture_goes_to_the_prompt_that_it_was_made_for_and_the_others_are_told() {
+async fn a_merged_picture_goes_to_its_first_prompt_only() {
     let site = Site::in_one_file().await;
     let older = Older::on_mariadb(TASKS_JSON).await;
     asked(&older, &["Un café", "un cafe", "UN CAFÉ", "un thé", " un thé "]).await;
     let (_, report) = import(&site, &older, &[]).await;
-    // Of one link, the first row's prompt is the one that its picture was made for.
+    // A shared link belongs to the first row's prompt.
     assert_eq!(
         (&report["new"], &report["skipped"]["shared_link"]["count"]),
         (&json!(1), &json!(4)),
@@ -42,7 +42,7 @@ async fn a_picture_goes_to_the_prompt_that_it_was_made_for_and_the_others_are_to
 }
 
 #[tokio::test]
-async fn an_older_cache_is_compared_with_the_prompts_of_its_tasks_as_its_key_compares_them() {
+async fn prompts_are_compared_by_the_older_keys_collation() {
     let site = Site::in_one_file().await;
     let older = Older::on_mariadb(CACHE).await;
     older.execute(TASKS_JSON).await;

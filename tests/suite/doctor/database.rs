@@ -28,7 +28,7 @@ async fn a_database_that_cannot_be_reached_is_named_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_schema_that_does_not_fit_is_named_with_the_command_that_mends_it() {
+async fn a_wrong_schema_is_named_with_its_command() {
     let env = Env::new().await;
     let report = examine(doctor(&env)).await;
     report.names("schema missing", "schema", "failed", "no tables of Retouch yet");

@@ -1,4 +1,4 @@
-//! Settings that are off, and what this machine itself lacks: folder, port.
+//! Faulty settings, and faults of this machine: folder, port.
 
 use std::net::TcpListener;
 
@@ -21,7 +21,7 @@ async fn settings_that_cannot_be_read_or_do_not_go_together_are_named() {
     report.names("unknown setting of a lane", "settings", "failed", "lanes.local.speed");
     let report = examine(doctor(&env).env("RETOUCH_LEASE", "7")).await;
     report.names("unknown variable", "settings", "failed", "RETOUCH_LEASE is not a setting");
-    // Two at once, and the rest is looked at all the same.
+    // Two at once, and the rest is still checked.
     let program = doctor(&env).env("RETOUCH_HTTP", "8080").env("DASHSCOPE_API_KEY_FILE", "/nowhere/key");
     let report = examine(program).await;
     report.names("HTTP without an address", "settings", "failed", "RETOUCH_HTTP must be ADDRESS:PORT");
@@ -48,7 +48,7 @@ async fn an_illegal_mix_of_databases_and_brokers_is_named() {
 }
 
 #[tokio::test]
-async fn a_port_that_somebody_else_has_is_named_and_a_workers_is_not() {
+async fn a_foreign_programs_port_is_named_and_a_workers_is_not() {
     let env = Env::new().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -68,7 +68,7 @@ async fn a_message_that_reaches_no_queue_fails_the_test_that_sent_it() {
 }
 
 #[tokio::test]
-async fn what_is_left_behind_is_named() {
+async fn leftovers_are_named() {
     let env = Env::new().await;
     Store::open(&DatabaseLocation::MySql(env.mysql_url()), 4).unwrap().migrate().await.unwrap();
     let pool = env.pool().await;

@@ -1,4 +1,4 @@
-//! The harness keeps its own promises; a test is worth no more than what it stands on.
+//! The harness keeps its own promises; a test is only as good as its harness.
 
 mod env;
 mod own_servers;

@@ -45,7 +45,7 @@ async fn a_killed_broker_comes_back_with_every_confirmed_message() {
 }
 
 #[tokio::test]
-async fn a_killed_database_comes_back_with_what_was_committed() {
+async fn a_killed_database_comes_back_with_every_commit() {
     let mut server = MariaDb::start().await.unwrap();
     let mut database = MySqlConnection::connect(&server.url("")).await.unwrap();
     for statement in
@@ -68,7 +68,7 @@ async fn a_killed_database_comes_back_with_what_was_committed() {
 }
 
 #[tokio::test]
-async fn the_runner_hands_on_the_exit_code_of_its_command_and_stops_the_servers() {
+async fn the_runner_returns_its_commands_exit_code_and_stops_servers() {
     let folder = tempfile::tempdir().unwrap();
     let mut runner = runner(folder.path(), "exit 7");
     let done = runner.output().unwrap();

@@ -25,7 +25,7 @@ fn a_picture_is_the_same_in_every_lossless_format() {
 }
 
 #[test]
-fn the_difference_is_small_for_a_lossy_copy_and_large_for_another_picture() {
+fn a_lossy_copy_differs_little_and_another_picture_much() {
     let jpeg = picture_as(3, pictures::WIDTH, pictures::HEIGHT, ImageFormat::Jpeg);
     let near = pictures::difference(&picture(3), &jpeg).unwrap();
     let far = pictures::difference(&picture(3), &picture(90)).unwrap();

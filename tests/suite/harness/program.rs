@@ -39,7 +39,7 @@ async fn lines_are_heard_whenever_they_come_and_to_the_last() {
 }
 
 #[tokio::test]
-async fn waiting_for_a_line_of_a_program_that_ended_fails_at_once_and_shows_its_output() {
+async fn waiting_for_a_line_of_an_ended_program_fails_at_once() {
     let waiting = tokio::spawn(async { shell("echo only this").start().line("something else").await });
     let panic = waiting.await.unwrap_err().into_panic();
     let message = panic.downcast::<String>().unwrap();
@@ -62,7 +62,7 @@ async fn a_program_ends_by_the_signal_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_dropped_program_is_killed_with_whatever_it_started() {
+async fn a_dropped_program_is_killed_with_its_children() {
     let running = shell("sleep 1000 & echo child $!; wait").start();
     let line = running.line("child").await;
     let child = Pid::from_raw(line.strip_prefix("child ").unwrap().parse().unwrap());

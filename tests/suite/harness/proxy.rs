@@ -67,7 +67,7 @@ async fn nothing_passes_a_stalled_proxy() {
 }
 
 #[tokio::test]
-async fn what_was_held_back_passes_when_the_proxy_resumes() {
+async fn stalled_bytes_pass_when_the_proxy_resumes() {
     let (proxy, listener) = proxied().await;
     let (mut client, mut server) = connection(&proxy, &listener).await;
     proxy.stall();

@@ -1,5 +1,5 @@
-//! What every step does to the world. A step of the store is one committed transaction there, guarded by the fence and by
-//! the state of the call, as its statement is.
+//! The effect of every step on the world. A step of the store is one committed transaction, guarded by the
+//! fence and by the state of the call, like its statement.
 
 use std::sync::atomic::Ordering;
 
@@ -87,7 +87,7 @@ impl Protocol {
                     self.needs[of].iter().filter(|edit| is(**edit)).fold(0, |bits, edit| bits | 1 << edit)
                 };
                 let seen = bits(&|edit| world.cache[edit].is_some());
-                // Only a mistaken intake goes by it.
+                // Only a seeded mistake in intake relies on it.
                 let unlocked = self.seed == Some(Seed::UnlockedWait);
                 let alive = bits(&|edit| unlocked && !world.calls[edit].state.is_over());
                 world.workers[worker].at = At::Intake { task: u8::try_from(of).unwrap(), seen, alive };
@@ -98,7 +98,7 @@ impl Protocol {
             "renew_lease" => world.calls[of].leased = true,
             _ => {
                 if !self.step(world, function, worker, of) {
-                    // Somebody else owns it now.
+                    // Another worker owns it now.
                     world.workers[worker] = FREE;
                     return;
                 }
@@ -171,7 +171,7 @@ impl Protocol {
         }
     }
 
-    /// By somebody who tells nobody: the sweep does.
+    /// The cancel publishes no event: the sweep does.
     fn cancel_task(&self, world: &mut World, task: usize) {
         self.fired("cancel_task");
         world.left.cancels -= 1;
@@ -196,8 +196,7 @@ impl Protocol {
         (row.ended, row.due) = (true, true);
     }
 
-    /// A person sends a call again: the images that it failed wait once more, and its submits are counted
-    /// anew.
+    /// A person retries a call: the images that it failed wait again, and its submits are counted from 0.
     fn reopen_edits(&self, world: &mut World, edit: usize) {
         self.fired("reopen_edits");
         world.left.decisions -= 1;
@@ -348,7 +347,7 @@ impl Protocol {
         true
     }
 
-    /// Where a worker is after a step of its call that it heard of.
+    /// The state of a worker after a step of its call that it was told of.
     fn went_on(&self, world: &mut World, function: &str, worker: usize, edit: usize) {
         let at = world.workers[worker].at;
         world.workers[worker].at = match (function, at) {

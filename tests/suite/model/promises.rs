@@ -1,4 +1,4 @@
-//! What must hold, each in every state that can be reached.
+//! The promises, each for every reachable state.
 
 use stateright::Property;
 
@@ -13,7 +13,7 @@ pub(super) const SOUND: &str = "no wait outlives its edit, and the rows agree wi
 pub(super) const HIT: &str = "no image is answered from a cache row that is not there";
 pub(super) const OWN: &str = "every edit gets its own picture";
 pub(super) const OWNER: &str = "only its owner ends a call";
-pub(super) const NOBODY: &str = "no call is sent that nobody waits for";
+pub(super) const UNWANTED_SUBMIT: &str = "no call is sent without a waiting image";
 pub(super) const AT_MOST: &str =
     "no edit is charged more often than the policy allows, unless a person decides";
 
@@ -45,7 +45,7 @@ pub(super) fn all() -> Vec<Property<Protocol>> {
             model.edits().all(|edit| world.cache[edit].is_none_or(|of| usize::from(of) == edit))
         }),
         Property::always(OWNER, |_, world: &World| !world.ended_by_a_stranger),
-        Property::always(NOBODY, |_, world: &World| !world.sent_for_nobody),
+        Property::always(UNWANTED_SUBMIT, |_, world: &World| !world.sent_for_nobody),
         Property::always(AT_MOST, |model: &Protocol, world: &World| {
             let decided = usize::from(model.left.decisions - world.left.decisions);
             let most = usize::from(model.on_ambiguous.most_unanswered()) * (1 + decided);

@@ -1,5 +1,5 @@
-//! The steps, as DESIGN section 6 and `worker/src/edit/` take them. A step of the store carries the name of the store's
-//! function, and is one committed transaction there.
+//! The steps, as DESIGN section 6 and `worker/src/edit/` define them. A step of the store carries the name of
+//! the store's function, and is one committed transaction.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,7 +9,7 @@ use stateright::{Model, Property};
 use super::promises;
 use super::world::{At, Call, CallState, FREE, Left, MOST, Task, World};
 
-/// The store's functions that the model takes.
+/// The store's functions in the model.
 pub(super) const FUNCTIONS: [&str; 18] = [
     "lookup",
     "register",
@@ -36,15 +36,15 @@ pub(super) const MAX_ATTEMPTS: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Editor {
-    /// The picture comes with the answer.
+    /// The answer has the picture.
     Sync,
-    /// The answer is an id, to be polled.
+    /// The answer is an id to poll.
     Async,
-    /// The same, and the provider lists what it accepted. At most one submit of the lane is unresolved.
+    /// The same, and the provider has a list of accepted tasks. At most one submit of the lane is unresolved.
     List,
 }
 
-/// What to do with an ambiguous call that no list explains.
+/// The policy for an ambiguous call that no list explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OnAmbiguous {
     Retry,
@@ -61,26 +61,26 @@ impl OnAmbiguous {
     }
 }
 
-/// Mistakes that the protocol does not make, for the checker to find.
+/// Seeded mistakes for the checker to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seed {
-    /// Intake's last look at the cache comes before it registers its wait.
+    /// Intake's last cache lookup precedes the registration of its wait.
     CacheBeforeWait,
-    /// The same, and it does not look at the call again either.
+    /// The same, and it does not check the call again either.
     UnlockedWait,
     /// The old owner of a call still takes effect.
     NoFence,
-    /// A call that is queued anew keeps the fence of its last life.
+    /// A requeued call keeps its old fence.
     OldFence,
-    /// What is about to be sent is not asked whether somebody still waits for it.
+    /// A submit does not check that an image still waits for it.
     SentForNobody,
-    /// A new owner counts submits without an answer from the beginning.
+    /// A new owner counts submits without an answer from 0.
     OwnerForgets,
-    /// A task that comes later queues a call as if it had never been sent.
+    /// A later task queues a call as if it had never been sent.
     TaskForgets,
 }
 
-/// What is checked.
+/// The model's configuration.
 #[derive(Clone)]
 pub(super) struct Protocol {
     pub(super) workers: usize,
@@ -90,24 +90,24 @@ pub(super) struct Protocol {
     pub(super) on_ambiguous: OnAmbiguous,
     pub(super) left: Left,
     pub(super) seed: Option<Seed>,
-    /// Which worker is where makes no difference: fewer states.
+    /// Treat workers as interchangeable: fewer states.
     pub(super) alike: bool,
     /// Which of [`FUNCTIONS`] took effect.
     pub(super) fired: Arc<[AtomicBool; FUNCTIONS.len()]>,
 }
 
-/// What the world outside answers.
+/// Answers of the outside world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Accepted,
     /// Accepted, and the answer was lost.
     AcceptedUnheard,
-    /// Lost on its way; we cannot tell that from the one before.
+    /// Lost on its way; indistinguishable from the previous one.
     LostUnheard,
     NotSent,
     SlowDown,
     Rejected,
-    /// The lane has no place for it for long.
+    /// The lane has no place for a long time.
     NoPlace,
     Finished,
     StillRunning,
@@ -117,10 +117,11 @@ pub(super) enum Said {
     NotListed,
 }
 
-/// One step of somebody.
+/// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A function of the store takes effect, and the worker hears of it; if not, it tries once more where it insists.
+    /// A function of the store takes effect, and the worker is told; if not, an insisting worker tries once
+    /// more.
     Store {
         function: &'static str,
         worker: usize,
@@ -141,11 +142,11 @@ pub(super) enum Step {
         worker: usize,
         said: Said,
     },
-    /// `cancel_task`: somebody takes a task back, whether it has come or not.
+    /// `cancel_task`: a task is cancelled, registered or not.
     Cancel {
         task: usize,
     },
-    /// `reopen_edits`: a person sends a call again that is held.
+    /// `reopen_edits`: a person retries a held call.
     Decide {
         edit: usize,
     },
@@ -170,21 +171,22 @@ impl Protocol {
         0..self.needs.len()
     }
 
-    /// Nothing will happen any more unless something goes wrong.
+    /// Whether nothing will happen without a fault.
     pub(super) fn rests(&self, world: &World) -> bool {
         let mut steps = Vec::new();
         self.work(world, &mut steps);
         steps.is_empty()
     }
 
-    /// What is reached by a step of work.
+    /// States reached by a step of work.
     pub(super) fn undisturbed(&self, world: &World) -> Vec<World> {
         let mut steps = Vec::new();
         self.work(world, &mut steps);
         steps.into_iter().filter_map(|step| self.next_state(world, step)).collect()
     }
 
-    /// What goes on by itself. Every step brings something nearer to its end: this alone never runs in circles.
+    /// Steps that happen by themselves. Every step brings work nearer to its end: they alone never run in
+    /// circles.
     fn work(&self, world: &World, steps: &mut Vec<Step>) {
         for edit in self.edits() {
             let call = &world.calls[edit];
@@ -242,7 +244,7 @@ impl Protocol {
         }
     }
 
-    /// What goes wrong.
+    /// Faults.
     fn trouble(&self, world: &World, steps: &mut Vec<Step>) {
         if world.left.cancels > 0 {
             let open = |task: &usize| !world.tasks[*task].ended && !world.tasks[*task].cancelled;
@@ -315,14 +317,15 @@ impl Protocol {
     }
 }
 
-/// What the provider's list shows for a call that is not resolved: accepted since it was sent, under an id that no call has.
+/// The provider's list for an unresolved call: tasks accepted since it was sent, under an id that no call
+/// has.
 fn listed(world: &World, edit: usize) -> Vec<u8> {
     let known = |job: u8| world.calls.iter().any(|call| call.id == Some(job));
     let all = world.calls[edit].since..u8::try_from(world.jobs.len()).unwrap();
     all.filter(|job| !known(*job) && !world.jobs[usize::from(*job)].unbilled).collect()
 }
 
-/// What a worker at this place asks of the store.
+/// The store's function that a worker in this state calls.
 fn function(at: At) -> &'static str {
     match at {
         At::Intake { .. } => "register",

@@ -1,7 +1,8 @@
-//! What the model's steps change: the rows of the store, the messages, the provider's books, and where every worker is.
+//! The state that the steps change: the rows of the store, the messages, the provider's books, and the state
+//! of every worker.
 //!
-//! Time is not counted. A lease either runs or has run out; a fence is a worker's own, still the row's, or not: numbers that
-//! only grow would make every state a new one.
+//! Time is not counted. A lease either runs or has expired; a fence is either current or not: growing numbers
+//! would make every state a new one.
 
 /// Edits and tasks are few, and the same in every state.
 pub(super) const MOST: usize = 2;
@@ -26,7 +27,7 @@ impl CallState {
         matches!(self, Self::Absent | Self::Done | Self::Failed)
     }
 
-    /// Somebody may have been paid, and nobody knows by which id.
+    /// It may have been paid, under an unknown id.
     pub(super) fn is_unresolved(self) -> bool {
         matches!(self, Self::Submitting | Self::Ambiguous)
     }
@@ -45,12 +46,12 @@ pub(super) struct Call {
     pub(super) id: Option<u8>,
     /// `submitted_at`, as the length of the provider's books at that time; used with the provider's list only.
     pub(super) since: u8,
-    /// `result_hash`: whose picture it is.
+    /// `result_hash`: the edit of the picture.
     pub(super) result: Option<u8>,
     pub(super) possible_duplicates: u8,
     /// Submits that were not answered.
     pub(super) unanswered: u8,
-    /// Only a person sends it again.
+    /// Only a person retries it.
     pub(super) held: bool,
     /// Dead letters that say `ambiguous`.
     pub(super) letters: u8,
@@ -70,7 +71,7 @@ pub(super) enum Image {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Task {
     pub(super) registered: bool,
-    /// A row of `cancels`: it was taken back before it came.
+    /// A row of `cancels`: it was cancelled before it came.
     pub(super) cancelled: bool,
     pub(super) ended: bool,
     /// `event_due` is set.
@@ -88,13 +89,13 @@ pub(super) struct Job {
     pub(super) edit: u8,
     /// It gave up, or the picture was refused: not charged.
     pub(super) unbilled: bool,
-    /// It knows the id no more.
+    /// It no longer knows the id.
     pub(super) forgotten: bool,
     /// Its id, or its picture, was once committed.
     pub(super) committed: bool,
 }
 
-/// Where a worker is: what it does next.
+/// The state of a worker: its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum At {
     Free,
@@ -150,18 +151,18 @@ pub(super) struct Worker {
 
 pub(super) const FREE: Worker = Worker { at: At::Free, edit: 0, fence: false };
 
-/// What may still go wrong on this path.
+/// Remaining faults on this path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Left {
     /// Workers that die.
     pub(super) crashes: u8,
     /// Leases that run out although their worker lives.
     pub(super) stalls: u8,
-    /// Whatever the provider, the lane and the way to the store do that is not plain success.
+    /// Failures of the provider, the lane, or the connection to the store.
     pub(super) mishaps: u8,
-    /// Tasks that are taken back.
+    /// Cancelled tasks.
     pub(super) cancels: u8,
-    /// Dead letters that a person sends again.
+    /// Retries by a person.
     pub(super) decisions: u8,
 }
 
@@ -169,18 +170,18 @@ pub(super) struct Left {
 pub(super) struct World {
     pub(super) calls: [Call; MOST],
     pub(super) tasks: [Task; MOST],
-    /// A row of `image_edit_cache`, and whose picture it names.
+    /// A row of `image_edit_cache`, and the edit of its picture.
     pub(super) cache: [Option<u8>; MOST],
     /// An edit message is on its way or in its queue.
     pub(super) messages: [bool; MOST],
     pub(super) workers: Vec<Worker>,
     pub(super) jobs: Vec<Job>,
     pub(super) left: Left,
-    /// A call was begun whose result was safe already.
+    /// A call was begun although its result was safe.
     pub(super) paid_again: bool,
-    /// A call was ended by somebody who did not own it.
+    /// A call was ended by a worker that did not own it.
     pub(super) ended_by_a_stranger: bool,
-    /// A call was begun that no image waited for.
+    /// A call was begun without a waiting image.
     pub(super) sent_for_nobody: bool,
 }
 
@@ -196,7 +197,7 @@ impl World {
         self.charges(edit) + self.workers.iter().filter(sending).count()
     }
 
-    /// What the store says may have been paid twice.
+    /// Possible duplicates counted by the store.
     pub(super) fn counted(&self, edit: usize) -> usize {
         usize::from(self.calls[edit].possible_duplicates + self.calls[edit].letters)
     }
@@ -213,7 +214,7 @@ impl World {
         self.disown(edit);
     }
 
-    /// The call's fence has grown: whoever worked on it owns it no more.
+    /// The call's fence has grown: its previous owner has lost it.
     pub(super) fn disown(&mut self, edit: usize) {
         for worker in self.workers.iter_mut().filter(|worker| usize::from(worker.edit) == edit) {
             worker.fence = false;

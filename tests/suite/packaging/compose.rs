@@ -1,4 +1,4 @@
-//! docker-compose.yml, read as Docker Compose reads what is in it: variables, anchors, merged maps, short forms.
+//! docker-compose.yml, parsed as Docker Compose parses it: variables, anchors, merged maps, short forms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{is_pinned, stops_in_peace, text, texts, the_program_takes};
 
-/// The words of the Compose specification that are used here; another one is a mistake, or wants its place here.
+/// The keys of the Compose specification that are used here; another one is a mistake, or must be added.
 const WORDS: &[&str] = &[
     "build",
     "command",
@@ -121,12 +121,12 @@ fn it_starts_in_the_order_of_health() {
         (&services["worker"]["command"], &services["migrate"]["command"]),
         (&json!(["worker"]), &json!(["migrate"]))
     );
-    // It ends: to start it again and again would be no success.
+    // It ends: a restart would repeat it for ever.
     assert_eq!(services["migrate"]["restart"], "no");
 }
 
 #[test]
-fn every_server_is_a_named_version_with_a_volume_and_open_to_this_machine_alone() {
+fn every_server_is_versioned_persistent_and_local_only() {
     let understood = understood();
     let volumes: BTreeSet<_> = understood["volumes"].as_object().unwrap().keys().cloned().collect();
     for (name, service) in understood["services"].as_object().unwrap() {
@@ -185,7 +185,7 @@ async fn its_workers_settings_lead_to_its_servers() {
 }
 
 #[test]
-fn its_secrets_come_from_outside_and_one_that_is_missing_is_asked_for() {
+fn its_secrets_come_from_outside_and_are_required() {
     let file = text("docker-compose.yml");
     let used: BTreeSet<_> =
         file.split("${").skip(1).map(|rest| rest.split([':', '}']).next().unwrap()).collect();
@@ -194,7 +194,7 @@ fn its_secrets_come_from_outside_and_one_that_is_missing_is_asked_for() {
     assert_eq!(used, set.keys().copied().collect(), "docker-compose.yml and .env.example");
     for line in file.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         let Some((name, value)) = line.split_once(':') else { continue };
-        // A password that is made up at each start is nobody's.
+        // A password generated at each start is known to no user.
         let made_up = name == "MARIADB_RANDOM_ROOT_PASSWORD";
         let secret = !made_up && ["PASS", "SECRET", "_KEY", "KEY_ID"].iter().any(|part| name.contains(part));
         let outside = value.trim().is_empty() || value.trim().starts_with("${");

@@ -1,4 +1,4 @@
-//! The Dockerfile. It cannot be built by the tests, so what can be read of it is read.
+//! The Dockerfile. The tests cannot build it, so they check its text.
 
 use super::{is_pinned, text};
 
@@ -25,7 +25,7 @@ pub(super) fn user() -> u64 {
 }
 
 #[test]
-fn the_image_is_made_of_named_versions_of_what_the_project_is_built_with() {
+fn the_image_is_made_of_pinned_versions() {
     let stages: Vec<_> =
         instructions().iter().filter_map(|line| line.strip_prefix("FROM ").map(str::to_owned)).collect();
     let [build, runtime] = &stages[..] else { panic!("{stages:?}") };
@@ -36,7 +36,7 @@ fn the_image_is_made_of_named_versions_of_what_the_project_is_built_with() {
     let version =
         toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
     assert!(build.starts_with(&format!("rust:{version}-")), "{build} and {version}");
-    // Otherwise the program would want a newer C library than there is.
+    // Otherwise the program would need a newer C library than the image has.
     assert!(build.ends_with("bookworm") && runtime.starts_with("debian:12."), "{build}, {runtime}");
     let all = instructions().join("\n");
     assert!(all.contains("cargo build --release --locked"));
@@ -45,7 +45,7 @@ fn the_image_is_made_of_named_versions_of_what_the_project_is_built_with() {
 }
 
 #[test]
-fn the_image_runs_for_an_ordinary_user_says_how_it_is_and_stops_in_good_order() {
+fn the_image_runs_unprivileged_with_health_and_orderly_stop() {
     assert!(user() >= 10_000);
     assert_eq!(value("STOPSIGNAL"), "SIGTERM");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! deploy/kubernetes/: what belongs together in several files does.
+//! deploy/kubernetes/: related values in several files agree.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,7 +65,7 @@ fn mounted(file: &str) -> String {
 }
 
 #[tokio::test]
-async fn they_are_what_the_api_takes() {
+async fn the_manifests_are_valid_for_the_api() {
     let files: Vec<_> = PLAIN.iter().map(|file| path(&format!("{FOLDER}/{file}"))).collect();
     let words = ["--strict"].into_iter().chain(files.iter().map(|file| file.to_str().unwrap()));
     let done = python::packaging_tool("kubernetes-validate", &words.collect::<Vec<_>>()).await.run().await;
@@ -159,10 +159,10 @@ fn probes_service_and_budget_point_at_the_workers() {
 }
 
 #[test]
-fn scaling_counts_what_is_under_way_on_queues_that_there_are() {
+fn scaling_counts_unacknowledged_messages_of_existing_queues() {
     let scaled = &object("ScaledObject", "retouch-worker")["spec"];
     assert_eq!(scaled["scaleTargetRef"]["name"], object("Deployment", "retouch-worker")["metadata"]["name"]);
-    assert!(scaled["minReplicaCount"].as_u64().unwrap() >= 1, "the sweep needs somebody");
+    assert!(scaled["minReplicaCount"].as_u64().unwrap() >= 1, "the sweep needs a worker");
     let names = Topology::default();
     let triggers = scaled["triggers"].as_array().unwrap();
     let queues: Vec<_> =

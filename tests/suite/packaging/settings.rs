@@ -19,7 +19,7 @@ fn listed(page: &str, heading: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_table_of_settings_is_what_the_program_reads() {
+fn the_table_of_settings_lists_exactly_the_programs_settings() {
     let listed = listed("docs/operations.md", "## Settings");
     let names: BTreeSet<_> = listed.iter().cloned().collect();
     assert_eq!(names.len(), listed.len(), "one is listed twice");

@@ -40,7 +40,7 @@ fn systemd_itself_finds_nothing_wrong_with_the_unit() {
             let said = String::from_utf8_lossy(&done.stderr);
             assert!(done.status.success() && said.is_empty(), "{said}");
         }
-        Err(error) => println!("there is no systemd-analyze here, and nobody to ask: {error}"),
+        Err(error) => println!("skipped, there is no systemd-analyze here: {error}"),
     }
 }
 
@@ -51,7 +51,7 @@ async fn the_program_takes_its_settings_and_stops_before_it_is_killed() {
     assert_eq!(value("KillSignal"), "SIGTERM");
     stops_in_peace(&settings, Duration::from_secs(value("TimeoutStopSec").parse().unwrap()));
 
-    // The key is what systemd has been told to hand over, and the program reads it from there.
+    // systemd hands over the key, and the program reads it from there.
     let (name, _) = value("LoadCredential")
         .split_once(':')
         .map(|(name, file)| (name.to_owned(), file.to_owned()))

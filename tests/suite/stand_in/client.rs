@@ -1,4 +1,4 @@
-//! A client of the stand-in that does what it is told and nothing by itself.
+//! A client of the stand-in without retries or other behaviour of its own.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -32,7 +32,7 @@ pub(super) fn body(picture: &[u8], function: &str, prompt: &str, params: Value) 
     })
 }
 
-/// The simplest of them, and what it asks.
+/// The simplest of them, and its edit.
 pub(super) fn simple(picture: &[u8]) -> Value {
     body(picture, "remove_watermark", "clean", json!({}))
 }

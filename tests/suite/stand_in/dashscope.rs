@@ -1,4 +1,4 @@
-//! What DashScope documents of its image edits.
+//! DashScope's documented image edits.
 
 use image::{ImageFormat, RgbImage};
 use reqwest::Method;
@@ -28,7 +28,7 @@ fn own_params(function: &str) -> Value {
 }
 
 #[tokio::test]
-async fn each_of_the_ten_functions_makes_the_picture_that_only_this_edit_makes_and_bills_it() {
+async fn each_of_the_ten_functions_makes_a_distinct_billed_picture() {
     let (provider, client) = unlimited().await;
     let picture = photo(1);
     let mut seen = Vec::new();
@@ -61,7 +61,7 @@ async fn each_of_the_ten_functions_makes_the_picture_that_only_this_edit_makes_a
 }
 
 #[test]
-fn whatever_changes_the_edit_changes_the_picture_and_nothing_else_does() {
+fn only_a_change_of_the_edit_changes_the_picture() {
     let picture = photo(1);
     let plain = || Asked::new(MODEL).function("description_edit").prompt("red");
     let others = [
@@ -91,7 +91,7 @@ fn whatever_changes_the_edit_changes_the_picture_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn what_a_prompt_says_beyond_800_characters_is_dropped_without_a_word() {
+async fn a_prompt_is_silently_cut_after_800_characters() {
     let (provider, client) = unlimited().await;
     // Characters, not bytes.
     let seen = "画".repeat(800);
@@ -107,7 +107,7 @@ async fn what_a_prompt_says_beyond_800_characters_is_dropped_without_a_word() {
 }
 
 #[tokio::test]
-async fn a_create_that_is_wrong_is_refused_with_the_documented_code_and_costs_nothing() {
+async fn a_wrong_create_is_refused_with_its_documented_code_free() {
     let (provider, client) = unlimited().await;
     let picture = photo(1);
     let with = |field: &str, value: Value| {
@@ -159,13 +159,13 @@ async fn a_create_that_is_wrong_is_refused_with_the_documented_code_and_costs_no
 }
 
 #[tokio::test]
-async fn who_asks_and_how_is_looked_at_before_what_is_asked() {
+async fn account_and_headers_are_checked_before_the_request() {
     let (provider, client) = unlimited().await;
     let wrong = json!({ "model": MODEL, "input": { "function": "none" } });
     let key = (401, "InvalidApiKey".to_owned());
     let url = format!("{}{IMAGE2IMAGE}", provider.dashscope_url());
-    let nobody = client.http.post(url).header("content-type", "application/json").body(wrong.to_string());
-    let (status, answer) = said(nobody).await;
+    let anonymous = client.http.post(url).header("content-type", "application/json").body(wrong.to_string());
+    let (status, answer) = said(anonymous).await;
     assert_eq!(
         (status, &answer["code"], &answer["message"]),
         (401, &json!("InvalidApiKey"), &json!("No API-key provided."))
@@ -196,7 +196,7 @@ async fn a_data_uri_has_at_most_10485760_bytes() {
     let (status, answer) = said(client.creating(&body)).await;
     assert_eq!((status, &answer["code"]), (400, &json!("InvalidParameter")));
     assert_eq!(answer["message"], "Exceeded limit on max bytes per data-uri item : 10485760");
-    // Not too long, whatever else is wrong with it.
+    // Short enough, whatever else is wrong with it.
     body["input"]["base_image_url"] = uri(10_485_760).into();
     let (_, answer) = said(client.creating(&body)).await;
     assert!(!answer["message"].as_str().unwrap().contains("Exceeded limit"), "{answer}");
@@ -218,7 +218,7 @@ async fn several_pictures_of_one_request_differ_and_each_is_billed() {
 }
 
 #[tokio::test]
-async fn a_picture_may_be_given_by_url_and_one_that_is_not_there_fails_the_task() {
+async fn a_missing_picture_at_a_url_fails_the_task() {
     let (provider, client) = unlimited().await;
     let server = PictureServer::start().await;
     let picture = photo(1);
@@ -235,7 +235,7 @@ async fn a_picture_may_be_given_by_url_and_one_that_is_not_there_fails_the_task(
 }
 
 #[tokio::test]
-async fn what_is_wrong_may_be_told_as_a_failed_task_instead() {
+async fn faults_may_be_reported_as_a_failed_task_instead() {
     let (provider, client) = unlimited().await;
     provider.set(|settings| settings.fails_late = true);
     let answer = client.edit(&body(&photo(1), "recolour", "x", json!({}))).await;
@@ -321,7 +321,7 @@ async fn a_message_has_one_text_and_up_to_three_images() {
 }
 
 #[tokio::test]
-async fn an_uploaded_file_is_for_its_account_and_model_and_only_when_resolving_is_asked_for() {
+async fn an_uploaded_file_belongs_to_its_account_and_model() {
     let (provider, client) = unlimited().await;
     let policy = client.request(Method::GET, &format!("/uploads?action=getPolicy&model={MODEL}"));
     let (_, answer) = said(policy).await;

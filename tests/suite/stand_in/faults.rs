@@ -1,4 +1,5 @@
-//! Every fault strikes what it is meant for, as often as asked, and the books stay right whatever the client is told.
+//! Every fault strikes its target, as often as scripted, and the books stay right whatever the client is
+//! told.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ async fn a_create_whose_connection_ends_is_done_or_not_done_as_asked() {
 }
 
 #[tokio::test]
-async fn a_500_on_a_create_is_done_or_not_done_as_asked_and_found_by_model_and_time() {
+async fn a_500_on_a_create_is_scripted_and_found_in_the_list() {
     for created in [true, false] {
         let (provider, client) = unlimited().await;
         provider.arm(refuse(Refusal::internal_error(), created));
@@ -90,7 +91,7 @@ async fn any_status_code_and_message_can_be_had_and_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_held_create_is_answered_when_released_and_done_although_its_client_left() {
+async fn a_held_create_is_done_although_its_client_left() {
     let (provider, client) = unlimited().await;
     let held = provider.arm(Fault::Create(OnCreate::Hold { created: false }).times(2));
     let body = simple(&photo(1));
@@ -109,7 +110,7 @@ async fn a_held_create_is_answered_when_released_and_done_although_its_client_le
 }
 
 #[tokio::test]
-async fn a_task_ends_as_asked_and_only_pictures_that_were_made_are_billed() {
+async fn a_task_ends_as_scripted_and_bills_only_made_pictures() {
     let (provider, client) = unlimited().await;
     let picture = photo(1);
     let output = async |fault: OnTask, n: u64| {
@@ -176,7 +177,7 @@ async fn a_synchronous_call_is_billed_whether_or_not_the_answer_arrives() {
 }
 
 #[tokio::test]
-async fn requests_around_a_task_fail_as_asked_and_the_task_is_none_the_worse() {
+async fn faults_of_surrounding_requests_do_not_harm_the_task() {
     let (provider, client) = unlimited().await;
     let id = client.create(&simple(&photo(1))).await;
     let query = || client.request(Method::GET, &format!("/tasks/{id}"));
@@ -255,7 +256,7 @@ async fn a_key_an_account_and_a_model_can_be_shut_and_opened() {
 }
 
 #[tokio::test]
-async fn a_fault_strikes_only_its_model_only_so_often_and_not_what_is_refused_anyway() {
+async fn a_fault_strikes_its_model_the_scripted_number_of_times() {
     let (provider, client) = unlimited().await;
     let fault = provider.arm(refuse(Refusal::throttled(), false).times(2).of_model("wan2.5-i2i-preview"));
     let wan =
@@ -277,7 +278,7 @@ async fn a_fault_strikes_only_its_model_only_so_often_and_not_what_is_refused_an
 }
 
 #[tokio::test]
-async fn chaos_with_the_same_seed_brings_the_same_misfortunes_in_whatever_order() {
+async fn chaos_with_the_same_seed_brings_the_same_faults() {
     let pictures: Vec<_> = (0..40).map(photo).collect();
     let run = async |seed: u64, backwards: bool| {
         let (provider, client) = unlimited().await;

@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(1000);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Only the test moves the clock, however slow the machine is.
+/// Only the test moves the clock, on slow machines too.
 async fn stopped() -> StandIn {
     let provider = StandIn::start().await;
     provider.set(|settings| settings.task_duration = Duration::ZERO);
@@ -22,7 +22,7 @@ async fn stopped() -> StandIn {
 }
 
 #[tokio::test]
-async fn two_submits_a_second_are_taken_and_two_tasks_run_while_the_rest_is_pending() {
+async fn two_submits_a_second_are_accepted_and_two_tasks_run() {
     let provider = stopped().await;
     provider.set(|settings| settings.task_duration = LONG);
     let client = Client::new(&provider);
@@ -61,7 +61,7 @@ async fn a_client_exactly_at_the_limit_is_not_refused() {
 }
 
 #[tokio::test]
-async fn the_limits_are_the_accounts_whichever_of_its_keys_is_used() {
+async fn the_limits_hold_over_all_keys_of_the_account() {
     let provider = stopped().await;
     let [first, second, stranger] = [StandIn::KEY, StandIn::SECOND_KEY, StandIn::STRANGERS_KEY]
         .map(|key| Client::with_key(&provider, key));
@@ -80,7 +80,7 @@ async fn the_limits_are_the_accounts_whichever_of_its_keys_is_used() {
 }
 
 #[tokio::test]
-async fn each_model_has_its_own_limits_and_they_can_be_set_or_switched_off() {
+async fn each_model_has_its_own_configurable_limits() {
     let provider = stopped().await;
     let client = Client::new(&provider);
     let pro = message("qwen-image-2.0-pro", &photo(1), "red");
@@ -152,7 +152,7 @@ async fn a_task_is_unknown_and_its_picture_gone_after_24_hours() {
 }
 
 #[tokio::test]
-async fn a_list_tells_model_time_and_status_by_page_and_nothing_of_what_was_asked() {
+async fn a_list_shows_model_time_and_status_without_the_request() {
     let provider = stopped().await;
     provider.set(|settings| (settings.task_duration, settings.limits) = (LONG, Limits::Off));
     let client = Client::new(&provider);
@@ -181,7 +181,7 @@ async fn a_list_tells_model_time_and_status_by_page_and_nothing_of_what_was_aske
     assert_eq!(line["end_time"].as_i64().unwrap() - line["start_time"].as_i64().unwrap(), 1_000_000);
     assert!(list("?status=RUNNING").await["data"][0].get("end_time").is_none());
     assert_eq!(list(&format!("?task_id={first}")).await["total"], 1);
-    // Whatever was said in the request is not said here.
+    // The list does not show the request.
     assert!(!all.to_string().contains("clean"));
 
     let time = |after: i64| {
@@ -200,7 +200,7 @@ async fn a_list_tells_model_time_and_status_by_page_and_nothing_of_what_was_aske
 }
 
 #[tokio::test]
-async fn only_what_is_pending_can_be_cancelled() {
+async fn only_pending_tasks_can_be_cancelled() {
     let provider = stopped().await;
     provider.set(|settings| {
         (settings.task_duration, settings.limits) = (LONG, Limits::of(MODEL, ModelLimits::new(9, 1)))

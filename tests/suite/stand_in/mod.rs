@@ -1,5 +1,5 @@
-//! The provider stand-in is worth the tests that rely on it: it answers as documented, keeps its books right, misbehaves as
-//! told, and the official SDKs run against it unchanged.
+//! The provider stand-in must be as reliable as the tests that use it: it answers as documented, keeps its
+//! books right, misbehaves as scripted, and the official SDKs run against it unchanged.
 
 mod client;
 mod dashscope;

@@ -47,7 +47,7 @@ async fn an_edit_answers_with_the_pictures_themselves() {
         ("prompt", b"red"),
         ("n", b"2"),
         ("quality", b"high"),
-        ("user", b"somebody"),
+        ("user", b"user-1"),
     ];
     let (status, answer) = said(edit(&provider, &fields)).await;
     assert_eq!(status, 200, "{answer}");
@@ -100,7 +100,7 @@ async fn the_json_body_takes_urls() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_under_error_and_costs_nothing() {
+async fn faults_are_reported_under_error_and_cost_nothing() {
     let provider = StandIn::start().await;
     let picture = photo(1);
     let other = picture_as(1, 512, 511, ImageFormat::Png);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::client::{IMAGE2IMAGE, photo, refused, said, simple};
 
 #[tokio::test]
-async fn the_program_prints_its_urls_serves_and_is_controlled_over_http_until_it_is_stopped() {
+async fn the_stand_in_serves_until_it_is_stopped() {
     let running = Program::other(env!("CARGO_BIN_EXE_stand-in"), &["--port", "0"]).start();
     let line = running.line("DASHSCOPE_BASE_URL=").await;
     let base = line.split('=').nth(1).unwrap().to_owned();

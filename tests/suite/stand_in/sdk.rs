@@ -1,5 +1,5 @@
-//! The official SDKs, unchanged, find in the stand-in what they find at the providers; and what is known of their own habits
-//! shows in its books.
+//! The official SDKs, unchanged, work with the stand-in as with the providers; and their known habits show in
+//! its books.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn the_dashscope_sdk_polls_until_a_running_task_has_ended() {
 }
 
 #[tokio::test]
-async fn the_dashscope_sdk_cancels_what_is_pending_and_is_refused_for_the_rest() {
+async fn the_dashscope_sdk_cancels_pending_tasks_only() {
     let (provider, _) = provider().await;
     provider.set(|settings| {
         settings.task_duration = Duration::from_secs(1000);
@@ -98,7 +98,7 @@ async fn the_dashscope_sdk_cancels_what_is_pending_and_is_refused_for_the_rest()
 }
 
 #[tokio::test]
-async fn the_dashscope_sdk_uploads_local_pictures_and_masks_and_names_them_by_oss_urls() {
+async fn the_dashscope_sdk_uploads_local_pictures_to_oss() {
     let (provider, client) = provider().await;
     let (picture, mask) = (photo(1), photo(2));
     let folder = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ async fn the_dashscope_sdk_holds_conversations_with_messages_style_models() {
 }
 
 #[tokio::test]
-async fn the_dashscope_sdk_sends_a_create_again_when_the_connection_drops_and_so_pays_twice() {
+async fn the_dashscope_sdk_pays_twice_after_a_dropped_connection() {
     let (provider, client) = provider().await;
     let lost = provider.arm(Fault::Create(OnCreate::Drop { created: true }));
     let picture = photo(1);
@@ -155,7 +155,7 @@ async fn the_dashscope_sdk_sends_a_create_again_when_the_connection_drops_and_so
 }
 
 #[tokio::test]
-async fn the_dashscope_sdk_gives_up_at_once_on_a_429_create_and_on_a_500_query() {
+async fn the_dashscope_sdk_gives_up_on_429_and_500() {
     let (provider, _) = provider().await;
     let throttled = Refusal::throttled();
     provider.arm(Fault::Create(OnCreate::Refuse { refusal: throttled, created: false }));
@@ -217,7 +217,7 @@ async fn the_openai_sdk_edits_one_picture_and_several_with_a_mask() {
 }
 
 #[tokio::test]
-async fn the_openai_sdk_sends_an_edit_up_to_three_times_and_may_pay_for_each() {
+async fn the_openai_sdk_may_pay_for_three_sends() {
     let (provider, _) = provider().await;
     let refusal = Refusal::internal_error();
     provider.arm(Fault::Create(OnCreate::Refuse { refusal, created: true }));

@@ -1,5 +1,4 @@
-//! Whole answers that could not be read: named by their call and its letter, read again before anything is
-//! sent, counted once.
+//! Unreadable whole answers: named by their call and its letter, read again before a submit, counted once.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +11,10 @@ use super::fixture::{Fixture, begin, claim, edit, ended, error, miss, register, 
 
 promises!(
     an_answer_that_was_kept_is_named_and_held_and_counted_once,
-    what_an_answer_that_was_kept_leads_to_is_recorded_from_claimed,
+    the_outcome_of_a_kept_answer_is_recorded_from_claimed,
     an_answer_whose_blob_is_being_deleted_is_kept_anew,
-    a_call_without_a_kept_answer_is_recorded_only_after_it_was_sent,
-    what_was_kept_of_a_forgotten_edit_goes_with_it,
+    only_a_sent_call_is_recorded_without_a_kept_answer,
+    the_kept_answer_of_a_forgotten_edit_is_deleted_with_it,
 );
 
 fn kept() -> KeptAnswer {
@@ -34,7 +33,7 @@ async fn unread(store: &Store, call: &CallSpec) {
     ended(store.fail_edit_kept(lease, &unreadable(), &kept(), Instant::now()).await.unwrap());
 }
 
-/// A person has it sent again, and a worker takes it up.
+/// A person retries it, and a worker claims it.
 async fn retried(db: &Fixture, store: &Store, call: &CallSpec) -> ClaimedCall {
     let id = db.number("SELECT id FROM dead_letters").await;
     let letter = store.letters(&[id]).await.unwrap().pop().unwrap();
@@ -62,7 +61,7 @@ async fn an_answer_that_was_kept_is_named_and_held_and_counted_once(db: Fixture)
     db.is_settled().await;
 }
 
-async fn what_an_answer_that_was_kept_leads_to_is_recorded_from_claimed(db: Fixture) {
+async fn the_outcome_of_a_kept_answer_is_recorded_from_claimed(db: Fixture) {
     let store = db.store().await;
     let (bytes, polled) = (edit("bytes"), edit("polled"));
     for call in [&bytes, &polled] {
@@ -100,7 +99,7 @@ async fn an_answer_whose_blob_is_being_deleted_is_kept_anew(db: Fixture) {
     assert_eq!(db.state(call.edit_key).await, "submitting");
 }
 
-async fn a_call_without_a_kept_answer_is_recorded_only_after_it_was_sent(db: Fixture) {
+async fn only_a_sent_call_is_recorded_without_a_kept_answer(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
@@ -110,7 +109,7 @@ async fn a_call_without_a_kept_answer_is_recorded_only_after_it_was_sent(db: Fix
     assert_eq!(db.state(call.edit_key).await, "claimed");
 }
 
-async fn what_was_kept_of_a_forgotten_edit_goes_with_it(db: Fixture) {
+async fn the_kept_answer_of_a_forgotten_edit_is_deleted_with_it(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     unread(&store, &call).await;

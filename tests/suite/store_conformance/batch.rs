@@ -8,11 +8,11 @@ use super::fixture::{Fixture, cached, counts, edit, finish, found, hit, miss, re
 
 promises!(
     many_tasks_of_hits_register_together_and_every_hit_is_counted_once,
-    what_a_task_says_comes_back_from_a_batch_as_it_was,
+    a_tasks_fields_survive_a_batch_unchanged,
     a_task_that_is_there_already_holds_up_none_of_its_batch,
-    a_task_that_was_cancelled_before_it_came_holds_up_none_of_its_batch,
-    a_task_whose_cached_result_was_forgotten_since_the_look_up_is_not_answered_from_it,
-    a_task_whose_cached_result_was_replaced_since_the_look_up_is_not_answered_from_it,
+    an_early_cancel_delays_no_other_task_of_the_batch,
+    a_result_forgotten_since_the_lookup_answers_no_task,
+    a_result_replaced_since_the_lookup_answers_no_task,
     events_that_are_sent_together_are_each_noted_for_what_they_said,
     tasks_and_edits_are_looked_up_together_and_each_finds_its_own,
 );
@@ -35,7 +35,7 @@ fn is_new(registered: &Registered) -> bool {
 }
 
 async fn many_tasks_of_hits_register_together_and_every_hit_is_counted_once(db: Fixture) {
-    // As two replicas that have the same entries in hand.
+    // Two replicas with the same entries in hand.
     let (store, other) = (db.store().await, db.open());
     let ((one, of_one), (two, of_two)) = (made(&store, "one").await, made(&store, "two").await);
     let tasks = |replica: &str| -> Vec<NewTask> {
@@ -56,7 +56,7 @@ async fn many_tasks_of_hits_register_together_and_every_hit_is_counted_once(db: 
     db.is_settled().await;
 }
 
-async fn what_a_task_says_comes_back_from_a_batch_as_it_was(db: Fixture) {
+async fn a_tasks_fields_survive_a_batch_unchanged(db: Fixture) {
     let store = db.store().await;
     let (call, result) = made(&store, "picture").await;
     let texts = [
@@ -128,7 +128,7 @@ async fn a_task_that_is_there_already_holds_up_none_of_its_batch(db: Fixture) {
     assert_eq!(db.hit_count(call.edit_key).await, 1 + 19, "counted once for each task");
 }
 
-async fn a_task_that_was_cancelled_before_it_came_holds_up_none_of_its_batch(db: Fixture) {
+async fn an_early_cancel_delays_no_other_task_of_the_batch(db: Fixture) {
     let store = db.store().await;
     let (call, result) = made(&store, "picture").await;
     store.cancel_task("t-5", std::time::Duration::from_secs(60)).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_task_that_was_cancelled_before_it_came_holds_up_none_of_its_batch(db:
     db.is_settled().await;
 }
 
-async fn a_task_whose_cached_result_was_forgotten_since_the_look_up_is_not_answered_from_it(db: Fixture) {
+async fn a_result_forgotten_since_the_lookup_answers_no_task(db: Fixture) {
     let store = db.store().await;
     let ((gone, of_gone), (kept, of_kept)) = (made(&store, "gone").await, made(&store, "kept").await);
     let forget = format!("DELETE FROM image_edit_cache WHERE edit_key = x'{}'", gone.edit_key);
@@ -174,7 +174,7 @@ async fn a_task_whose_cached_result_was_forgotten_since_the_look_up_is_not_answe
     db.is_settled().await;
 }
 
-async fn a_task_whose_cached_result_was_replaced_since_the_look_up_is_not_answered_from_it(db: Fixture) {
+async fn a_result_replaced_since_the_lookup_answers_no_task(db: Fixture) {
     let store = db.store().await;
     let (call, before) = made(&store, "picture").await;
     let other = "ab".repeat(32);
@@ -203,7 +203,7 @@ async fn events_that_are_sent_together_are_each_noted_for_what_they_said(db: Fix
     let tasks: Vec<NewTask> = (0..30).map(|n| task(&format!("t-{n}"), vec![hit(&call, &result)])).collect();
     register_all(&store, &tasks).await;
     let sent = tasks.iter().enumerate().map(|(n, task)| {
-        // An event that says something else than the task does now is not its event.
+        // An event of another outcome does not confirm the current one.
         let (status, failed) = match n {
             4 => (TaskStatus::Partial, 0),
             5 => (TaskStatus::Completed, 1),

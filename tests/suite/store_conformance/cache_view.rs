@@ -1,4 +1,4 @@
-//! What people are shown of the cache: sums that are exact, entries as they are, and nothing that was changed by looking.
+//! Views of the cache for people: exact sums, unchanged entries, and no effect of reading.
 
 use retouch_shared::key::{Digest32, EditIdentity, KEY_VERSION_NUMBER};
 use retouch_worker::store::{Answered, CallSpec, CallState, Tally};
@@ -9,11 +9,11 @@ use super::fixture::{
 };
 
 promises!(
-    images_and_money_are_summed_up_by_day_and_edit_type_and_what_is_under_way_is_apart,
+    images_and_money_are_summed_by_day_and_edit_type,
     only_the_days_that_are_asked_for_are_read,
     entries_are_counted_by_key_version_and_model,
-    a_row_says_the_version_of_its_key_and_none_where_another_program_made_the_key,
-    what_is_known_of_an_edit_of_a_picture_and_of_a_result_is_found,
+    a_row_has_its_keys_version_unless_another_program_made_it,
+    records_are_found_by_edit_picture_and_result,
     other_pictures_with_the_very_same_edit_are_found_and_no_others,
 );
 
@@ -38,7 +38,7 @@ fn line(answered: &[Answered], day: Option<&str>, edit_type: &str) -> Answered {
     (*one).clone()
 }
 
-async fn images_and_money_are_summed_up_by_day_and_edit_type_and_what_is_under_way_is_apart(db: Fixture) {
+async fn images_and_money_are_summed_by_day_and_edit_type(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("one", vec![miss(&call), miss(&call), unreadable()])).await;
@@ -123,7 +123,7 @@ async fn entries_are_counted_by_key_version_and_model(db: Fixture) {
     assert_eq!((top.len(), top[0].result.edit_key, top[0].hit_count, top[0].key_version), (2, a, 7, 9));
 }
 
-async fn a_row_says_the_version_of_its_key_and_none_where_another_program_made_the_key(db: Fixture) {
+async fn a_row_has_its_keys_version_unless_another_program_made_it(db: Fixture) {
     let store = db.store().await;
     let ours = edit("ours");
     let theirs = CallSpec { edit_key: Digest32::of(b"made another way"), ..edit("theirs") };
@@ -136,7 +136,7 @@ async fn a_row_says_the_version_of_its_key_and_none_where_another_program_made_t
     }
 }
 
-async fn what_is_known_of_an_edit_of_a_picture_and_of_a_result_is_found(db: Fixture) {
+async fn records_are_found_by_edit_picture_and_result(db: Fixture) {
     let store = db.store().await;
     let made = edit("picture");
     let wanted = keyed(CallSpec { variant: Some("b".to_owned()), ..edit("picture") });
@@ -184,7 +184,7 @@ async fn what_is_known_of_an_edit_of_a_picture_and_of_a_result_is_found(db: Fixt
 
     let results = store.entries_of_result(result_of(&made).hash).await.unwrap();
     assert_eq!(results.iter().map(|entry| entry.image_hash).collect::<Vec<_>>(), [made.image_hash]);
-    // The call goes on as if nobody had looked.
+    // Reading has no effect on the call.
     assert!(store.renew_lease(lease, LONG).await.unwrap());
 }
 

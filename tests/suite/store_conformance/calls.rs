@@ -1,4 +1,4 @@
-//! A call's life: leases, fences, and what the next owner finds.
+//! A call's life: leases, fences, and the state that the next owner finds.
 
 use std::time::{Duration, Instant};
 
@@ -17,20 +17,20 @@ promises!(
     a_renewed_lease_keeps_others_out,
     a_call_that_is_over_or_unknown_has_nothing_left_to_do,
     a_step_with_an_old_fence_changes_nothing,
-    whoever_gave_a_call_back_can_do_nothing_with_it,
-    whoever_ended_a_call_cannot_end_its_next_life,
+    an_owner_that_gave_a_call_back_can_change_nothing,
+    an_owner_that_ended_a_call_cannot_end_its_next_life,
     a_step_is_taken_only_from_the_states_that_it_starts_from,
-    an_owner_that_died_before_sending_is_followed_by_one_that_starts_over,
+    after_a_death_before_sending_the_next_owner_starts_over,
     an_owner_that_died_while_sending_leaves_an_ambiguous_call,
     an_owner_that_died_after_submitting_is_followed_by_one_that_polls,
     an_owner_that_died_after_storing_is_followed_by_one_that_finishes,
     an_ambiguous_call_that_the_provider_knows_is_polled_on,
     a_possible_duplicate_is_counted_when_it_is_sent_again,
     going_back_to_the_queue_burns_an_attempt_only_when_told,
-    a_call_that_is_handed_over_can_be_claimed_at_once_as_it_stands,
+    a_handed_over_call_can_be_claimed_at_once_unchanged,
     a_result_that_came_with_the_answer_counts_as_paid_once,
-    every_submit_is_counted_until_it_is_answered_whoever_takes_the_call_over,
-    a_task_that_comes_later_queues_a_held_call_and_it_is_not_sent,
+    every_submit_is_counted_until_answered_over_all_owners,
+    a_later_task_queues_a_held_call_without_sending_it,
 );
 
 /// A call that waits for its first owner.
@@ -113,7 +113,7 @@ async fn a_call_that_is_over_or_unknown_has_nothing_left_to_do(db: Fixture) {
     db.is_settled().await;
 }
 
-/// Every step there is.
+/// Every step.
 const STEPS: &[&str] = &[
     "renew_lease",
     "begin_submit",
@@ -158,7 +158,7 @@ async fn step(store: &Store, name: &str, lease: Lease) -> bool {
     done.unwrap()
 }
 
-/// Everything about a call that a step could change.
+/// Every column of a call that a step could change.
 async fn row(db: &Fixture, key: EditKey) -> String {
     let columns = [
         "state",
@@ -213,7 +213,7 @@ async fn bring_to(store: &Store, key: EditKey, state: CallState) -> Lease {
         CallState::Submitted => &["begin_submit", "record_submitted"],
         CallState::Ambiguous => &["begin_submit", "count_ambiguous"],
         CallState::Stored => &["begin_submit", "record_submitted", "record_stored"],
-        CallState::Queued | CallState::Done | CallState::Failed => panic!("nobody owns a {state:?} call"),
+        CallState::Queued | CallState::Done | CallState::Failed => panic!("a {state:?} call has no owner"),
     };
     for name in path {
         assert!(step(store, name, lease).await, "{name}");
@@ -243,7 +243,7 @@ async fn a_step_with_an_old_fence_changes_nothing(db: Fixture) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-async fn whoever_gave_a_call_back_can_do_nothing_with_it(db: Fixture) {
+async fn an_owner_that_gave_a_call_back_can_change_nothing(db: Fixture) {
     let store = db.store().await;
     let mut wrong = Vec::new();
     for (give_back, state) in [
@@ -265,8 +265,8 @@ async fn whoever_gave_a_call_back_can_do_nothing_with_it(db: Fixture) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A worker whose `fail_edit` was committed, and whose connection broke before it heard of it, says it again.
-async fn whoever_ended_a_call_cannot_end_its_next_life(db: Fixture) {
+/// A worker whose `fail_edit` was committed, but whose connection broke before the answer, repeats it.
+async fn an_owner_that_ended_a_call_cannot_end_its_next_life(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("first", vec![miss(&call)])).await;
@@ -312,7 +312,7 @@ async fn a_step_is_taken_only_from_the_states_that_it_starts_from(db: Fixture) {
     db.is_sound().await;
 }
 
-async fn an_owner_that_died_before_sending_is_followed_by_one_that_starts_over(db: Fixture) {
+async fn after_a_death_before_sending_the_next_owner_starts_over(db: Fixture) {
     let store = db.store().await;
     let key = queued(&store, "picture").await;
     bring_to(&store, key, CallState::Claimed).await;
@@ -338,7 +338,7 @@ async fn an_owner_that_died_while_sending_leaves_an_ambiguous_call(db: Fixture) 
     let since = next.since_submit.as_secs();
     assert!((3600..3700).contains(&since), "{since}");
     assert!(!begin(&store, next.lease).await, "never sent again blindly");
-    // It stays so, whoever comes.
+    // Every later owner finds it so.
     db.expire(key).await;
     assert_eq!(claim(&store, key).await.state, CallState::Ambiguous);
 }
@@ -391,7 +391,7 @@ async fn a_possible_duplicate_is_counted_when_it_is_sent_again(db: Fixture) {
     assert_eq!(db.of_call("possible_duplicates", key).await, 0);
     assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap().is_some());
     assert_eq!(db.of_call("possible_duplicates", key).await, 1);
-    // Whoever counted it died before it was queued again: it was sent no more often for that.
+    // The worker that counted it died before it was queued again: that sent no further submit.
     db.expire(key).await;
     let lease = claim(&store, key).await.lease;
     assert!(store.count_ambiguous(lease, true, "no answer, sent again").await.unwrap().is_some());
@@ -414,7 +414,7 @@ async fn going_back_to_the_queue_burns_an_attempt_only_when_told(db: Fixture) {
     }
 }
 
-async fn a_call_that_is_handed_over_can_be_claimed_at_once_as_it_stands(db: Fixture) {
+async fn a_handed_over_call_can_be_claimed_at_once_unchanged(db: Fixture) {
     let store = db.store().await;
     for state in [CallState::Submitted, CallState::Ambiguous, CallState::Stored] {
         let key = queued(&store, state.as_str()).await;
@@ -436,9 +436,9 @@ async fn a_result_that_came_with_the_answer_counts_as_paid_once(db: Fixture) {
     assert_eq!(db.state(key).await, "stored");
 }
 
-async fn every_submit_is_counted_until_it_is_answered_whoever_takes_the_call_over(db: Fixture) {
+async fn every_submit_is_counted_until_answered_over_all_owners(db: Fixture) {
     let store = db.store().await;
-    // Each way on from `submitting` and what it leaves of one submit.
+    // Each transition from `submitting` and its effect on the count of one submit.
     let ways: &[(&[&str], i64)] = &[
         (&[], 1),
         (&["retract_submit"], 0),
@@ -456,7 +456,7 @@ async fn every_submit_is_counted_until_it_is_answered_whoever_takes_the_call_ove
         (&["count_ambiguous", "retract_submit"], 0),
         (&["count_ambiguous", "record_submitted"], 0),
         (&["count_ambiguous", "fail_edit"], 1),
-        // The provider knows its id no more.
+        // The provider no longer knows its id.
         (&["record_submitted", "count_ambiguous"], 1),
         (&["record_submitted", "count_ambiguous", "count_ambiguous"], 1),
     ];
@@ -480,7 +480,7 @@ async fn every_submit_is_counted_until_it_is_answered_whoever_takes_the_call_ove
     }
 }
 
-async fn a_task_that_comes_later_queues_a_held_call_and_it_is_not_sent(db: Fixture) {
+async fn a_later_task_queues_a_held_call_without_sending_it(db: Fixture) {
     let store = db.store().await;
     for (code, charged, held) in [
         ("ambiguous", true, true),
@@ -502,11 +502,11 @@ async fn a_task_that_comes_later_queues_a_held_call_and_it_is_not_sent(db: Fixtu
             if !held {
                 assert!(store.retract_submit(next.lease).await.unwrap());
             }
-            // Also where it fails for another reason before it would be sent.
+            // Likewise if it fails for another reason before its submit.
             ended(store.fail_edit(next.lease, &error("input_missing", "no"), false).await.unwrap());
         }
     }
-    // What is done was answered.
+    // A done call was answered.
     let call = edit("done");
     register(&store, &task("done", vec![miss(&call)])).await;
     db.execute("UPDATE image_edit_calls SET unanswered = 1 WHERE state = 'queued'").await;

@@ -1,4 +1,4 @@
-//! Cancels: images stop waiting, what nobody waits for is not sent, what was sent is kept.
+//! Cancels: images stop waiting, unwanted calls are not sent, sent ones are kept.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use super::fixture::{
 use super::races::at_once;
 
 promises!(
-    a_task_that_waits_in_the_queue_ends_and_its_call_is_not_sent,
-    the_owner_of_a_claimed_call_changes_nothing_once_nobody_waits_for_it,
-    a_call_that_was_sent_is_carried_on_and_is_a_hit_for_the_next_task,
-    a_call_that_comes_back_from_the_provider_is_not_sent_again_for_nobody,
-    what_another_task_waits_for_is_made_and_paid_for_by_that_task,
-    what_was_answered_before_keeps_its_result,
+    a_cancelled_queued_task_ends_without_sending_its_call,
+    the_owner_of_an_unwanted_call_changes_nothing,
+    a_sent_call_of_a_cancelled_task_becomes_a_hit,
+    a_returned_call_without_a_waiting_image_is_not_sent_again,
+    a_shared_edit_is_made_and_paid_by_the_remaining_task,
+    images_answered_before_a_cancel_keep_their_results,
     a_task_that_has_ended_stays_as_it_is,
     a_cancel_that_comes_first_is_remembered_and_leaves_no_dead_letter,
     a_cancel_whose_task_never_comes_is_forgotten_after_a_day,
-    an_edit_that_was_cancelled_is_made_when_it_is_asked_for_again,
-    a_cancel_that_races_a_finish_ends_the_task_once_one_way_or_the_other,
+    a_cancelled_edit_is_made_on_a_later_request,
+    a_cancel_racing_a_finish_ends_the_task_once,
     a_cancel_that_races_a_register_is_never_lost,
-    cancels_and_submits_at_the_same_moment_send_nothing_for_nobody,
+    concurrent_cancels_and_submits_send_no_unwanted_call,
     tasks_that_share_edits_are_cancelled_at_once_without_a_deadlock,
 );
 
@@ -49,7 +49,7 @@ fn codes(task: &TaskRecord) -> Vec<&str> {
 
 const LETTERS: &str = "SELECT COUNT(*) FROM dead_letters";
 
-async fn a_task_that_waits_in_the_queue_ends_and_its_call_is_not_sent(db: Fixture) {
+async fn a_cancelled_queued_task_ends_without_sending_its_call(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call), miss(&call)])).await;
@@ -68,7 +68,7 @@ async fn a_task_that_waits_in_the_queue_ends_and_its_call_is_not_sent(db: Fixtur
     assert_eq!(store.take_due_events(9).await.unwrap()[0].task_id, "t");
 }
 
-async fn the_owner_of_a_claimed_call_changes_nothing_once_nobody_waits_for_it(db: Fixture) {
+async fn the_owner_of_an_unwanted_call_changes_nothing(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
@@ -84,7 +84,7 @@ async fn the_owner_of_a_claimed_call_changes_nothing_once_nobody_waits_for_it(db
     db.is_settled().await;
 }
 
-async fn a_call_that_was_sent_is_carried_on_and_is_a_hit_for_the_next_task(db: Fixture) {
+async fn a_sent_call_of_a_cancelled_task_becomes_a_hit(db: Fixture) {
     let store = db.store().await;
     for (picture, steps) in [("submitting", 1), ("submitted", 2), ("stored", 3)] {
         let call = edit(picture);
@@ -112,7 +112,7 @@ async fn a_call_that_was_sent_is_carried_on_and_is_a_hit_for_the_next_task(db: F
     db.is_settled().await;
 }
 
-async fn a_call_that_comes_back_from_the_provider_is_not_sent_again_for_nobody(db: Fixture) {
+async fn a_returned_call_without_a_waiting_image_is_not_sent_again(db: Fixture) {
     let store = db.store().await;
     let (refused, retracted) = (edit("refused"), edit("retracted"));
     for call in [&refused, &retracted] {
@@ -134,7 +134,7 @@ async fn a_call_that_comes_back_from_the_provider_is_not_sent_again_for_nobody(d
     db.is_settled().await;
 }
 
-async fn what_another_task_waits_for_is_made_and_paid_for_by_that_task(db: Fixture) {
+async fn a_shared_edit_is_made_and_paid_by_the_remaining_task(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("first", vec![miss(&call)])).await;
@@ -152,7 +152,7 @@ async fn what_another_task_waits_for_is_made_and_paid_for_by_that_task(db: Fixtu
     db.is_settled().await;
 }
 
-async fn what_was_answered_before_keeps_its_result(db: Fixture) {
+async fn images_answered_before_a_cancel_keep_their_results(db: Fixture) {
     let store = db.store().await;
     let (known, made, open) = (edit("known"), edit("made"), edit("open"));
     register(&store, &task("zero", vec![miss(&known)])).await;
@@ -222,7 +222,7 @@ async fn a_cancel_whose_task_never_comes_is_forgotten_after_a_day(db: Fixture) {
     assert_eq!(db.text("SELECT task_id FROM cancels").await, "young");
 }
 
-async fn an_edit_that_was_cancelled_is_made_when_it_is_asked_for_again(db: Fixture) {
+async fn a_cancelled_edit_is_made_on_a_later_request(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
@@ -235,7 +235,7 @@ async fn an_edit_that_was_cancelled_is_made_when_it_is_asked_for_again(db: Fixtu
     db.is_settled().await;
 }
 
-async fn a_cancel_that_races_a_finish_ends_the_task_once_one_way_or_the_other(db: Fixture) {
+async fn a_cancel_racing_a_finish_ends_the_task_once(db: Fixture) {
     let replicas = [db.store().await, db.store().await];
     let (mut finished, mut cancelled) = (0, 0);
     for round in 0..60 {
@@ -309,7 +309,7 @@ async fn a_cancel_that_races_a_register_is_never_lost(db: Fixture) {
     assert!(before > 0 && after > 0, "this was no race");
 }
 
-async fn cancels_and_submits_at_the_same_moment_send_nothing_for_nobody(db: Fixture) {
+async fn concurrent_cancels_and_submits_send_no_unwanted_call(db: Fixture) {
     let replicas = [db.store().await, db.store().await];
     let (mut sent, mut unsent) = (0, 0);
     for round in 0..60 {

@@ -1,4 +1,5 @@
-//! What the commands of a person ask: what their tasks wait for, what others left, which tasks there are.
+//! Queries of people's commands: the calls that their tasks wait for, calls left by others, the list of
+//! tasks.
 
 use retouch_shared::event::TaskStatus;
 use retouch_worker::store::{CallState, Since, TaskFilter};
@@ -7,7 +8,7 @@ use super::fixture::{Fixture, LONG, PRICE, begin, claim, edit, finish, miss, pri
 
 promises!(
     a_command_sees_the_calls_that_its_own_tasks_wait_for,
-    what_other_tasks_left_is_counted_with_its_cost,
+    calls_left_by_other_tasks_are_counted_with_their_cost,
     the_sent_calls_of_a_lane_say_who_has_them_and_which_tasks_wait,
     only_a_submitted_call_can_be_claimed_as_one,
     tasks_are_found_by_status_type_age_and_page,
@@ -33,7 +34,7 @@ async fn a_command_sees_the_calls_that_its_own_tasks_wait_for(db: Fixture) {
     assert!(store.open_waits(&[]).await.unwrap().is_empty());
 }
 
-async fn what_other_tasks_left_is_counted_with_its_cost(db: Fixture) {
+async fn calls_left_by_other_tasks_are_counted_with_their_cost(db: Fixture) {
     let store = db.store().await;
     let calls = ["mine", "queued", "accepted"].map(edit);
     register(&store, &task("mine", vec![miss(&calls[0])])).await;
@@ -43,7 +44,7 @@ async fn what_other_tasks_left_is_counted_with_its_cost(db: Fixture) {
     assert!(store.record_submitted(lease, "id").await.unwrap());
     let left = store.left_over(&["mine".to_owned()]).await.unwrap();
     assert_eq!(left.len(), 1);
-    // What was accepted is paid for.
+    // An accepted call is paid for.
     assert_eq!((left[0].calls, &left[0].cost), (2, &price()));
     assert_eq!((left[0].spent_micros, left[0].unwaited), (PRICE, 0));
     let theirs = store.find_task("theirs").await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Dead letters: what failed is kept once, with its reason.
+//! Dead letters: each failure is kept once, with its reason.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ promises!(
     a_dead_letter_that_is_archived_twice_is_kept_once,
     a_dead_letter_of_foreign_text_is_kept,
     a_large_dead_letter_is_kept_whole,
-    failing_an_edit_fails_every_image_that_waits_and_keeps_one_dead_letter,
+    failing_an_edit_fails_its_images_and_keeps_one_letter,
     a_task_that_comes_after_a_failed_edit_starts_a_new_call,
     images_that_cannot_be_read_leave_one_dead_letter_a_task,
 );
@@ -51,7 +51,7 @@ async fn a_dead_letter_that_is_archived_twice_is_kept_once(db: Fixture) {
     assert_eq!(db.number("SELECT COUNT(*) FROM dead_letters").await, 2);
 }
 
-/// Whatever is in a dead letter came from outside, and it must not make keeping it fail.
+/// The content of a dead letter comes from outside, and must not make storing it fail.
 async fn a_dead_letter_of_foreign_text_is_kept(db: Fixture) {
     let store = db.store().await;
     let foreign = "\u{1F480} ключ\0 ".repeat(20_000);
@@ -74,7 +74,7 @@ async fn a_large_dead_letter_is_kept_whole(db: Fixture) {
     assert!(db.bytes("SELECT payload FROM dead_letters").await == payload);
 }
 
-async fn failing_an_edit_fails_every_image_that_waits_and_keeps_one_dead_letter(db: Fixture) {
+async fn failing_an_edit_fails_its_images_and_keeps_one_letter(db: Fixture) {
     let store = db.store().await;
     let (bad, good) = (edit("bad"), edit("good"));
     register(&store, &task("a", vec![miss(&bad), miss(&good)])).await;

@@ -1,4 +1,5 @@
-//! Blobs that are to go: none goes that a row names, and no row is written that names one which is going.
+//! Deletion of blobs: no blob that a row names is deleted, and no row is written that names a blob being
+//! deleted.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,18 +10,19 @@ use retouch_worker::store::StoreError;
 use super::fixture::{Fixture, begin, claim, edit, make, miss, register, result_of, task};
 
 promises!(
-    a_blob_that_a_row_names_is_not_deleted_and_its_mark_goes,
-    a_task_whose_picture_is_being_deleted_is_held_until_it_is_kept_anew,
-    a_result_that_is_being_deleted_is_not_recorded_until_it_is_kept_anew,
+    a_blob_named_by_a_row_is_kept_and_its_mark_removed,
+    a_task_waits_until_its_deleted_picture_is_stored_again,
+    a_result_being_deleted_is_recorded_after_it_is_stored_again,
     two_who_delete_never_take_the_same_blob,
 );
 
-async fn a_blob_that_a_row_names_is_not_deleted_and_its_mark_goes(db: Fixture) {
+async fn a_blob_named_by_a_row_is_kept_and_its_mark_removed(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
-    let (input, result, nobodys) = (call.image_hash, result_of(&call).hash, Digest32::of(b"nobody's"));
-    let all = BTreeSet::from([input, result, nobodys]);
+    let (input, result, unnamed_blob) =
+        (call.image_hash, result_of(&call).hash, Digest32::of(b"unreferenced"));
+    let all = BTreeSet::from([input, result, unnamed_blob]);
     store.drop_blobs(&all).await.unwrap();
     // Its input is named while the call is not over.
     let (looked_at, unnamed) = store.claim_dropped(10).await.unwrap();
@@ -32,7 +34,7 @@ async fn a_blob_that_a_row_names_is_not_deleted_and_its_mark_goes(db: Fixture) {
     // Its result is named from then on, and its input no more.
     store.drop_blobs(&all).await.unwrap();
     let (_, unnamed) = store.claim_dropped(10).await.unwrap();
-    assert_eq!(unnamed, BTreeSet::from([input, nobodys]));
+    assert_eq!(unnamed, BTreeSet::from([input, unnamed_blob]));
     assert_eq!(store.still_dropped(&all).await.unwrap(), 2);
     store.blobs_deleted(&unnamed).await.unwrap();
     assert_eq!(store.still_dropped(&all).await.unwrap(), 0);
@@ -40,7 +42,7 @@ async fn a_blob_that_a_row_names_is_not_deleted_and_its_mark_goes(db: Fixture) {
     assert_eq!(db.number(told).await, 0, "a mark of what is gone does not tell what it was");
 }
 
-async fn a_task_whose_picture_is_being_deleted_is_held_until_it_is_kept_anew(db: Fixture) {
+async fn a_task_waits_until_its_deleted_picture_is_stored_again(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     let held = task("t", vec![miss(&call)]);
@@ -58,7 +60,7 @@ async fn a_task_whose_picture_is_being_deleted_is_held_until_it_is_kept_anew(db:
     assert_eq!(store.named_blobs(&[call.image_hash].into()).await.unwrap().len(), 1);
 }
 
-async fn a_result_that_is_being_deleted_is_not_recorded_until_it_is_kept_anew(db: Fixture) {
+async fn a_result_being_deleted_is_recorded_after_it_is_stored_again(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
@@ -90,7 +92,7 @@ async fn two_who_delete_never_take_the_same_blob(db: Fixture) {
     let (one, two) = tokio::join!(store.claim_dropped(30), other.claim_dropped(30));
     let (one, two) = (one.unwrap().1, two.unwrap().1);
     assert!(one.is_disjoint(&two));
-    // What one could not delete, the other takes up.
+    // A blob that one replica could not delete is taken by the other.
     store.blobs_not_deleted(&one).await.unwrap();
     other.blobs_deleted(&two).await.unwrap();
     let (_, rest) = other.claim_dropped(100).await.unwrap();

@@ -1,4 +1,4 @@
-//! Edits: whatever is different is kept apart, and text comes back as it went in.
+//! Edits: different ones are kept apart, and text is returned unchanged.
 
 use retouch_shared::key::Digest32;
 use retouch_worker::store::{CallSpec, Store};
@@ -9,7 +9,7 @@ promises!(
     edits_that_differ_in_one_respect_are_kept_apart,
     text_comes_back_as_it_went_in,
     the_longest_prompt_comes_back_as_it_went_in,
-    what_does_not_fit_is_refused_and_never_cut,
+    text_that_does_not_fit_is_refused_and_never_cut,
 );
 
 /// Edits of which each differs from the first in one respect, some of them hard to see for a database.
@@ -110,7 +110,7 @@ async fn all_texts_come_back(db: &Fixture, store: &Store) {
 
 /// A text column of `JSON_TABLE` has the character set of the database unless told otherwise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn text_comes_back_whatever_the_character_set_of_the_database() {
+async fn text_survives_every_character_set_of_the_database() {
     let db = Fixture::mariadb().await;
     db.execute("ALTER DATABASE CHARACTER SET latin1").await;
     let store = db.store().await;
@@ -127,7 +127,7 @@ async fn the_longest_prompt_comes_back_as_it_went_in(db: Fixture) {
     db.is_settled().await;
 }
 
-async fn what_does_not_fit_is_refused_and_never_cut(db: Fixture) {
+async fn text_that_does_not_fit_is_refused_and_never_cut(db: Fixture) {
     let store = db.store().await;
     let mut call = edit("picture");
     call.variant = Some("v".repeat(65));

@@ -1,4 +1,4 @@
-//! Eviction and verification in the store: what may go, and how much of it.
+//! Eviction and verification in the store: the permitted entries, and their amount.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::fixture::{Fixture, cached, claim, edit, finish, hit, make, miss, regi
 
 promises!(
     two_replicas_make_room_once,
-    what_was_served_since_it_was_chosen_stays,
-    what_a_call_is_alive_for_stays,
-    the_total_follows_what_comes_and_goes,
-    an_entry_without_its_blob_is_removed_while_nobody_is_at_it,
+    an_entry_served_since_its_selection_stays,
+    an_entry_with_a_call_under_way_stays,
+    the_total_follows_additions_and_removals,
+    an_entry_without_its_blob_is_removed_unless_in_use,
     one_replica_at_a_time_takes_up_a_chore,
 );
 
@@ -30,7 +30,7 @@ async fn all(store: &Store) -> Vec<Candidate> {
     store.aged_entries(Aged::Hit, Duration::ZERO, Duration::ZERO, 1000).await.unwrap()
 }
 
-/// So that everything there is counts as a moment old.
+/// Makes every entry a moment old.
 async fn a_moment_later(db: &Fixture) {
     db.execute("UPDATE image_edit_cache SET last_hit_at = '2024-01-01 00:00:00.000', created_at = '2023-01-01 00:00:00.000'").await;
 }
@@ -52,7 +52,7 @@ async fn two_replicas_make_room_once(db: Fixture) {
     assert_eq!(store.claim_dropped(100).await.unwrap().1.len(), 4, "their blobs are to go");
 }
 
-async fn what_was_served_since_it_was_chosen_stays(db: Fixture) {
+async fn an_entry_served_since_its_selection_stays(db: Fixture) {
     let store = db.store().await;
     filled(&store, 2).await;
     a_moment_later(&db).await;
@@ -65,7 +65,7 @@ async fn what_was_served_since_it_was_chosen_stays(db: Fixture) {
     assert!(cached(&store, call.edit_key).await.is_some());
 }
 
-async fn what_a_call_is_alive_for_stays(db: Fixture) {
+async fn an_entry_with_a_call_under_way_stays(db: Fixture) {
     let store = db.store().await;
     filled(&store, 1).await;
     a_moment_later(&db).await;
@@ -79,7 +79,7 @@ async fn what_a_call_is_alive_for_stays(db: Fixture) {
     assert!(cached(&store, call.edit_key).await.is_some());
 }
 
-async fn the_total_follows_what_comes_and_goes(db: Fixture) {
+async fn the_total_follows_additions_and_removals(db: Fixture) {
     let store = db.store().await;
     assert_eq!(store.cache_bytes().await.unwrap(), 0);
     filled(&store, 3).await;
@@ -87,7 +87,7 @@ async fn the_total_follows_what_comes_and_goes(db: Fixture) {
     a_moment_later(&db).await;
     let evicted = store.evict(&all(&store).await[..1], None).await.unwrap();
     assert_eq!(evicted.total, 2 * BYTES);
-    // What goes beside an eviction shows at once: otherwise the next one would make room that is there.
+    // Deletions beside an eviction show at once: otherwise the next one would evict too much.
     store.forget_edits(&[all(&store).await[0].edit_key]).await.unwrap();
     assert_eq!(store.cache_bytes().await.unwrap(), BYTES);
     // And now and then all is counted anew, whatever changed it.
@@ -102,7 +102,7 @@ async fn the_total_follows_what_comes_and_goes(db: Fixture) {
     assert_eq!(made.len(), 1);
 }
 
-async fn an_entry_without_its_blob_is_removed_while_nobody_is_at_it(db: Fixture) {
+async fn an_entry_without_its_blob_is_removed_unless_in_use(db: Fixture) {
     let store = db.store().await;
     filled(&store, 2).await;
     let before = store.verify_before(Duration::from_secs(60)).await.unwrap();

@@ -1,4 +1,4 @@
-//! A fresh database for one test, and short words for what the tests do again and again.
+//! A fresh database for one test, and helpers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) const PRICE: i64 = 140_000;
 /// A time that has passed.
 const PAST: &str = "'2020-01-01 00:00:00.000'";
 
-/// What must not be there after any step, each as a query that counts it.
+/// Violations after any step, each as a query that counts it.
 const UNSOUND: &[(&str, &str)] = &[
     (
         "waits behind a call that is over",
@@ -52,7 +52,7 @@ const UNSOUND: &[(&str, &str)] = &[
          OR (status = 'processing') <> (completed_at IS NULL)",
     ),
     (
-        "calls that nobody will look after",
+        "calls that the sweep will never find",
         "SELECT COUNT(*) FROM image_edit_calls WHERE (wake_at IS NULL) <> (state IN ('done', 'failed'))",
     ),
 ];
@@ -61,7 +61,7 @@ const UNSOUND: &[(&str, &str)] = &[
 pub(crate) struct Fixture {
     location: DatabaseLocation,
     raw: Raw,
-    // Last, because a database is dropped when nobody uses it any more.
+    // Last: a database is dropped after its last user.
     _home: Home,
 }
 

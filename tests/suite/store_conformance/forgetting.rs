@@ -16,17 +16,17 @@ use super::fixture::{
 };
 
 promises!(
-    a_forgotten_call_is_over_whatever_state_it_is_in_and_its_old_owner_changes_nothing,
-    what_is_sent_again_after_it_was_forgotten_is_a_new_edit,
-    a_hit_whose_row_went_meanwhile_is_not_answered_and_nothing_is_written,
-    tasks_and_letters_no_longer_mention_what_was_forgotten,
+    a_forgotten_call_in_any_state_ignores_its_old_owner,
+    a_forgotten_picture_sent_again_is_a_new_edit,
+    a_hit_whose_row_was_deleted_meanwhile_writes_nothing,
+    tasks_and_letters_no_longer_mention_a_forgotten_picture,
     edits_of_a_picture_are_found_by_picture_and_by_mask,
 );
 
 /// How far a call has come when it is forgotten.
 const STAGES: [&str; 5] = ["queued", "claimed", "submitting", "submitted", "stored"];
 
-async fn a_forgotten_call_is_over_whatever_state_it_is_in_and_its_old_owner_changes_nothing(db: Fixture) {
+async fn a_forgotten_call_in_any_state_ignores_its_old_owner(db: Fixture) {
     let store = db.store().await;
     for stage in STAGES {
         let call = edit(stage);
@@ -69,7 +69,7 @@ async fn a_forgotten_call_is_over_whatever_state_it_is_in_and_its_old_owner_chan
     assert_eq!(db.number(named).await, 5);
 }
 
-async fn what_is_sent_again_after_it_was_forgotten_is_a_new_edit(db: Fixture) {
+async fn a_forgotten_picture_sent_again_is_a_new_edit(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("first", vec![miss(&call)])).await;
@@ -94,7 +94,7 @@ async fn what_is_sent_again_after_it_was_forgotten_is_a_new_edit(db: Fixture) {
     db.is_settled().await;
 }
 
-async fn a_hit_whose_row_went_meanwhile_is_not_answered_and_nothing_is_written(db: Fixture) {
+async fn a_hit_whose_row_was_deleted_meanwhile_writes_nothing(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("first", vec![miss(&call)])).await;
@@ -107,7 +107,7 @@ async fn a_hit_whose_row_went_meanwhile_is_not_answered_and_nothing_is_written(d
     db.is_settled().await;
 }
 
-async fn tasks_and_letters_no_longer_mention_what_was_forgotten(db: Fixture) {
+async fn tasks_and_letters_no_longer_mention_a_forgotten_picture(db: Fixture) {
     let store = db.store().await;
     let (call, other) = (edit("picture"), edit("other"));
     let images = vec![miss(&call), unreadable(), miss(&other)];

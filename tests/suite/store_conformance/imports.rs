@@ -11,11 +11,11 @@ use super::fixture::{
 };
 
 promises! {
-    importing_again_changes_nothing_and_hits_grow_by_what_is_new,
+    importing_again_adds_only_new_hits,
     an_entry_that_was_made_here_is_left_alone,
     a_link_is_upgraded_and_never_downgraded,
     a_result_that_is_made_here_replaces_a_link,
-    what_was_forgotten_or_evicted_here_does_not_come_back,
+    forgotten_or_evicted_entries_are_not_imported_again,
     a_dead_link_is_taken_out_and_nothing_else,
     an_answer_from_a_link_says_nothing_of_what_is_not_known,
     two_thousand_entries_with_every_kind_of_text_are_one_import,
@@ -58,7 +58,7 @@ async fn hits(db: &Fixture, key: EditKey) -> [i64; 2] {
     [db.hit_count(key).await, db.number(&imported).await]
 }
 
-async fn importing_again_changes_nothing_and_hits_grow_by_what_is_new(db: Fixture) {
+async fn importing_again_adds_only_new_hits(db: Fixture) {
     let store = db.store().await;
     let entry = link("one", 7);
     assert_eq!(import(&store, &entry).await, (Change::New, 7));
@@ -125,7 +125,7 @@ async fn a_result_that_is_made_here_replaces_a_link(db: Fixture) {
     db.is_settled().await;
 }
 
-async fn what_was_forgotten_or_evicted_here_does_not_come_back(db: Fixture) {
+async fn forgotten_or_evicted_entries_are_not_imported_again(db: Fixture) {
     let store = db.store().await;
     for (reason, change, rows) in [
         ("forgotten", Change::Forgotten, 0),

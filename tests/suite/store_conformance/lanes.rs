@@ -1,5 +1,4 @@
-//! Lanes: how many calls are in flight, how fast they are sent, what they may cost, and whether any is taken at all, over
-//! all replicas.
+//! Lanes: limits on calls in flight, rate and cost, and closed lanes, over all replicas.
 
 use std::time::{Duration, Instant};
 
@@ -17,26 +16,26 @@ promises!(
     a_lane_holds_no_more_calls_than_it_may,
     a_lane_without_a_limit_is_never_full,
     a_call_that_waits_for_its_lane_takes_no_place,
-    a_lane_has_room_again_when_a_call_leaves_it_and_not_when_its_owner_dies,
+    a_place_is_freed_by_its_call_not_its_owners_death,
     polling_on_does_not_wait_for_a_full_lane,
     lanes_do_not_hold_each_other_up,
     submits_keep_their_distance_over_all_replicas,
     a_throttled_lane_waits_on_every_replica,
-    a_budget_is_spent_to_the_last_image_and_not_beyond_over_all_replicas,
-    what_the_provider_does_not_charge_for_goes_back_to_the_budget_and_is_no_paid_call,
-    the_budget_is_there_again_the_next_day_and_a_refund_of_yesterday_adds_nothing_to_it,
+    a_budget_is_spent_exactly_over_all_replicas,
+    uncharged_calls_return_to_the_budget,
+    the_budget_renews_daily_without_yesterdays_refunds,
     a_higher_budget_lets_a_lane_go_on_at_once,
     a_blocked_lane_takes_no_calls_until_one_probe_works,
     a_probe_that_shows_nothing_is_followed_by_another_soon,
-    a_lane_that_was_blocked_at_a_poll_is_opened_by_one_and_any_other_is_not,
-    a_call_whose_work_has_ended_takes_no_place_and_its_lane_says_why,
-    a_lane_that_is_blocked_for_its_results_opens_when_one_is_fetched_or_none_is_left,
+    only_a_lane_blocked_by_a_poll_is_opened_by_one,
+    an_unfetched_call_frees_its_place_and_its_lane_says_why,
+    a_lane_blocked_for_results_opens_after_a_fetch,
     results_that_could_not_be_fetched_are_due_when_a_worker_starts,
     a_paused_lane_takes_no_calls_until_it_is_resumed,
     the_price_of_the_moment_is_written_on_the_call,
     a_lane_shows_its_limits_its_work_and_why_it_is_closed,
     probes_are_counted_by_cause_and_a_spent_budget_adds_none,
-    submits_without_an_answer_are_counted_in_a_row_until_one_is_answered,
+    consecutive_unanswered_submits_are_counted_until_an_answer,
 );
 
 const LANE: &str = "narrow";
@@ -136,7 +135,7 @@ async fn a_lane_holds_no_more_calls_than_it_may(db: Fixture) {
     let leases = claimed(&replicas[0], LANE, 24).await;
     let admitted = begin_all(&replicas, &leases).await;
     assert_eq!(admitted.len(), 3, "the last word counts");
-    // What was turned away is as it was.
+    // A refused call is unchanged.
     assert_eq!(db.number("SELECT COUNT(*) FROM image_edit_calls WHERE state = 'claimed'").await, 21);
     replicas[0].declare_lane(LANE, &holds(0)).await.unwrap();
     let waiting: Vec<_> = leases.iter().copied().filter(|lease| !admitted.contains(lease)).collect();
@@ -160,7 +159,7 @@ async fn a_call_that_waits_for_its_lane_takes_no_place(db: Fixture) {
     assert!(begin(&store, leases[4]).await);
 }
 
-async fn a_lane_has_room_again_when_a_call_leaves_it_and_not_when_its_owner_dies(db: Fixture) {
+async fn a_place_is_freed_by_its_call_not_its_owners_death(db: Fixture) {
     let store = db.store().await;
     store.declare_lane(LANE, &holds(1)).await.unwrap();
     let leases = claimed(&store, LANE, 4).await;
@@ -169,7 +168,7 @@ async fn a_lane_has_room_again_when_a_call_leaves_it_and_not_when_its_owner_dies
     assert!(full().await);
     assert!(store.record_submitted(leases[0], "provider-1").await.unwrap());
     assert!(full().await);
-    // The provider goes on with it, whoever asks.
+    // The provider goes on with it, regardless of our owners.
     db.expire(leases[0].edit_key).await;
     assert!(full().await);
     let again = claim(&store, leases[0].edit_key).await.lease;
@@ -266,7 +265,7 @@ async fn a_throttled_lane_waits_on_every_replica(db: Fixture) {
     assert_eq!(pass.throttles, 0, "it starts over once the provider took a call");
 }
 
-async fn a_budget_is_spent_to_the_last_image_and_not_beyond_over_all_replicas(db: Fixture) {
+async fn a_budget_is_spent_exactly_over_all_replicas(db: Fixture) {
     let replicas = [db.store().await, db.store().await];
     replicas[0].declare_lane(LANE, &budget(10)).await.unwrap();
     let leases = claimed(&replicas[0], LANE, 16).await;
@@ -279,7 +278,7 @@ async fn a_budget_is_spent_to_the_last_image_and_not_beyond_over_all_replicas(db
     assert_eq!((lane.queued, lane.in_flight), (6, 10));
 }
 
-async fn what_the_provider_does_not_charge_for_goes_back_to_the_budget_and_is_no_paid_call(db: Fixture) {
+async fn uncharged_calls_return_to_the_budget(db: Fixture) {
     let store = db.store().await;
     store.declare_lane(LANE, &budget(100)).await.unwrap();
     let leases = claimed(&store, LANE, 8).await;
@@ -303,7 +302,7 @@ async fn what_the_provider_does_not_charge_for_goes_back_to_the_budget_and_is_no
     ended_or_not(store.fail_edit(leases[4], &error("refused", "no"), false).await.unwrap());
     assert_eq!(spent().await, 3, "refused by the provider later");
     assert_eq!(db.of_call("paid_calls", leases[4].edit_key).await, 0);
-    // What may have been charged stays spent.
+    // Money that may have been charged stays spent.
     ended_or_not(store.fail_edit(leases[5], &error("result_lost", "no"), true).await.unwrap());
     assert!(store.count_ambiguous(leases[6], true, "no answer").await.unwrap().is_some());
     assert!(store.requeue_call(leases[6], true, "no answer", Duration::ZERO).await.unwrap());
@@ -311,7 +310,7 @@ async fn what_the_provider_does_not_charge_for_goes_back_to_the_budget_and_is_no
     assert_eq!(db.of_call("paid_calls", leases[5].edit_key).await, 1);
 }
 
-async fn the_budget_is_there_again_the_next_day_and_a_refund_of_yesterday_adds_nothing_to_it(db: Fixture) {
+async fn the_budget_renews_daily_without_yesterdays_refunds(db: Fixture) {
     let store = db.store().await;
     store.declare_lane(LANE, &budget(2)).await.unwrap();
     let leases = claimed(&store, LANE, 5).await;
@@ -385,7 +384,7 @@ async fn a_probe_that_shows_nothing_is_followed_by_another_soon(db: Fixture) {
     assert!(begin(&store, leases[2]).await);
 }
 
-async fn a_lane_that_was_blocked_at_a_poll_is_opened_by_one_and_any_other_is_not(db: Fixture) {
+async fn only_a_lane_blocked_by_a_poll_is_opened_by_one(db: Fixture) {
     let store = db.store().await;
     store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
     store.block_lane(LANE, &bad_key(ClosedBy::Poll, LONG)).await.unwrap();
@@ -404,7 +403,7 @@ async fn unfetched(store: &Store, lease: Lease, provider_id: &str) {
     assert!(store.note_unfetched(lease, "host:81", "it refused; see RETOUCH_ALLOW_HOSTS").await.unwrap());
 }
 
-async fn a_call_whose_work_has_ended_takes_no_place_and_its_lane_says_why(db: Fixture) {
+async fn an_unfetched_call_frees_its_place_and_its_lane_says_why(db: Fixture) {
     let store = db.store().await;
     store.declare_lane(LANE, &holds(2)).await.unwrap();
     let leases = claimed(&store, LANE, 4).await;
@@ -428,7 +427,7 @@ async fn a_call_whose_work_has_ended_takes_no_place_and_its_lane_says_why(db: Fi
     assert_eq!(the_lane(&store).await.unfetched.unwrap().calls, 1);
 }
 
-async fn a_lane_that_is_blocked_for_its_results_opens_when_one_is_fetched_or_none_is_left(db: Fixture) {
+async fn a_lane_blocked_for_results_opens_after_a_fetch(db: Fixture) {
     let store = db.store().await;
     store.declare_lane(LANE, &holds(9)).await.unwrap();
     let leases = claimed(&store, LANE, 5).await;
@@ -567,7 +566,7 @@ async fn probes_are_counted_by_cause_and_a_spent_budget_adds_none(db: Fixture) {
     assert_eq!((pass.probe, pass.probes), (false, 0));
 }
 
-async fn submits_without_an_answer_are_counted_in_a_row_until_one_is_answered(db: Fixture) {
+async fn consecutive_unanswered_submits_are_counted_until_an_answer(db: Fixture) {
     let store = db.store().await;
     store.declare_lane(LANE, &LanePolicy::default()).await.unwrap();
     let leases = claimed(&store, LANE, 2).await;

@@ -1,4 +1,4 @@
-//! What `retouch top` reads: right, and over nothing but what it needs.
+//! Queries of `retouch top`: right, and limited to the rows that they need.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use retouch_worker::store::{DeadLetter, DeadPayload, LanePolicy, Properties, Tal
 use super::fixture::{Fixture, PRICE, cached, edit, finish, hit, miss, register, task, unreadable};
 
 promises!(
-    images_and_money_are_summed_up_by_minute_hour_and_since_it_began,
+    images_and_money_are_summed_by_minute_hour_and_start,
     a_minute_that_is_read_again_is_counted_once,
     lanes_and_failures_are_shown_as_they_stand,
 );
 
-async fn images_and_money_are_summed_up_by_minute_hour_and_since_it_began(db: Fixture) {
+async fn images_and_money_are_summed_by_minute_hour_and_start(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("zero", vec![miss(&call), miss(&call)])).await;
@@ -24,7 +24,7 @@ async fn images_and_money_are_summed_up_by_minute_hour_and_since_it_began(db: Fi
     assert_eq!(first.hour, first.minute);
     assert_eq!((first.hour.money[0].paid.as_str(), first.hour.money[0].saved.as_str()), ("0.14", "0.14"));
 
-    // Two hours ago it is nobody's any more.
+    // After two hours it belongs to no span.
     let old = "UPDATE image_edit_tasks SET completed_at = '2020-01-01 00:00:00.000' WHERE task_id = 'zero'";
     db.execute(old).await;
     let result = cached(&store, call.edit_key).await.unwrap();

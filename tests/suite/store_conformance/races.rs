@@ -1,4 +1,4 @@
-//! Races: many at once, on two replicas, started by a barrier.
+//! Races: concurrent steps on two replicas, started by a barrier.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use super::fixture::{
 
 promises!(
     a_register_that_races_a_finish_is_answered_and_pays_nothing,
-    a_register_that_races_a_failure_is_answered_or_starts_a_new_call,
+    a_register_racing_a_failure_is_answered_or_starts_a_call,
     the_same_task_registered_at_once_is_new_once_and_counted_once,
     hits_counted_at_once_are_all_counted,
     tasks_that_want_overlapping_edits_at_once_all_end,
-    a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open,
-    a_step_that_is_broken_off_on_a_new_connection_leaves_its_place_in_the_pool,
+    a_step_cancelled_at_any_moment_leaves_no_transaction_open,
+    a_step_cancelled_on_a_new_connection_returns_its_place,
 );
 
 /// Runs these at the same moment.
@@ -61,7 +61,7 @@ async fn a_register_that_races_a_finish_is_answered_and_pays_nothing(db: Fixture
             let task = task(&format!("late-{round}-{late}"), vec![miss(&call)]);
             works.push(async move { register(&store, &task).await.1.len() }.boxed());
         }
-        assert_eq!(at_once(works).await.into_iter().sum::<usize>(), 0, "nobody starts another call");
+        assert_eq!(at_once(works).await.into_iter().sum::<usize>(), 0, "no task starts another call");
         for late in 0..LATE {
             let late = found(&replicas[0], &format!("late-{round}-{late}")).await;
             assert_eq!(late.status, TaskStatus::Completed, "a lost wake-up in round {round}");
@@ -75,7 +75,7 @@ async fn a_register_that_races_a_finish_is_answered_and_pays_nothing(db: Fixture
     db.is_settled().await;
 }
 
-async fn a_register_that_races_a_failure_is_answered_or_starts_a_new_call(db: Fixture) {
+async fn a_register_racing_a_failure_is_answered_or_starts_a_call(db: Fixture) {
     let replicas = [db.store().await, db.store().await];
     for round in 0..30 {
         let call = edit(&format!("picture {round}"));
@@ -195,7 +195,7 @@ async fn tasks_that_want_overlapping_edits_at_once_all_end(db: Fixture) {
 
 async fn perform(store: Store, call: CallSpec) {
     let Claim::Won(claimed) = store.claim_call(call.edit_key, "tester", LONG).await.unwrap() else {
-        panic!("a call that this task woke is somebody else's")
+        panic!("another task owns a call that this task woke")
     };
     let result = result_of(&call);
     assert!(begin(&store, claimed.lease).await);
@@ -204,9 +204,9 @@ async fn perform(store: Store, call: CallSpec) {
     assert!(matches!(finished, Finished::Ended(_)));
 }
 
-/// Whoever waits for a step may be dropped: at shutdown, when its lease is lost. What other steps then do on the same
-/// connections is committed all the same.
-async fn a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open(db: Fixture) {
+/// A caller may be dropped while it waits for a step: at shutdown, or when its lease is lost. Other steps on
+/// the same connections are committed all the same.
+async fn a_step_cancelled_at_any_moment_leaves_no_transaction_open(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
@@ -230,7 +230,7 @@ async fn a_step_that_is_broken_off_at_any_moment_leaves_no_transaction_open(db: 
 
 /// A connection prepares each statement once, at its first use: broken off in the middle of that, it must not keep its place of
 /// the pool for ever.
-async fn a_step_that_is_broken_off_on_a_new_connection_leaves_its_place_in_the_pool(db: Fixture) {
+async fn a_step_cancelled_on_a_new_connection_returns_its_place(db: Fixture) {
     let call = edit("picture");
     let store = db.store().await;
     register(&store, &task("t", vec![miss(&call)])).await;

@@ -1,4 +1,4 @@
-//! Readings: what `/metrics` says of the tables is what is in them; and a task keeps its trace.
+//! Readings: `/metrics` equals the tables; and a task keeps its trace.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::fixture::{Fixture, claim, edit, error, finish, miss, register, task, 
 
 promises!(
     readings_follow_calls_leases_events_and_dead_letters,
-    a_wait_is_as_old_as_its_image_however_often_the_call_was_tried,
+    the_age_of_a_wait_survives_retries_of_its_call,
     a_task_keeps_its_trace_until_its_event,
 );
 
@@ -47,7 +47,7 @@ async fn readings_follow_calls_leases_events_and_dead_letters(db: Fixture) {
     assert_eq!(over.dead.iter().map(|(_, letters)| letters).sum::<u64>(), 2);
 }
 
-async fn a_wait_is_as_old_as_its_image_however_often_the_call_was_tried(db: Fixture) {
+async fn the_age_of_a_wait_survives_retries_of_its_call(db: Fixture) {
     let store = db.store().await;
     let call = edit("a");
     register(&store, &task("t", vec![miss(&call)])).await;

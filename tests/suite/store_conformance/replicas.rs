@@ -6,7 +6,7 @@ use serde_json::json;
 use super::fixture::Fixture;
 
 promises!(
-    a_worker_that_reports_is_listed_with_what_it_said_last,
+    a_reporting_worker_is_listed_with_its_last_report,
     a_worker_that_goes_or_is_silent_drops_out_of_the_list,
     the_rows_of_the_dead_are_dropped_after_an_hour,
 );
@@ -20,7 +20,7 @@ fn report(owner: &str, intake: u32) -> ReplicaReport {
     }
 }
 
-async fn a_worker_that_reports_is_listed_with_what_it_said_last(db: Fixture) {
+async fn a_reporting_worker_is_listed_with_its_last_report(db: Fixture) {
     let store = db.store().await;
     store.report_replica(&report("a", 1)).await.unwrap();
     db.execute("UPDATE replicas SET started_at = '2020-01-01 00:00:00.000'").await;

@@ -1,4 +1,5 @@
-//! Dead letters sent again: each once, whoever sends them and however often; and what fails again is the same letter.
+//! Retries of dead letters: each is sent once, over all concurrent and repeated runs; and a further failure
+//! is the same letter.
 
 use std::time::Duration;
 
@@ -15,17 +16,17 @@ use super::fixture::{
 };
 
 promises!(
-    an_edit_that_is_sent_again_is_queued_anew_and_its_tasks_end_anew,
+    a_retried_edit_is_queued_and_its_tasks_end_again,
     an_edit_that_fails_again_is_the_same_letter_with_its_history,
-    an_edit_that_is_in_the_cache_by_now_is_answered_from_it,
-    two_who_send_an_edit_again_at_the_same_moment_send_it_once,
+    a_retried_edit_in_the_cache_is_answered_from_it,
+    concurrent_retries_of_an_edit_send_it_once,
     an_ambiguous_edit_that_is_sent_again_counts_as_a_possible_duplicate,
-    a_retry_lets_a_held_call_be_sent_and_counts_its_submits_anew,
-    a_message_is_claimed_by_one_and_taken_up_after_its_death_under_the_same_number,
-    a_message_that_was_sent_and_failed_again_is_not_sent_by_whoever_saw_it_before,
-    a_message_that_fails_again_is_the_same_letter_however_often_it_is_told,
-    an_event_of_the_outcome_before_a_retry_confirms_nothing_of_the_one_after_it,
-    letters_of_one_cause_are_one_group_also_those_of_an_older_program,
+    a_retry_releases_a_held_call_and_resets_its_count,
+    a_letters_message_is_claimed_once_and_resumed_after_a_death,
+    a_letter_that_failed_again_is_not_resent_by_older_runs,
+    a_message_that_fails_again_is_the_same_letter,
+    an_event_before_a_retry_does_not_confirm_the_later_one,
+    letters_of_one_cause_form_one_group_across_versions,
     letters_are_found_by_every_task_that_they_concern,
     open_letters_are_never_forgotten_and_others_are_after_their_time,
     images_that_failed_at_intake_are_taken_in_again_and_no_others,
@@ -77,7 +78,7 @@ async fn failed(store: &Store, code: &str) -> retouch_worker::store::CallSpec {
     bad
 }
 
-async fn an_edit_that_is_sent_again_is_queued_anew_and_its_tasks_end_anew(db: Fixture) {
+async fn a_retried_edit_is_queued_and_its_tasks_end_again(db: Fixture) {
     let store = db.store().await;
     let bad = failed(&store, "refused").await;
     let retries = open_edits(&store).await;
@@ -127,7 +128,7 @@ async fn an_edit_that_fails_again_is_the_same_letter_with_its_history(db: Fixtur
     db.is_settled().await;
 }
 
-async fn an_edit_that_is_in_the_cache_by_now_is_answered_from_it(db: Fixture) {
+async fn a_retried_edit_in_the_cache_is_answered_from_it(db: Fixture) {
     let store = db.store().await;
     let bad = failed(&store, "refused").await;
     register(&store, &task("c", vec![miss(&bad)])).await;
@@ -140,7 +141,7 @@ async fn an_edit_that_is_in_the_cache_by_now_is_answered_from_it(db: Fixture) {
     db.is_settled().await;
 }
 
-async fn two_who_send_an_edit_again_at_the_same_moment_send_it_once(db: Fixture) {
+async fn concurrent_retries_of_an_edit_send_it_once(db: Fixture) {
     let store = db.store().await;
     failed(&store, "refused").await;
     let (other, retries) = (db.open(), open_edits(&store).await);
@@ -164,7 +165,7 @@ async fn an_ambiguous_edit_that_is_sent_again_counts_as_a_possible_duplicate(db:
     db.is_settled().await;
 }
 
-async fn a_message_is_claimed_by_one_and_taken_up_after_its_death_under_the_same_number(db: Fixture) {
+async fn a_letters_message_is_claimed_once_and_resumed_after_a_death(db: Fixture) {
     let store = db.store().await;
     store.archive(&letter("one", "it expired")).await.unwrap();
     let (other, ids) = (db.open(), open(&store).await);
@@ -177,7 +178,7 @@ async fn a_message_is_claimed_by_one_and_taken_up_after_its_death_under_the_same
     assert_eq!(claimed.properties.reply_to.as_deref(), Some("answers"));
     assert!(store.letters(&ids).await.unwrap()[0].held);
     assert_eq!(store.discard_letters(&ids).await.unwrap(), 0, "it is being sent");
-    // Whoever had it died.
+    // Its claimer died.
     db.execute("UPDATE dead_letters SET claim_until = '2020-01-01 00:00:00.000'").await;
     assert_eq!(open(&store).await, ids, "still to be sent");
     let again = store.claim_letters(&any(&ids), "c", LONG).await.unwrap();
@@ -195,7 +196,7 @@ fn any(ids: &[i64]) -> Vec<LetterRef> {
     ids.iter().map(|id| LetterRef { id: *id, retry: None }).collect()
 }
 
-async fn a_message_that_was_sent_and_failed_again_is_not_sent_by_whoever_saw_it_before(db: Fixture) {
+async fn a_letter_that_failed_again_is_not_resent_by_older_runs(db: Fixture) {
     let store = db.store().await;
     store.archive(&letter("one", "it expired")).await.unwrap();
     let ids = open(&store).await;
@@ -206,10 +207,10 @@ async fn a_message_that_was_sent_and_failed_again_is_not_sent_by_whoever_saw_it_
     assert_eq!(state(&store, ids[0]).await, (LetterState::Open, 1));
     assert!(store.claim_letters(&seen, "b", LONG).await.unwrap().is_empty(), "that retry is over");
     let next = [store.letters(&ids).await.unwrap()[0].next_retry()];
-    assert_eq!(store.claim_letters(&next, "b", LONG).await.unwrap().len(), 1, "whoever sees it now may");
+    assert_eq!(store.claim_letters(&next, "b", LONG).await.unwrap().len(), 1, "a run that sees it now may");
 }
 
-async fn a_message_that_fails_again_is_the_same_letter_however_often_it_is_told(db: Fixture) {
+async fn a_message_that_fails_again_is_the_same_letter(db: Fixture) {
     let store = db.store().await;
     store.archive(&letter("one", "it expired")).await.unwrap();
     let ids = open(&store).await;
@@ -228,13 +229,13 @@ async fn a_message_that_fails_again_is_the_same_letter_however_often_it_is_told(
         assert!(!store.retry_goes_on(retry).await.unwrap());
     }
     assert_eq!(db.number("SELECT COUNT(*) FROM dead_letters").await, 1);
-    // A letter that is gone is no reason to lose what failed.
+    // A deleted letter is no reason to lose a failure.
     let gone = LetterRef { id: 4711, retry: Some(1) };
     store.archive(&DeadLetter { again: Some(gone), ..letter("three", "no") }).await.unwrap();
     assert_eq!(db.number("SELECT COUNT(*) FROM dead_letters").await, 2);
 }
 
-async fn an_event_of_the_outcome_before_a_retry_confirms_nothing_of_the_one_after_it(db: Fixture) {
+async fn an_event_before_a_retry_does_not_confirm_the_later_one(db: Fixture) {
     let store = db.store().await;
     let (bad, worse) = (edit("bad"), edit("worse"));
     register(&store, &task("t", vec![miss(&edit("good")), miss(&bad), miss(&worse)])).await;
@@ -257,7 +258,7 @@ async fn an_event_of_the_outcome_before_a_retry_confirms_nothing_of_the_one_afte
     assert_eq!(db.number(due).await, 0);
 }
 
-async fn letters_of_one_cause_are_one_group_also_those_of_an_older_program(db: Fixture) {
+async fn letters_of_one_cause_form_one_group_across_versions(db: Fixture) {
     let store = db.store().await;
     for n in 0..20 {
         let message = format!("https://a.example/{n}.png answered {n} to \"{n}\"");
@@ -327,7 +328,7 @@ async fn images_that_failed_at_intake_are_taken_in_again_and_no_others(db: Fixtu
     let retry = store.claim_letters(&any(&ids), "a", LONG).await.unwrap()[0].clone();
     assert_eq!(retry.headers["x-retouch-images"], "0,2");
     store.letters_sent(&ids, "a").await.unwrap();
-    // The first is there by now, the other one is not; the second one is nobody's business.
+    // The first is done by now, the other one is not; the second one is outside of the selection.
     let mut new = task("t", vec![miss(&late), unreadable(), miss(&late)]);
     new.again = Some(retry.retry);
     let again = store.reopen_images(&new, &[0, 2, 1]).await.unwrap().unwrap();
@@ -346,7 +347,7 @@ async fn images_that_failed_at_intake_are_taken_in_again_and_no_others(db: Fixtu
     db.is_settled().await;
 }
 
-async fn a_retry_lets_a_held_call_be_sent_and_counts_its_submits_anew(db: Fixture) {
+async fn a_retry_releases_a_held_call_and_resets_its_count(db: Fixture) {
     let store = db.store().await;
     let bad = failed(&store, "ambiguous").await;
     db.execute("UPDATE image_edit_calls SET unanswered = 2").await;

@@ -1,4 +1,4 @@
-//! Migrations: from nothing, again, by many at once; and what is not ours stays untouched.
+//! Migrations: from nothing, repeated, concurrent; foreign tables stay untouched.
 
 use futures::future::join_all;
 use retouch_worker::store::{LanePolicy, SchemaState, StoreError};
@@ -9,7 +9,7 @@ promises!(
     a_database_without_tables_is_a_failure_and_never_a_miss,
     an_empty_database_is_migrated_and_then_current,
     migrating_again_changes_nothing,
-    tables_of_our_names_that_are_somebody_elses_are_reported_and_untouched,
+    foreign_tables_with_our_names_are_reported_and_untouched,
     a_database_of_a_newer_program_is_ahead_and_untouched,
     a_database_of_an_older_program_is_behind_and_is_brought_up,
     programs_that_migrate_at_the_same_time_all_find_it_current,
@@ -47,7 +47,7 @@ async fn migrating_again_changes_nothing(db: Fixture) {
     assert_eq!(db.number("SELECT max_in_flight FROM lanes WHERE name = 'kept'").await, 3);
 }
 
-async fn tables_of_our_names_that_are_somebody_elses_are_reported_and_untouched(db: Fixture) {
+async fn foreign_tables_with_our_names_are_reported_and_untouched(db: Fixture) {
     let store = db.open();
     // Connects, which makes the file.
     assert_eq!(store.schema_state().await.unwrap(), SchemaState::Empty);

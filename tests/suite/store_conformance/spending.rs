@@ -1,4 +1,4 @@
-//! What money was spent on: counted once, with what it bought, on the image that started the call.
+//! Spent money: counted once, with its result, on the image that started the call.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use super::fixture::{
 
 promises!(
     a_result_is_money_that_bought_a_picture,
-    a_charged_failure_is_money_for_nothing_of_the_task_that_started_it,
-    what_is_not_charged_leaves_no_trace,
+    a_charged_failure_is_lost_money_of_the_starting_task,
+    an_uncharged_call_leaves_no_money,
     a_submit_without_an_answer_is_perhaps_charged_and_counted_once,
     both_submits_without_an_answer_stand_on_the_task,
     a_result_that_no_image_waits_for_is_unwanted,
@@ -54,7 +54,7 @@ async fn a_result_is_money_that_bought_a_picture(db: Fixture) {
     db.is_settled().await;
 }
 
-async fn a_charged_failure_is_money_for_nothing_of_the_task_that_started_it(db: Fixture) {
+async fn a_charged_failure_is_lost_money_of_the_starting_task(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("starter", vec![miss(&call), miss(&call)])).await;
@@ -71,7 +71,7 @@ async fn a_charged_failure_is_money_for_nothing_of_the_task_that_started_it(db: 
     db.is_settled().await;
 }
 
-async fn what_is_not_charged_leaves_no_trace(db: Fixture) {
+async fn an_uncharged_call_leaves_no_money(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;

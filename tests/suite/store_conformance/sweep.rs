@@ -1,4 +1,4 @@
-//! The sweep: what nobody looks after is found by one replica at a time.
+//! The sweep: work without an owner is found by one replica at a time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::fixture::{Fixture, LONG, claim, edit, finish, make, miss, register, t
 promises!(
     a_due_call_is_taken_by_one_of_two_sweeps,
     a_call_that_is_looked_after_is_not_due,
-    each_look_at_a_call_puts_the_next_one_off_twice_as_long,
+    each_look_at_a_call_doubles_the_next_delay,
     a_call_whose_owner_died_is_due_as_it_stands,
     a_due_event_is_taken_by_one_of_two_sweeps,
     a_confirmed_event_is_never_due_again,
@@ -29,7 +29,7 @@ async fn a_due_call_is_taken_by_one_of_two_sweeps(db: Fixture) {
     for due in join_all(sweeps).await {
         taken.extend(due.unwrap());
     }
-    // SKIP LOCKED may leave a row that somebody happens to look at to the next round.
+    // SKIP LOCKED may leave a row that another connection is reading to the next round.
     for store in &replicas {
         taken.extend(store.take_due_calls(100).await.unwrap());
     }
@@ -65,7 +65,7 @@ async fn due_in(db: &Fixture, key: retouch_shared::key::EditKey) -> i64 {
     db.of_call(seconds, key).await
 }
 
-async fn each_look_at_a_call_puts_the_next_one_off_twice_as_long(db: Fixture) {
+async fn each_look_at_a_call_doubles_the_next_delay(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
@@ -124,7 +124,7 @@ async fn a_due_event_is_taken_by_one_of_two_sweeps(db: Fixture) {
     taken.sort_by(|a, b| a.task_id.cmp(&b.task_id));
     assert_eq!(taken.iter().map(|task| &task.task_id).collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());
     assert!(taken.iter().all(|task| task.event(str::to_owned).is_some()));
-    // Put off, not forgotten: nobody has confirmed them.
+    // Put off, not forgotten: they are unconfirmed.
     db.let_events_be_due().await;
     assert_eq!(replicas[1].take_due_events(100).await.unwrap().len(), 20);
 }
@@ -133,12 +133,12 @@ async fn a_confirmed_event_is_never_due_again(db: Fixture) {
     let store = db.store().await;
     let (ended, _) = register(&store, &task("t", vec![unreadable()])).await;
     register(&store, &task("other", vec![unreadable()])).await;
-    // What was confirmed said something else.
+    // The confirmed event had another outcome.
     store.event_sent("t", TaskStatus::Completed, 0).await.unwrap();
     db.let_events_be_due().await;
     assert_eq!(store.take_due_events(10).await.unwrap().len(), 2);
     store.event_sent("t", ended.status, ended.failed).await.unwrap();
-    store.event_sent("nobody", ended.status, 0).await.unwrap();
+    store.event_sent("unknown", ended.status, 0).await.unwrap();
     db.let_events_be_due().await;
     let due = store.take_due_events(10).await.unwrap();
     assert_eq!((due.len(), &due[0].task_id[..]), (1, "other"));

@@ -1,4 +1,4 @@
-//! Tasks: what registering one does, and how it ends.
+//! Tasks: registration, and their end.
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ promises!(
     the_same_task_again_is_the_same_and_counts_nothing,
     a_task_id_with_other_content_is_a_conflict,
     a_result_that_came_since_the_look_up_is_a_hit,
-    a_result_whose_blob_is_gone_is_made_again_and_keeps_its_count,
+    a_result_without_its_blob_is_made_again_with_its_count,
     a_result_that_was_mended_since_the_look_up_is_a_hit,
     a_finished_edit_whose_result_is_forgotten_is_called_again,
-    a_result_that_nobody_waits_for_any_more_is_kept,
+    a_result_without_a_waiting_image_is_kept,
     a_thousand_waiters_are_answered_by_one_call,
     a_task_of_many_images_with_the_longest_prompt_is_taken_in,
     a_task_answers_to_its_last_asker,
@@ -198,7 +198,7 @@ async fn a_result_that_came_since_the_look_up_is_a_hit(db: Fixture) {
     db.is_settled().await;
 }
 
-async fn a_result_whose_blob_is_gone_is_made_again_and_keeps_its_count(db: Fixture) {
+async fn a_result_without_its_blob_is_made_again_with_its_count(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("first", vec![miss(&call), miss(&call)])).await;
@@ -259,11 +259,11 @@ async fn a_finished_edit_whose_result_is_forgotten_is_called_again(db: Fixture) 
     db.is_settled().await;
 }
 
-async fn a_result_that_nobody_waits_for_any_more_is_kept(db: Fixture) {
+async fn a_result_without_a_waiting_image_is_kept(db: Fixture) {
     let store = db.store().await;
     let call = edit("picture");
     register(&store, &task("t", vec![miss(&call)])).await;
-    // Sent before its waits went: what nobody waits for is not sent.
+    // Sent before its waits were removed: a call without a wait is not sent.
     let lease = make(&store, &call).await;
     db.execute("DELETE FROM image_edit_waits").await;
     db.execute("DELETE FROM image_edit_tasks").await;
@@ -329,7 +329,7 @@ async fn a_task_answers_to_its_last_asker(db: Fixture) {
     );
     let redirected = store.redirect_reply("t", Some("amq.gen-two"), None).await.unwrap().unwrap();
     assert_eq!((redirected.reply_to.as_deref(), redirected.correlation_id), (Some("amq.gen-two"), None));
-    assert!(store.redirect_reply("nobody", None, None).await.unwrap().is_none());
+    assert!(store.redirect_reply("unknown", None, None).await.unwrap().is_none());
 }
 
 async fn looking_up_nothing_finds_nothing(db: Fixture) {
@@ -337,7 +337,7 @@ async fn looking_up_nothing_finds_nothing(db: Fixture) {
     assert!(store.lookup(&[]).await.unwrap().is_empty());
     let call = edit("picture");
     assert!(store.lookup(&[call.edit_key, call.edit_key]).await.unwrap().is_empty());
-    assert!(store.find_task("nobody").await.unwrap().is_none());
+    assert!(store.find_task("unknown").await.unwrap().is_none());
     register(&store, &task("t", vec![miss(&call)])).await;
     finish(&store, &call).await;
     assert_eq!(store.lookup(&[call.edit_key, call.edit_key]).await.unwrap().len(), 1);

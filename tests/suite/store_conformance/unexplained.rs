@@ -8,11 +8,11 @@ use retouch_worker::store::{Admission, LanePolicy, Lease, Store, Unexplained};
 use super::fixture::{Fixture, begin, claim, edit, error, miss, price, register, task};
 
 promises!(
-    nothing_is_sent_while_another_submit_of_the_lane_is_unresolved_whoever_owns_it,
-    what_was_accepted_is_accounted_for_whatever_became_of_its_call,
+    no_call_is_sent_while_the_lanes_submit_is_unresolved,
+    accepted_tasks_are_accounted_for_in_every_outcome,
     while_another_submit_is_unresolved_a_list_says_nothing,
-    what_was_looked_at_and_is_nobodys_is_accounted_for_from_then_on,
-    what_no_provider_lists_any_more_is_forgotten,
+    an_examined_foreign_task_is_accounted_for_afterwards,
+    tasks_beyond_every_providers_list_are_forgotten,
     an_ambiguous_call_that_was_not_accepted_costs_nothing_and_starts_over,
 );
 
@@ -53,7 +53,7 @@ fn these(ids: &[&str]) -> Unexplained {
     Unexplained::These(ids.iter().map(|id| (*id).to_owned()).collect())
 }
 
-async fn nothing_is_sent_while_another_submit_of_the_lane_is_unresolved_whoever_owns_it(db: Fixture) {
+async fn no_call_is_sent_while_the_lanes_submit_is_unresolved(db: Fixture) {
     let store = db.store().await;
     let [(first, lease), (_, second), (_, third)] = claimed(&store).await;
     assert!(begin(&store, lease).await);
@@ -73,7 +73,7 @@ async fn nothing_is_sent_while_another_submit_of_the_lane_is_unresolved_whoever_
     assert!(begin(&store, second).await, "a lane that is not asked is not held up");
 }
 
-async fn what_was_accepted_is_accounted_for_whatever_became_of_its_call(db: Fixture) {
+async fn accepted_tasks_are_accounted_for_in_every_outcome(db: Fixture) {
     let store = db.store().await;
     let [(key, lease), (_, other)] = claimed(&store).await;
     assert_eq!(unexplained(&store, other, &["A"]).await, these(&["A"]));
@@ -108,7 +108,7 @@ async fn while_another_submit_is_unresolved_a_list_says_nothing(db: Fixture) {
     assert_eq!(unexplained(&store, first, &["A"]).await, these(&[]));
 }
 
-async fn what_was_looked_at_and_is_nobodys_is_accounted_for_from_then_on(db: Fixture) {
+async fn an_examined_foreign_task_is_accounted_for_afterwards(db: Fixture) {
     let store = db.store().await;
     let [(_, lease)] = claimed(&store).await;
     let ids: std::collections::BTreeSet<String> = ["A".to_owned(), "B".to_owned()].into();
@@ -117,7 +117,7 @@ async fn what_was_looked_at_and_is_nobodys_is_accounted_for_from_then_on(db: Fix
     assert_eq!(unexplained(&store, lease, &["A", "B", "C"]).await, these(&["C"]));
 }
 
-async fn what_no_provider_lists_any_more_is_forgotten(db: Fixture) {
+async fn tasks_beyond_every_providers_list_are_forgotten(db: Fixture) {
     let store = db.store().await;
     store.explain(&["old".to_owned()].into()).await.unwrap();
     let long_ago = if db.is_sqlite() {

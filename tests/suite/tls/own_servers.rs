@@ -40,7 +40,7 @@ async fn encrypted(broker: &RabbitMq) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_worker_works_over_amqps_and_refuses_a_broker_of_an_unknown_authority() {
+async fn a_broker_of_an_unknown_authority_is_refused_over_amqps() {
     let (ours, others) = (Certificates::new().unwrap(), Certificates::new().unwrap());
     let (broker, database) = (RabbitMq::start_tls(&ours).await.unwrap(), MariaDb::start().await.unwrap());
     let site = Site::on_own(&broker, &database).await;
@@ -72,7 +72,7 @@ async fn a_worker_works_over_amqps_and_refuses_a_broker_of_an_unknown_authority(
 }
 
 #[tokio::test]
-async fn a_worker_works_over_the_tls_of_a_database_and_refuses_one_of_an_unknown_authority() {
+async fn a_database_of_an_unknown_authority_is_refused_over_tls() {
     let (ours, others) = (Certificates::new().unwrap(), Certificates::new().unwrap());
     let (broker, database) = (RabbitMq::start().await.unwrap(), MariaDb::start_tls(&ours).await.unwrap());
     let site = Site::on_own(&broker, &database).await;
@@ -86,6 +86,6 @@ async fn a_worker_works_over_the_tls_of_a_database_and_refuses_one_of_an_unknown
     let unknown = ["DATABASE_URL", "UnknownIssuer", "?ssl-ca=/path/ca.pem"];
     is_refused(over("?ssl-mode=VERIFY_IDENTITY"), &unknown).await;
     is_refused(over(&format!("?ssl-ca={}", others.ca().display())), &unknown).await;
-    // The server takes nobody without.
+    // The server accepts no client without a certificate.
     is_refused(over("?ssl-mode=DISABLED"), &["DATABASE_URL"]).await;
 }

@@ -1,4 +1,4 @@
-//! Definitions in a broker that knew nothing before.
+//! Definitions imported into a fresh broker.
 
 use retouch_tests::services::{MariaDb, RabbitMq};
 use retouch_tests::site::{Site, working};
@@ -6,7 +6,7 @@ use retouch_tests::tasks::{seed, task, task_async};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn a_worker_without_the_right_to_declare_works_on_what_was_exported_and_imported() {
+async fn a_worker_works_on_imported_definitions_without_configure() {
     let (broker, database) = (RabbitMq::start().await.unwrap(), MariaDb::start().await.unwrap());
     let site = Site::on_own(&broker, &database).await;
     let exported = site.program(&["topology", "export"]).run().await;
@@ -43,7 +43,7 @@ async fn a_worker_without_the_right_to_declare_works_on_what_was_exported_and_im
     after.sort();
     assert_eq!(before, after, "a worker had bindings to make");
 
-    // What such a login may not compare it says so of.
+    // For such a login, incomparable items are reported as such.
     let check = site.program(&["topology", "check", "--json"]).env("AMQP_URL", &url).run().await;
     let findings: Vec<Value> = serde_json::from_str(&check.stdout).unwrap();
     assert!(findings.iter().all(|finding| finding["state"] == "unknown"), "{findings:#?}");

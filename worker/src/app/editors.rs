@@ -1,4 +1,4 @@
-//! The editors that exist here: the local one, and each one that has a key.
+//! The editors of this process: the local one, and each one that has a key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::editor::openai::{self, OpenAi};
 use crate::editor::{Editor, http::ApiKey};
 use crate::sources::guard::AllowHosts;
 
-/// Opens them; nothing is asked of the network.
+/// Creates the editors, without network access.
 ///
 /// # Errors
-/// One sentence that names the provider, and what of its settings cannot work.
+/// One sentence that names the provider and its faulty setting.
 pub fn editors(settings: &Settings) -> Result<Editors> {
-    // What is derived is an address on this machine, where no provider gets at it.
+    // A derived public URL is an address on this machine, which no provider can reach.
     open_editors(&settings.offer, settings.public_url_given.then_some(&settings.public_url))
 }
 
-/// As [`editors`]; `public_url` is where a provider finds our blobs, if it does.
+/// As [`editors`]; `public_url` is where a provider finds our blobs, if it can.
 ///
 /// # Errors
 /// As there.
@@ -104,7 +104,7 @@ fn base_or(given: Option<&Url>, default: &str) -> Result<Url> {
     given.map_or_else(|| Ok(Url::parse(default)?), |given| Ok(given.clone()))
 }
 
-/// Those that the file adds to the adapter's own.
+/// The hosts that the file adds to the adapter's own.
 fn hosts(more: &[String]) -> Result<AllowHosts> {
     more.join(",").parse().context("result_hosts")
 }

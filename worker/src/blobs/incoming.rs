@@ -1,8 +1,8 @@
-//! Files that are too large for memory: written to the store while they arrive, and named when their digest
-//! is known.
+//! Files too large for memory: written to the store while they arrive, and renamed once their digest is
+//! known.
 //!
-//! What must stay true: what is under the name of a digest is whole. Until then a file is under `incoming/`,
-//! where nothing is served from, and what a crash leaves there is deleted by the next large file after a day.
+//! Invariant: the object under a digest's name is whole. Until then a file is under `incoming/`, which is
+//! never served, and remains of a crash are deleted by the next large file after a day.
 
 use bytes::{Bytes, BytesMut};
 use chrono::{TimeDelta, Utc};
@@ -13,15 +13,15 @@ use retouch_shared::key::Hasher;
 
 use super::{BlobError, BlobRef, Blobs, explain, unavailable};
 
-/// Where files are until their digest is known.
+/// Folder of files without a digest yet.
 const FOLDER: &str = "incoming";
-/// Up to this a file stays in memory: most results do, and are stored with one request.
+/// A file up to this size stays in memory: most results do, and are stored with one request.
 const INLINE_BYTES: usize = 8 * 1024 * 1024;
-/// S3 takes no part below 5 MiB but the last.
+/// The S3 minimum is 5 MiB for every part but the last.
 const PART_BYTES: usize = 8 * 1024 * 1024;
-/// Parts under way at a time: with the one that is being filled they are all that is in memory.
+/// Parts uploaded at a time: with the one being filled they are all that is in memory.
 const PARTS: usize = 2;
-/// Longer than any file takes to arrive.
+/// Longer than any download.
 const ABANDONED: TimeDelta = TimeDelta::days(1);
 
 /// A file that has arrived whole.
@@ -29,11 +29,11 @@ const ABANDONED: TimeDelta = TimeDelta::days(1);
 pub enum Received {
     /// In memory.
     Whole(Bytes),
-    /// In the store, under no digest yet.
+    /// In the store, not yet under a digest.
     Incoming(Incoming),
 }
 
-/// A large file in the store, with its beginning.
+/// A large file in the store, with its beginning in memory.
 #[derive(Debug)]
 pub struct Incoming {
     path: Path,
@@ -42,7 +42,7 @@ pub struct Incoming {
 }
 
 impl Received {
-    /// The file, or as much of its beginning as is in memory: enough to tell what it is.
+    /// The file, or the beginning that is in memory: enough to recognise its format.
     pub fn head(&self) -> &[u8] {
         match self {
             Self::Whole(bytes) => bytes,
@@ -51,7 +51,7 @@ impl Received {
     }
 }
 
-/// A file while it arrives.
+/// A file during its arrival.
 pub struct Arriving<'a> {
     blobs: &'a Blobs,
     head: BytesMut,
@@ -72,10 +72,10 @@ impl<'a> Arriving<'a> {
         self.bytes
     }
 
-    /// The next bytes.
+    /// Writes the next bytes.
     ///
     /// # Errors
-    /// [`BlobError::Unavailable`]: the store does not take them.
+    /// [`BlobError::Unavailable`]: the store refuses them.
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), BlobError> {
         self.bytes += chunk.len() as u64;
         if let Some(upload) = &mut self.upload {
@@ -88,7 +88,7 @@ impl<'a> Arriving<'a> {
         Ok(())
     }
 
-    /// That was all.
+    /// Ends the file.
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
@@ -112,7 +112,7 @@ impl Upload {
 }
 
 impl Blobs {
-    /// For a file that is about to arrive.
+    /// Begins a file.
     pub fn receive(&self) -> Arriving<'_> {
         Arriving { blobs: self, head: BytesMut::new(), bytes: 0, upload: None }
     }
@@ -134,7 +134,7 @@ impl Blobs {
         Ok(upload)
     }
 
-    /// Keeps what has arrived under its digest; may be repeated.
+    /// Stores an arrived file under its digest; may be repeated.
     ///
     /// # Errors
     /// [`BlobError`].
@@ -153,12 +153,12 @@ impl Blobs {
         Ok(*blob)
     }
 
-    /// What has arrived is not wanted. What cannot be deleted now is deleted after a day.
+    /// Deletes an unwanted file. If that fails, it is deleted after a day.
     pub async fn discard_received(&self, received: Received) {
         if let Received::Incoming(Incoming { path, .. }) = received
             && let Err(error) = self.store.delete(&path).await
         {
-            tracing::warn!(error = explain(&error), "a file that is not wanted stays for a day");
+            tracing::warn!(error = explain(&error), "an unwanted file stays for a day");
         }
     }
 
@@ -166,7 +166,7 @@ impl Blobs {
         self.prefix.clone().join(FOLDER)
     }
 
-    /// Never worth failing for.
+    /// Deletes abandoned files; a failure is not an error.
     async fn delete_abandoned(&self) {
         let folder = self.incoming();
         let mut listing = self.store.list(Some(&folder));

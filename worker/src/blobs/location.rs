@@ -1,4 +1,4 @@
-//! Where the blobs are kept, as it is written in `RETOUCH_BLOBS`.
+//! The location of the blobs, as written in `RETOUCH_BLOBS`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use url::Url;
 
-/// One of the three places that blobs can be kept in.
+/// One of the three kinds of blob store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobsLocation {
     /// A local folder, or a network folder that every replica mounts. Absolute.
@@ -18,11 +18,11 @@ pub enum BlobsLocation {
         /// Without slashes at either end; empty for the bucket's root.
         prefix: String,
     },
-    /// In this process, gone with it: for tests and demonstrations.
+    /// In this process, lost with it: for tests and demonstrations.
     Memory,
 }
 
-/// Why a text is no place for blobs.
+/// Why a text is not a location of blobs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no place for blobs: {reason}; give an absolute folder, file:///folder, s3://bucket/prefix or memory:"
@@ -46,7 +46,7 @@ impl FromStr for BlobsLocation {
         if Path::new(text).is_absolute() {
             return folder(text.into()).map_err(refuse);
         }
-        // A path that was meant relative to somewhere would be another folder for another working directory.
+        // A relative path would change with the working directory.
         let Ok(url) = Url::parse(text) else {
             return Err(refuse("it is neither a URL nor an absolute path"));
         };
@@ -82,7 +82,7 @@ fn s3(url: &Url) -> Result<BlobsLocation, &'static str> {
         return Err("it names no bucket");
     }
     let prefix = url.path().trim_matches('/');
-    // object_store would percent-encode anything else, and the public URL would then not match the key.
+    // object_store percent-encodes all other bytes, and the public URL would then not match the key.
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=".contains(&b);
     if !prefix.bytes().all(plain) || prefix.contains("//") {
         return Err("a prefix is made of letters, digits and any of - _ . = between single slashes");
@@ -90,7 +90,7 @@ fn s3(url: &Url) -> Result<BlobsLocation, &'static str> {
     Ok(BlobsLocation::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
 }
 
-/// Somebody who writes credentials into the URL must not find them in the log.
+/// Credentials in the URL must not reach the log.
 fn redact(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((_, after)) => format!("…@{after}"),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_of_writing_a_place_is_understood_and_written_back() {
+    fn every_spelling_of_a_location_is_parsed_and_written_back() {
         let folder = || BlobsLocation::Folder("/srv/blobs".into());
         for (text, expected, shown) in [
             ("/srv/blobs", folder(), "/srv/blobs"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_with_the_reason() {
+    fn impossible_locations_are_refused_with_the_reason() {
         for (text, reason) in [
             ("", "empty"),
             ("blobs", "neither a URL nor an absolute path"),

@@ -1,9 +1,9 @@
 //! Blobs: bytes by their SHA-256, in a folder, an S3-compatible bucket or memory.
 //!
-//! A struct over `object_store`, whose trait is the port already. Three things must stay true: bytes that
-//! are handed out have the digest that was asked for; a `put` that returned survives a power cut; and a
-//! store that cannot be asked (unplugged disk, unmounted share, missing bucket) is never taken for one
-//! that lacks the blob, because what lacks a blob is paid for again.
+//! A struct over `object_store`, whose trait is the port already. Invariants: returned bytes have the
+//! requested digest; a `put` that returned survives a power cut; and an unavailable store (unplugged disk,
+//! unmounted share, missing bucket) is never mistaken for one that lacks the blob, because a missing blob is
+//! paid for again.
 
 use std::fs::Permissions;
 use std::ops::Range;
@@ -43,15 +43,15 @@ pub use incoming::{Arriving, Received};
 pub use location::{BadLocation, BlobsLocation};
 use seen::Seen;
 
-/// The content type of what is no picture.
+/// Content type of anything but a known picture format.
 pub const UNKNOWN_TYPE: &str = "application/octet-stream";
 /// First part of every object key and of every reference.
 const ALGORITHM: &str = "sha256";
-/// Above this, hashing is handed to another thread: 20 MiB keep a core busy for tens of milliseconds.
+/// Larger bytes are hashed on another thread: 20 MiB keep a core busy for tens of milliseconds.
 const HASH_INLINE_BYTES: usize = 256 * 1024;
-/// What was written longer ago is written again by who keeps it: far less than any age at which blobs are swept.
+/// A `put` rewrites blobs older than this: far less than any age at which blobs are swept.
 const RENEW: TimeDelta = TimeDelta::days(1);
-/// How long the S3 client tries again by itself; the caller holds the work after that.
+/// Retries inside the S3 client; beyond them the caller holds the work.
 const S3_RETRIES: RetryConfig = RetryConfig {
     backoff: BackoffConfig {
         init_backoff: Duration::from_millis(100),
@@ -62,26 +62,26 @@ const S3_RETRIES: RetryConfig = RetryConfig {
     retry_timeout: Duration::from_secs(30),
 };
 
-/// What a caller needs to tell apart.
+/// Errors, by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlobError {
-    /// The store was asked and does not have it: for a result, a miss that says why.
+    /// The store answered that it lacks the blob: for a result, a miss with a reason.
     #[error("the blob store has no blob {0}")]
     Missing(Digest32),
-    /// Something else is kept under its name. Never served; the next `put` of the right bytes heals it.
+    /// Other bytes are stored under its name. Never served; the next `put` of the right bytes heals it.
     #[error("blob {0} is damaged: its bytes have another digest")]
     Corrupt(Digest32),
-    /// The store cannot be asked: hold the work, and pay nothing.
+    /// The store is unavailable: hold the work, and pay nothing.
     #[error("the blob store cannot be used: {0}")]
     Unavailable(String),
 }
 
-/// A blob that is kept.
+/// A stored blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobRef {
     /// SHA-256 of the bytes.
     pub hash: Digest32,
-    /// How many bytes.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
@@ -91,30 +91,30 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     place: Place,
-    /// Blobs that were there a moment ago, where asking costs a round trip.
+    /// Blobs seen a moment ago, for stores where asking costs a round trip.
     seen: Arc<Seen>,
 }
 
-/// What else must be known of the place: object_store keeps content types only where the backend has them,
-/// and shows a missing root as empty.
+/// Properties of the backend: object_store stores content types only in some, and shows a missing root as
+/// empty.
 #[derive(Debug, Clone)]
 enum Place {
-    /// The `sha256` folder; made when the store is opened, so that its absence later is a lost mount.
+    /// The `sha256` folder; created when the store is opened, so that its later absence is a lost mount.
     Folder(PathBuf, Presence),
     Bucket,
     Memory,
 }
 
 impl Blobs {
-    /// Opens the store; a folder is made where it is missing. Does not touch the network.
+    /// Opens the store and creates a missing folder. Does not touch the network.
     ///
     /// # Errors
-    /// [`BlobError::Unavailable`] where the folder cannot be made or the `AWS_*` settings make no sense.
+    /// [`BlobError::Unavailable`] if the folder cannot be created or the `AWS_*` settings are invalid.
     pub fn open(location: &BlobsLocation) -> Result<Self, BlobError> {
         Self::open_with(location, S3_RETRIES)
     }
 
-    /// As [`Blobs::open`], and does not try again: for who wants to see what is wrong.
+    /// As [`Blobs::open`], without retries: for diagnosis.
     ///
     /// # Errors
     /// As there.
@@ -134,7 +134,7 @@ impl Blobs {
             BlobsLocation::Folder(folder) => {
                 let root = folder.join(ALGORITHM);
                 private::make_folder(&root).map_err(|error| unusable(error.to_string()))?;
-                // Whatever is in it is out of reach of others then.
+                // Protects everything in it from other users.
                 private::tighten(&root, private::FOLDER);
                 // Without fsync, a power cut could leave a row that names an empty file.
                 let store = LocalFileSystem::new_with_prefix(folder)
@@ -145,7 +145,7 @@ impl Blobs {
             }
             BlobsLocation::S3 { bucket, prefix } => {
                 crate::tls::init();
-                // Bulk delete is what S3-compatible stores most often lack, and we delete one at a time.
+                // S3-compatible stores often lack bulk delete, and we delete one at a time.
                 let store = AmazonS3Builder::from_env()
                     .with_bucket_name(bucket)
                     .with_retry(retries)
@@ -161,9 +161,9 @@ impl Blobs {
         }
     }
 
-    /// Keeps `bytes`, durably and all or nothing; `content_type` is kept along where the store can.
-    /// What is there already is read back rather than written again, which also heals a damaged blob; but what is old is written
-    /// again, so that its age says how long ago somebody needed it, see [`Blobs::list_old`].
+    /// Stores `bytes`, durably and atomically, with `content_type` if the store can. An existing blob is read
+    /// back rather than rewritten, which also heals a damaged one; but an old one is rewritten, so that its
+    /// age shows when it was last needed, see [`Blobs::list_old`].
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
@@ -185,13 +185,13 @@ impl Blobs {
         Ok(kept)
     }
 
-    /// The folder around it keeps others out already; this is for copies of it that keep the rights.
+    /// The folder already keeps other users out; this protects copies that keep the mode.
     async fn make_private(&self, hash: Digest32) {
         let Place::Folder(root, _) = &self.place else { return };
         let Some(file) = root.parent().map(|folder| folder.join(reference(hash))) else { return };
         let rights = <Permissions as PermissionsExt>::from_mode(private::FILE);
         if let Err(error) = tokio::fs::set_permissions(&file, rights).await {
-            tracing::debug!(%error, "cannot take the rights of others from a blob");
+            tracing::debug!(%error, "cannot remove the rights of other users from a blob");
         }
     }
 
@@ -203,7 +203,7 @@ impl Blobs {
         Ok(self.read(hash).await?.0)
     }
 
-    /// How large a blob is, as its place says; its bytes are not read.
+    /// The size of a blob from the store's metadata; its bytes are not read.
     ///
     /// # Errors
     /// [`BlobError::Missing`] or [`BlobError::Unavailable`].
@@ -214,8 +214,8 @@ impl Blobs {
         }
     }
 
-    /// The bytes of a blob as they are read, a few at a time. The last of them come only when all had the
-    /// digest that was asked for: a damaged blob ends in an error instead.
+    /// The bytes of a blob in chunks. The last chunk comes only if all had the requested digest: a damaged
+    /// blob ends in an error instead.
     ///
     /// # Errors
     /// Any [`BlobError`].
@@ -226,7 +226,7 @@ impl Blobs {
         }
     }
 
-    /// As [`Blobs::stream`], for a part of it. All of it is read and checked before the first byte comes.
+    /// As [`Blobs::stream`], for a range. All of it is read and checked before the first byte.
     ///
     /// # Errors
     /// Any [`BlobError`].
@@ -240,7 +240,7 @@ impl Blobs {
         }
     }
 
-    /// The bytes, and when they were written.
+    /// The bytes, and the time of their last write.
     async fn read(&self, hash: Digest32) -> Result<(Bytes, DateTime<Utc>), BlobError> {
         let found = match self.store.get(&self.path(hash)).await {
             Ok(found) => found,
@@ -259,8 +259,8 @@ impl Blobs {
         Err(BlobError::Corrupt(hash))
     }
 
-    /// Whether the blob is there, by its name and, where given, its size; its bytes are not read. Of a bucket the answer may be a
-    /// minute old; a folder is always asked.
+    /// Whether the blob exists, by its name and, if given, its size; its bytes are not read. For a bucket the
+    /// answer may be a minute old; a folder is always asked.
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
@@ -283,7 +283,7 @@ impl Blobs {
         }
     }
 
-    /// Forgets a blob; one that is not there is forgotten already.
+    /// Deletes a blob; a missing one is no error.
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
@@ -295,7 +295,7 @@ impl Blobs {
         }
     }
 
-    /// The blobs of one of the 256 shelves that nobody has written for so long.
+    /// The blobs of one of the 256 prefixes that were last written longer ago than `age`.
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
@@ -306,7 +306,7 @@ impl Blobs {
         let mut old = Vec::new();
         while let Some(meta) = listing.try_next().await.map_err(|error| unavailable(explain(&error)))? {
             let hash = meta.location.filename().and_then(|name| name.parse::<Digest32>().ok());
-            // What has another name is not ours, or being written.
+            // Other names are not ours, or still being written.
             let Some(hash) = hash.filter(|hash| self.path(*hash) == meta.location) else { continue };
             let written = (Utc::now() - meta.last_modified).to_std().unwrap_or_default();
             if written > age {
@@ -330,9 +330,9 @@ impl Blobs {
 
     fn attributes(&self, content_type: &str) -> Attributes {
         match self.place {
-            // A folder has nowhere to keep them, and object_store refuses instead of dropping them.
+            // A folder cannot store them, and object_store refuses instead of dropping them.
             Place::Folder(..) => Attributes::new(),
-            // What has its digest for a name never changes: a CDN in front may keep it for good.
+            // Content under its digest never changes: a CDN may keep it for good.
             Place::Bucket | Place::Memory => Attributes::from_iter([
                 (Attribute::ContentType, content_type.to_owned()),
                 (Attribute::CacheControl, "public, max-age=31536000, immutable".to_owned()),
@@ -340,7 +340,7 @@ impl Blobs {
         }
     }
 
-    /// "Not found" is believed only of a store that is there.
+    /// "Not found" is trusted only from a store that is present.
     async fn not_read(&self, hash: Digest32, error: &object_store::Error) -> BlobError {
         self.seen.forget(hash);
         if matches!(error, object_store::Error::NotFound { .. }) {
@@ -352,7 +352,7 @@ impl Blobs {
         if !is_refusal(error) {
             return unavailable(explain(error));
         }
-        // The answer to a HEAD has no body to say why; that to a listing has.
+        // The answer to a HEAD has no body with the reason; a listing has.
         let why = self.is_there().await.err().unwrap_or_else(|| explain(error));
         unavailable(format!(
             "we are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the right of that key to list, read and \
@@ -368,7 +368,7 @@ impl Blobs {
                 Ok(_) => Err(format!("{} is not a folder", root.display())),
                 Err(error) => Err(format!("{}: {error}", root.display())),
             },
-            // A HEAD on a bucket that is gone answers the same 404 as on an object; listing tells them apart.
+            // A HEAD answers 404 for a missing bucket as for a missing object; listing tells them apart.
             Place::Bucket => {
                 let mut listing = self.store.list(Some(&self.prefix.clone().join(ALGORITHM)));
                 listing.try_next().await.map(|_| ()).map_err(|error| no_listing(&error))
@@ -377,12 +377,12 @@ impl Blobs {
     }
 }
 
-/// The bytes of a blob as they are read.
+/// The bytes of a blob in chunks.
 pub type BlobStream = BoxStream<'static, Result<Bytes, BlobError>>;
 
 type ChunkStream = BoxStream<'static, object_store::Result<Bytes>>;
 
-/// Passes on what is read, one chunk behind, until all of it proved to have the digest.
+/// Passes chunks on, one behind, until the digest of all is verified.
 fn checked(chunks: ChunkStream, hash: Digest32, seen: Arc<Seen>) -> BlobStream {
     let begun = (chunks, Hasher::default(), None::<Bytes>);
     let next = move |(mut chunks, mut hasher, mut held): (ChunkStream, Hasher, Option<Bytes>)| {
@@ -410,7 +410,7 @@ fn is_refusal(error: &object_store::Error) -> bool {
     matches!(error, PermissionDenied { .. } | Unauthenticated { .. })
 }
 
-/// Why a bucket cannot be listed, and where that is mended.
+/// Why a bucket cannot be listed, and the setting to correct.
 fn no_listing(error: &object_store::Error) -> String {
     let text = explain(error);
     if text.contains("NoSuchBucket") {
@@ -424,16 +424,17 @@ fn unavailable(why: String) -> BlobError {
     BlobError::Unavailable(why)
 }
 
-/// Where a blob is, relative to the public base; also its object key under the prefix.
+/// The location of a blob relative to the public base; also its object key under the prefix.
 pub fn reference(hash: Digest32) -> String {
     let hex = hash.to_hex();
     let (shelf, _) = hex.split_at(2);
     format!("{ALGORITHM}/{shelf}/{hex}")
 }
 
-/// A reference as a URL: relative to `public_base` (with or without its last slash), an absolute one as it is.
+/// A reference as a URL: relative to `public_base` (with or without its final slash), an absolute one
+/// unchanged.
 pub fn resolve(public_base: &Url, reference: &str) -> String {
-    // Imported URLs are returned byte for byte, not as a parser would spell them: they may be signed.
+    // Imported URLs are returned byte for byte, not re-serialised: they may be signed.
     if Url::parse(reference).is_ok() {
         return reference.to_owned();
     }
@@ -444,18 +445,18 @@ pub fn resolve(public_base: &Url, reference: &str) -> String {
     format!("{base}/{}", reference.trim_start_matches('/'))
 }
 
-/// The digest of what may be many megabytes, without holding up a runtime thread.
+/// Hashes possibly many megabytes without blocking a runtime thread.
 pub(crate) async fn digest(bytes: &Bytes) -> Digest32 {
     if bytes.len() <= HASH_INLINE_BYTES {
         return Digest32::of(bytes);
     }
     let shared = bytes.clone();
     let hashing = tokio::task::spawn_blocking(move || Digest32::of(&shared));
-    // Only a runtime that is shutting down refuses the thread.
+    // Spawning fails only while the runtime shuts down.
     hashing.await.unwrap_or_else(|_| Digest32::of(bytes))
 }
 
-/// The error with its causes, on one line and of bounded length; S3 repeats the key id in some answers.
+/// The error with its causes, on one bounded line; S3 repeats the key id in some answers.
 fn explain(error: &object_store::Error) -> String {
     let text = error.to_string();
     let public = text.split("<AWSAccessKeyId>").next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Whether blobs are there, asked of a folder together: a look at a file takes microseconds, and the way to a thread that may wait
-//! for it many times that.
+//! Batched existence checks in a folder: checking a file takes microseconds, and the hand-over to a blocking
+//! thread many times that.
 
 use std::fs::metadata;
 use std::io::ErrorKind;
@@ -11,13 +11,13 @@ use retouch_shared::key::Digest32;
 use super::{BlobError, reference, unavailable};
 use crate::together::Together;
 
-/// Blobs looked at in one go.
+/// Blobs in one batch.
 const MOST: usize = 256;
 
-/// A blob, and its size where that is known.
+/// A blob, and its size if known.
 type Wanted = (Digest32, Option<u64>);
 
-/// The questions to one folder.
+/// The batcher of one folder.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
     /// The folder of all blobs.
@@ -46,7 +46,7 @@ impl Presence {
     }
 }
 
-/// "Not found" is believed only of a folder that is there.
+/// "Not found" is trusted only from a folder that is present.
 fn is_there(folder: &Path, (hash, bytes): Wanted) -> Result<bool, BlobError> {
     let file = folder.join(reference(hash));
     match metadata(&file) {

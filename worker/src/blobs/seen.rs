@@ -1,7 +1,7 @@
-//! Blobs that were there a moment ago, for a store where asking costs a round trip.
+//! Blobs seen a moment ago, for stores where asking costs a round trip.
 //!
-//! What must stay true: it is bounded; it holds nothing longer than [`FOR`]; and what this process deletes, or does not find, it
-//! forgets. That another process deletes a blob need not be known here: its row goes first, so that nothing asks.
+//! Invariant: it is bounded; no entry is older than [`FOR`]; and blobs that this process deletes or misses
+//! are removed. Deletions by other processes need no notice: the row goes first, so that no lookup follows.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use retouch_shared::key::Digest32;
 
-/// How old an answer may be.
+/// Longest age of an entry.
 const FOR: Duration = Duration::from_secs(60);
-/// As many are remembered; about 10 MB.
+/// Most entries; about 10 MB.
 const MOST: usize = 100_000;
 
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// It is there, and so large.
+    /// Notes that a blob exists with this size.
     pub(super) fn note(&self, hash: Digest32, size: u64) {
         let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         if sizes.len() >= MOST {
@@ -31,7 +31,7 @@ impl Seen {
         }
     }
 
-    /// How large it was, a moment ago.
+    /// Its size, if it was seen a moment ago.
     pub(super) fn size(&self, hash: Digest32) -> Option<u64> {
         let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         sizes.get(&hash).filter(|(at, _)| at.elapsed() < FOR).map(|(_, size)| *size)
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_seen_is_known_until_it_is_forgotten() {
+    fn a_seen_blob_is_known_until_it_is_forgotten() {
         let (seen, hash) = (Seen::default(), Digest32::of(b"a"));
         assert_eq!(seen.size(hash), None);
         seen.note(hash, 7);

@@ -61,7 +61,7 @@ const PICTURE: Bytes = Bytes::from_static(b"not really a picture");
 
 /// What every place must do alike.
 async fn conformance(blobs: &Blobs) {
-    let absent = Digest32::of(b"nobody kept this");
+    let absent = Digest32::of(b"never stored");
     assert_eq!(blobs.get(absent).await, Err(BlobError::Missing(absent)));
     assert_eq!(blobs.exists(absent, None).await, Ok(false));
     assert_eq!(blobs.delete(absent).await, Ok(()));
@@ -137,19 +137,19 @@ async fn putting_the_right_bytes_heals_a_damaged_blob() {
     let scratch = Scratch::new();
     let blobs = scratch.blobs();
     let kept = blobs.put(PICTURE, "image/png").await.expect("kept");
-    // The same size: a store that compares sizes only would pay for this picture again and again.
+    // Same size: a store that compares sizes only would pay for this picture again and again.
     std::fs::write(scratch.file(kept.hash), vec![0; PICTURE.len()]).expect("changed");
     assert_eq!(blobs.put(PICTURE, "image/png").await, Ok(kept));
     assert_eq!(blobs.get(kept.hash).await, Ok(PICTURE));
 }
 
 #[tokio::test]
-async fn what_an_interrupted_put_leaves_behind_is_not_a_blob() {
+async fn an_interrupted_put_leaves_no_blob() {
     let scratch = Scratch::new();
     let blobs = scratch.blobs();
     let hash = Digest32::of(&PICTURE);
     let file = scratch.file(hash);
-    // What a process that is killed in the middle leaves: the staging file, half written.
+    // A killed process leaves its staging file, half written.
     std::fs::create_dir_all(file.parent().expect("a parent")).expect("made");
     std::fs::write(format!("{}#1", file.display()), &PICTURE[..5]).expect("written");
     assert_eq!(blobs.exists(hash, None).await, Ok(false));
@@ -177,7 +177,7 @@ async fn a_folder_that_went_away_is_not_an_empty_one() {
     let scratch = Scratch::new();
     let blobs = scratch.blobs();
     let kept = blobs.put(PICTURE, "image/png").await.expect("kept");
-    // What an unmounted share looks like: the mount point is there, and empty.
+    // An unmounted share: the mount point is present and empty.
     std::fs::remove_dir_all(scratch.0.join(ALGORITHM)).expect("gone");
     let unavailable = |error| matches!(error, BlobError::Unavailable(_));
     assert!(blobs.get(kept.hash).await.is_err_and(unavailable));
@@ -187,7 +187,7 @@ async fn a_folder_that_went_away_is_not_an_empty_one() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_said_so() {
+fn a_folder_that_cannot_be_created_is_an_error() {
     let scratch = Scratch::new();
     let file = scratch.0.join("a-file");
     std::fs::write(&file, b"").expect("written");
@@ -215,7 +215,7 @@ fn a_reference_resolves_against_the_public_base_and_a_url_to_itself() {
     assert_eq!(resolve(&root, imported), imported);
 }
 
-/// Just enough of S3, path-style, to see that the client is pointed at the endpoint and speaks to it.
+/// Just enough of S3, path-style, to show that the client uses the endpoint.
 #[derive(Default)]
 struct Bucket {
     objects: Mutex<BTreeMap<String, (Bytes, HeaderMap)>>,
@@ -269,11 +269,11 @@ async fn s3_stand_in(State(bucket): State<Arc<Bucket>>, request: Request<Body>) 
     }
 }
 
-/// Says, in the child process that has the environment, that it is the child.
+/// Marks the child process that has the environment.
 const CHILD: &str = "RETOUCH_TEST_S3_CHILD";
 
 #[tokio::test]
-async fn s3_is_reached_where_the_environment_says() {
+async fn s3_is_reached_by_the_settings_of_the_environment() {
     if std::env::var_os(CHILD).is_some() {
         return with_s3_environment().await;
     }
@@ -282,8 +282,8 @@ async fn s3_is_reached_where_the_environment_says() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    // The environment of this process is shared by all tests, so the client runs in one of its own.
-    let test = "blobs::tests::s3_is_reached_where_the_environment_says";
+    // The environment of this process is shared by all tests, so the client runs in a child process.
+    let test = "blobs::tests::s3_is_reached_by_the_settings_of_the_environment";
     let child = tokio::process::Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", test, "--nocapture"])
         .env(CHILD, "1")
@@ -324,14 +324,14 @@ async fn with_s3_environment() {
     }
 }
 
-/// Ten MiB that are no zeros, in pieces as they come from a socket.
+/// Ten MiB that are not zeros, in pieces as from a socket.
 fn large() -> Vec<Bytes> {
     let piece = |n: u8| Bytes::from(vec![n; 64 * 1024]);
     (0..160).map(piece).collect()
 }
 
 #[tokio::test]
-async fn a_large_file_is_written_as_it_comes_and_named_when_it_is_whole() {
+async fn a_large_file_is_written_on_arrival_and_named_when_whole() {
     let scratch = Scratch::new();
     for blobs in [scratch.blobs(), memory()] {
         let whole: Vec<u8> = large().concat();
@@ -354,7 +354,7 @@ async fn a_large_file_is_written_as_it_comes_and_named_when_it_is_whole() {
 }
 
 #[tokio::test]
-async fn a_large_file_that_does_not_arrive_or_is_not_wanted_leaves_nothing() {
+async fn an_incomplete_or_unwanted_large_file_leaves_nothing() {
     let scratch = Scratch::new();
     let blobs = scratch.blobs();
     let mut arriving = blobs.receive();
@@ -367,7 +367,7 @@ async fn a_large_file_that_does_not_arrive_or_is_not_wanted_leaves_nothing() {
         cut.write(piece).await.unwrap();
     }
     drop(cut);
-    // What a crash left long ago goes with the next one.
+    // Remains of an old crash go with the next file.
     let left = scratch.0.join("incoming/left");
     std::fs::create_dir_all(left.parent().unwrap()).unwrap();
     let old = std::fs::File::create(&left).unwrap();

@@ -1,6 +1,6 @@
 //! The broker port: consume, publish, settle. Queues only wake work up; the database is the truth.
 //!
-//! Every adapter keeps these promises (one conformance suite holds them to it):
+//! Every adapter keeps these promises (one conformance suite checks them):
 //! a published message is durable when `publish` returns; a message is delivered again until it is
 //! acknowledged; no delivery is lost when a consumer dies; a delayed message comes back not before its delay;
 //! a message returned more than [`retouch_shared::topology::DELIVERY_LIMIT`] times is dead.
@@ -37,17 +37,18 @@ pub enum Destination {
     Queue(Queue),
     /// A work queue, after a delay (rounded up to a rung of the wait ladder).
     Delayed(Queue, Duration),
-    /// The events exchange, with this routing key. Nobody listening is not an error.
+    /// The events exchange, with this routing key. An event without listeners is not an error.
     Event(String),
-    /// A producer's reply queue, by name. Gone is [`BrokerError::NoSuchQueue`].
+    /// A producer's reply queue, by name. A missing queue is [`BrokerError::NoSuchQueue`].
     Reply(String),
 }
 
-/// Our own headers, carried from publish to delivery. Names are lower case and start with `x-retouch-`, except
-/// [`TRACEPARENT`] and [`TRACESTATE`]. What the broker adds (`x-death`, …) is read by the adapter and never published again.
+/// Our own headers, carried from publish to delivery. Names are lower case and start with `x-retouch-`,
+/// except [`TRACEPARENT`] and [`TRACESTATE`]. The broker's headers (`x-death`, …) are read by the adapter and
+/// never published again.
 pub type Headers = BTreeMap<String, String>;
 
-/// How often work on this message has been tried and delayed, in decimal.
+/// How often this message has been tried and delayed, in decimal.
 pub const ATTEMPT: &str = "x-retouch-attempt";
 /// The last error, for people.
 pub const ERROR: &str = "x-retouch-error";
@@ -57,9 +58,9 @@ pub const REASON: &str = "x-retouch-reason";
 pub const ORIGIN: &str = "x-retouch-origin";
 /// The trace that a message belongs to, and the span that sent it (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
-/// What tracing systems add to it.
+/// Additions of tracing systems to it.
 pub const TRACESTATE: &str = "tracestate";
-/// The retry of a dead letter that a message is, as [`crate::store::LetterRef`] says it.
+/// The dead letter that this message retries, as [`crate::store::LetterRef`] writes it.
 pub const LETTER: &str = "x-retouch-letter";
 
 /// A message to publish.
@@ -69,7 +70,7 @@ pub struct Message {
     pub payload: Bytes,
     /// Our own headers.
     pub headers: Headers,
-    /// Whom to tell about the outcome: a queue's name.
+    /// Queue for the reply with the outcome.
     pub reply_to: Option<String>,
     /// Returned with the reply.
     pub correlation_id: Option<String>,
@@ -90,62 +91,64 @@ impl Message {
     }
 }
 
-/// A delivered message. Dropped without being settled (a handler panicked or was aborted) it goes back at once, which counts
-/// as a return. It outlives its consumer: what is under way can be settled while the link holds.
+/// A delivered message. Dropped unsettled (a handler panicked or was aborted) it returns to the queue at
+/// once, which counts as a return. It outlives its consumer: it can be settled while the connection holds.
 pub struct Delivery {
     /// The message.
     pub message: Message,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
-    /// Why the broker itself dead-lettered it (`delivery_limit`, `expired`, `rejected`, `maxlen`) and from which
-    /// queue; only on [`Queue::Dead`].
+    /// Reason and queue of a dead-lettering by the broker itself (`delivery_limit`, `expired`, `rejected`,
+    /// `maxlen`); only on [`Queue::Dead`].
     pub broker_death: Option<(String, String)>,
-    /// How it is settled; only `outcome::settle` may call it.
+    /// Only `outcome::settle` may call it.
     pub settler: Box<dyn Settle>,
 }
 
 /// Settles one delivery.
 #[async_trait]
 pub trait Settle: Send + Sync {
-    /// Done with it. `false` means that the broker did not hear it (the channel is gone): it will be delivered again.
+    /// Acknowledges it. `false` means that the broker did not receive that (the channel is gone): the message
+    /// will be delivered again.
     async fn ack(self: Box<Self>) -> bool;
-    /// Gives it back unworked, at shutdown, to be delivered to somebody else.
+    /// Returns it unworked at shutdown, for another consumer.
     async fn hand_back(self: Box<Self>) -> bool;
 }
 
-/// Deliveries of one consumer. Dropping it stops the consumer and gives back what was sent ahead and not handed out.
+/// Deliveries of one consumer. Dropping it stops the consumer and returns prefetched deliveries.
 #[async_trait]
 pub trait Consumer: Send {
     /// The next delivery.
     ///
     /// # Errors
-    /// Any error means that this consumer is finished: what it delivered will be delivered again unless its
-    /// acknowledgement still succeeds, and `consume` must be called anew. There is no other end.
+    /// After any error this consumer is finished: its deliveries come again unless their acknowledgement
+    /// still succeeds, and `consume` must be called anew. There is no other end.
     async fn next(&mut self) -> Result<Delivery, BrokerError>;
-    /// Returns when this consumer is lost, as by an error of `next`; for while there is no room for another delivery.
+    /// Returns when this consumer is lost, with the error that `next` would give; for use while all permits
+    /// are taken.
     async fn lost(&mut self) -> BrokerError;
 }
 
-/// Why the broker could not do it.
+/// Why a broker operation failed.
 #[derive(Debug, Error)]
 pub enum BrokerError {
-    /// Not reachable or it ended the connection: try again later.
+    /// Unreachable, or the broker ended the connection: try again later.
     #[error("the broker is unreachable: {0}")]
     Unavailable(String),
     /// The destination does not exist.
     #[error("no such queue: {0}")]
     NoSuchQueue(String),
-    /// Something exists with other arguments, or we may not: a person must act; trying again does not help.
+    /// It exists with other arguments, or access is refused: a person must act; trying again does not help.
     #[error("{0}")]
     Misconfigured(String),
-    /// The namespace belongs to another database. Not for this process to work with until a person decides.
+    /// The namespace belongs to another database. This process must not work on it until a person decides.
     #[error("the namespace {namespace} belongs to {}, and this database is installation {ours}", other(.theirs))]
     OtherInstallation {
         /// The namespace.
         namespace: String,
         /// The id of our database.
         ours: String,
-        /// The id that the namespace is bound to; none where the broker does not tell it.
+        /// The id that the namespace is bound to; `None` if the broker does not report it.
         theirs: Option<String>,
     },
 }
@@ -157,9 +160,9 @@ fn other(theirs: &Option<String>) -> String {
 /// A broker.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// Binds the namespace to this installation (a database's id), unless it belongs to one: the first wins.
-    /// Consumers and publications of a process whose namespace was given to another installation fail until
-    /// it is bound to ours again.
+    /// Binds the namespace to this installation (a database's id) unless it is bound already: the first wins.
+    /// After another installation has taken it over, consumers and publishes of this process fail until it is
+    /// bound to ours again.
     ///
     /// # Errors
     /// [`BrokerError::OtherInstallation`] where it belongs to another one.
@@ -171,8 +174,8 @@ pub trait Broker: Send + Sync {
     /// [`BrokerError::Misconfigured`] names, in one sentence, what exists with other arguments.
     async fn declare(&self, lanes: &[String]) -> Result<(), BrokerError>;
 
-    /// Declares anew what was declared here and is there no more: a queue or an exchange that somebody deleted. What events go to stays as
-    /// it is: what listened to it has to bind again, and events stay due until then.
+    /// Declares again a queue or an exchange that this process declared and that was deleted since. The
+    /// events exchange is left alone: its listeners have to bind again, and events stay due until then.
     ///
     /// # Errors
     /// See [`Broker::declare`].
@@ -196,6 +199,6 @@ pub trait Broker: Send + Sync {
     /// See [`BrokerError`].
     async fn depth(&self, queue: Queue) -> Result<u64, BrokerError>;
 
-    /// Closes connections in an orderly way; unsettled deliveries go back.
+    /// Closes connections in order; unsettled deliveries go back.
     async fn close(&self);
 }

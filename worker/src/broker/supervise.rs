@@ -1,4 +1,4 @@
-//! Keeps one queue consumed for ever: any error or end of a consumer means tear down and rebuild.
+//! Keeps one queue consumed for ever: after any error or end of a consumer it tears down and rebuilds.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,25 +20,24 @@ pub enum Liveness {
     Starting,
     /// The broker has accepted the consumer.
     Consuming,
-    /// Not at the moment; it is being tried again.
+    /// Not at the moment; retrying.
     Lost {
         /// Since when.
         since: DateTime<Utc>,
         /// Why, at the last attempt.
         error: String,
     },
-    /// No more: it was told to stop.
+    /// Stopped on request.
     Stopped,
 }
 
-/// A consumer that has lived this long was not lost for the same reason as the one before.
+/// A consumer older than this was lost for a new reason.
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// Consumes `queue` until `shutdown` is cancelled, then returns when the last handler has finished.
 ///
-/// At most `prefetch` handlers run at once, also across a lost connection, whose deliveries come again while their
-/// first handlers may still be at work. Whoever drops this future aborts the handlers, and their
-/// deliveries go back.
+/// At most `prefetch` handlers run at once, also across a lost connection, whose deliveries come again while
+/// their first handlers may still run. Dropping this future aborts the handlers and returns their deliveries.
 pub async fn supervise<F, Fut>(
     broker: Arc<dyn Broker>,
     queue: Queue,
@@ -105,12 +104,12 @@ where
         tracing::info!(?queue, lost_since = %since, "consuming again");
     }
     loop {
-        // The permit comes first: what cannot be worked on stays with the broker.
+        // The permit comes first: without one the message stays with the broker.
         let delivery = async {
             let permit = tokio::select! {
                 biased;
                 permit = Arc::clone(&crew.permits).acquire_owned() => permit,
-                // With its hands full it must still notice that the broker forgot it.
+                // Without a free permit it must still notice a lost consumer.
                 error = consumer.lost() => return Err(error),
             };
             Ok::<_, BrokerError>((permit, consumer.next().await?))
@@ -126,7 +125,7 @@ where
     }
 }
 
-/// A queue that is gone is declared again: the work that went with it is found by the sweep.
+/// Declares a missing queue again: the sweep finds the work whose messages were lost with it.
 async fn start(broker: &dyn Broker, queue: &Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
     match broker.consume(queue.clone(), prefetch).await {
         Err(BrokerError::NoSuchQueue(name)) => {
@@ -149,7 +148,7 @@ impl Crew {
             let handler = AssertUnwindSafe(handler).catch_unwind();
             tokio::select! {
                 () = abort.cancelled() => {}
-                // The panic hook has told where; the delivery went back when it was dropped.
+                // The panic hook has reported the place; the delivery went back when it was dropped.
                 done = handler => if done.is_err() {
                     tracing::error!("a handler panicked; its message goes back to the queue");
                 },
@@ -159,7 +158,7 @@ impl Crew {
     }
 }
 
-/// Tells a loss once, and further failed attempts only to those who ask for details.
+/// Logs a loss once as a warning, and further failed attempts at debug level.
 fn report_loss(status: &watch::Sender<Liveness>, queue: &Queue, error: &BrokerError, delay: Duration) {
     let since = match &*status.borrow() {
         Liveness::Lost { since, .. } => Some(*since),

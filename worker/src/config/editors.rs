@@ -1,5 +1,5 @@
-//! Providers: their keys, from the environment only, and `[editors.NAME]`, which a file that several machines share may
-//! hold whether they have the key or not.
+//! Providers: their keys, from the environment only, and `[editors.NAME]`, which a shared file may hold
+//! whether a machine has the key or not.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use crate::editor::http::ApiKey;
 use crate::models::{EDITORS, EditorKind, Model};
 use crate::sources::guard::AllowHosts;
 
-/// What must not stand in a file is named like this.
+/// The name of keys, which must not stand in a file.
 const KEY_NAME: &str = "api_key";
-/// Longer than any wait that a provider is worth.
+/// Upper limit of each duration.
 const MOST_SECONDS: f64 = 3600.0;
 
 /// The key of each editor that has one, by provider kind.
@@ -53,54 +53,54 @@ struct RawOpenai {
     result_hosts: Vec<String>,
 }
 
-/// `[editors.dashscope]`; what is `None` is the adapter's to choose.
+/// `[editors.dashscope]`; the adapter chooses what is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DashscopeSettings {
-    /// None where there is none here: the editor does not exist.
+    /// `None`: no key here, so the editor does not exist.
     pub key: Option<ApiKey>,
     /// Another region, a workspace host.
     pub base_url: Option<Url>,
     /// A header of each request.
     pub workspace: Option<String>,
-    /// How pictures get there.
+    /// How pictures reach the provider.
     pub input: Input,
-    /// Between two polls of a task.
+    /// Between two polls of one task.
     pub poll: Option<Duration>,
-    /// Between two polls of whatever tasks.
+    /// Between two polls of any tasks.
     pub poll_spacing: Option<Duration>,
     /// For one exchange.
     pub timeout: Option<Duration>,
-    /// More hosts that results may be on.
+    /// Additional hosts of results.
     pub result_hosts: Vec<String>,
-    /// Whether the provider's list of tasks is asked what became of a submit that was not answered.
+    /// Whether the provider's list of tasks is searched for a submit without an answer.
     pub ask_list: bool,
-    /// How long a task that was accepted may be missing there.
+    /// How long an accepted task may be missing from the list.
     pub list_settles: Option<Duration>,
     /// Bytes of the largest result that is kept, [`Rhythm::result_max`](super::Rhythm).
     pub result_max: Option<u64>,
 }
 
-/// `[editors.openai]`; what is `None` is the adapter's to choose.
+/// `[editors.openai]`; the adapter chooses what is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenaiSettings {
-    /// None where there is none here: the editor does not exist.
+    /// `None`: no key here, so the editor does not exist.
     pub key: Option<ApiKey>,
     /// A compatible gateway.
     pub base_url: Option<Url>,
     /// For one exchange.
     pub timeout: Option<Duration>,
-    /// More hosts that results may be on, for a gateway that answers with URLs.
+    /// Additional hosts of results, for a gateway that answers with URLs.
     pub result_hosts: Vec<String>,
 }
 
-/// What is set for the providers.
+/// Settings of the providers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditorSettings {
     /// Of `dashscope`.
     pub dashscope: DashscopeSettings,
     /// Of `openai`.
     pub openai: OpenaiSettings,
-    /// The folder of the test double, where it is switched on.
+    /// The folder of the test double, if it is switched on.
     #[cfg(feature = "double")]
     pub double: Option<PathBuf>,
 }
@@ -158,13 +158,13 @@ impl EditorSettings {
         })
     }
 
-    /// Whether its provider's list is asked what became of a submit of this model.
+    /// Whether the provider's list can tell the fate of a submit of this model.
     pub(super) fn can_list(&self, model: &Model) -> bool {
         let is_async = || model.style.parse::<Style>().is_ok_and(Style::is_async);
         self.dashscope.ask_list && model.editor.name == dashscope::KIND && is_async()
     }
 
-    /// Whether there is an editor of this kind here.
+    /// Whether an editor of this kind exists here.
     pub fn exists(&self, editor: &EditorKind) -> bool {
         match editor.name {
             "local" => true,
@@ -177,7 +177,7 @@ impl EditorSettings {
     }
 }
 
-/// Reads the keys through `variable`, which gives a variable's text; none for an empty one.
+/// Reads the keys through `variable`, which returns a variable's text, or `None` for an empty one.
 ///
 /// # Errors
 /// One sentence that names the variable and the fix; never a key.
@@ -197,7 +197,7 @@ pub(super) fn keys(variable: impl Fn(&str) -> Result<Option<String>>) -> Result<
     Ok(keys)
 }
 
-/// A file of settings is copied, committed and shown; a key is not for that.
+/// Files of settings are copied, committed and shown; a key must not be in one.
 ///
 /// # Errors
 /// The place of the key, and what to set instead.
@@ -220,12 +220,12 @@ fn key_variables() -> String {
     paid().map(|(_, name)| format!("{name} or {}", in_file(name))).collect::<Vec<_>>().join(", ")
 }
 
-/// The variables that hold the providers' keys, and those that name a file instead.
+/// The variables of the providers' keys, and those that name a file instead.
 pub(super) fn key_names() -> impl Iterator<Item = String> {
     paid().flat_map(|(_, name)| [name.to_owned(), in_file(name)])
 }
 
-/// Each editor that costs money, with the variable that holds its key.
+/// Each paid editor, with the variable of its key.
 fn paid() -> impl Iterator<Item = (&'static EditorKind, &'static str)> {
     EDITORS.iter().filter(|editor| editor.paid).filter_map(|editor| Some((editor, editor.needs?)))
 }
@@ -262,7 +262,7 @@ fn spacing(place: &str, per_second: Option<f64>) -> Result<Option<Duration>> {
     Ok(Some(Duration::from_secs_f64(1.0 / per_second)))
 }
 
-/// Beside the provider's own, which the adapter knows.
+/// Additional hosts; the adapter knows the provider's own.
 fn hosts(place: &str, given: Vec<String>) -> Result<Vec<String>> {
     given.join(",").parse::<AllowHosts>().with_context(|| format!("{place}: result_hosts"))?;
     Ok(given)

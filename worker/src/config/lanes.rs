@@ -1,4 +1,4 @@
-//! Lanes' limits: what `[lanes.NAME]` says, over what is known of the models that queue there.
+//! Lanes' limits: `[lanes.NAME]` over the known limits of the models that queue there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::models::{EditorKind, Model, Models, Origin, check_lane, money};
 use crate::routes::Routes;
 use crate::store::Money;
 
-/// `[lanes.NAME]` in `retouch.toml`, as it stands there.
+/// `[lanes.NAME]` in `retouch.toml`, unvalidated.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLane {
@@ -21,19 +21,19 @@ pub(super) struct RawLane {
     daily_budget: Option<String>,
 }
 
-/// One lane's limits, as decided. What is `None` has no limit.
+/// One lane's limits. `None` is no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LaneLimits {
     /// Calls at a time in one process; also the prefetch.
     pub concurrency: Option<u16>,
     /// Calls at a time over all replicas.
     pub max_in_flight: Option<u32>,
-    /// The least time between two submits, over all replicas.
+    /// Least time between two submits, over all replicas.
     pub submit_interval: Option<Duration>,
-    /// Most that its calls may cost in a day, in the currency of its models.
+    /// Limit of its calls' cost in a day, in the currency of its models.
     pub daily_budget: Option<Money>,
-    /// Whether nothing is sent while it is not known of another call what became of its submit, over all replicas: where the
-    /// provider's list is asked, which names no edit, that makes the answer certain.
+    /// Whether no call is sent while another submit of the lane is unresolved, over all replicas: the
+    /// provider's list names no edit, so only a single unresolved submit can be matched with certainty.
     pub one_unresolved: bool,
 }
 
@@ -42,22 +42,22 @@ pub struct LaneLimits {
 pub struct Lane {
     /// Its name: a part of its queue's name.
     pub name: String,
-    /// Whose account it is.
+    /// The provider of the account.
     pub editor: &'static EditorKind,
     /// Its limits.
     pub limits: LaneLimits,
-    /// Where the number of calls in flight comes from.
+    /// Origin of the number of calls in flight.
     pub max_in_flight_from: Origin,
-    /// Where the interval comes from.
+    /// Origin of the interval.
     pub submit_interval_from: Origin,
 }
 
-/// Every lane that a model has, by name, whether its editor has a key here or not.
+/// Every model's lane by name, with or without a key here.
 #[derive(Debug, Clone, Default)]
 pub struct Lanes(BTreeMap<String, Lane>);
 
 impl Lanes {
-    /// The lanes of the models, with what the file says of them.
+    /// The lanes of the models, with the file's limits.
     ///
     /// # Errors
     /// One sentence that names the lane, the field and the fix.
@@ -84,7 +84,7 @@ impl Lanes {
                 lane.editor.name
             );
             lane.limits.one_unresolved |= can_list(model);
-            // Where several models share a lane, the narrowest of their limits holds for all.
+            // The narrowest limit of the models that share a lane holds for all.
             let limits = &mut lane.limits;
             limits.max_in_flight = narrowest(limits.max_in_flight, model.max_in_flight, Ord::min);
             let interval = model.submits_per_minute.filter(|submits| *submits > 0);
@@ -104,7 +104,7 @@ impl Lanes {
         Ok(lanes)
     }
 
-    /// A lane's limits; none for a lane that is not known here, such as one of a call that another worker made.
+    /// A lane's limits; no limits for an unknown lane, e.g. of a call that another worker created.
     pub fn limits(&self, lane: &str) -> LaneLimits {
         self.0.get(lane).map(|lane| lane.limits.clone()).unwrap_or_default()
     }
@@ -122,7 +122,7 @@ fn narrowest<T>(one: Option<T>, other: Option<T>, narrower: fn(T, T) -> T) -> Op
     }
 }
 
-/// The currency of each lane's prices: one, so that they can be added up. What costs nothing has none to speak of.
+/// The currency of each lane's prices: only one, so that they can be added up. Free models have none.
 fn currencies<'a>(models: &'a Models, routes: &'a Routes) -> Result<BTreeMap<&'a str, &'a str>> {
     let of_models = models.iter().map(|model| (model.lane.as_str(), &model.price));
     let of_routes = routes.iter().map(|route| (route.lane.as_str(), &route.price));
@@ -170,13 +170,14 @@ fn apply(place: &str, raw: &RawLane, lane: &mut Lane, currency: Option<&str>) ->
     Ok(())
 }
 
-/// Within what a database's clock in milliseconds and a day hold; the next whole millisecond, or the rate would be exceeded.
+/// Bounded by the database's clock in milliseconds and by a day; rounded up to a millisecond, or the rate
+/// would be exceeded.
 fn interval(place: &str, field: &str, rate: f64, seconds: f64) -> Result<Duration> {
     ensure!(rate > 0.0, "{place}: {field} must be more than 0");
     let interval = Duration::try_from_secs_f64(seconds / rate).unwrap_or(Duration::MAX);
     let fits = (Duration::from_millis(1)..=Duration::from_hours(24)).contains(&interval);
     ensure!(fits, "{place}: {field} must be between one submit a day and 1000 a second, not {rate}");
-    // Nanoseconds, so that a third of a second is not taken for a little more than one.
+    // Nanoseconds, so that a third of a second is not rounded up to more.
     let millis = interval.as_nanos().div_ceil(1_000_000);
     Ok(Duration::from_millis(u64::try_from(millis)?))
 }

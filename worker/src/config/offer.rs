@@ -1,4 +1,4 @@
-//! What is on offer: the edit types, the models behind them, the lanes they queue on, and the editors that exist here.
+//! The catalogue: the edit types, their models, the models' lanes, and the editors that exist here.
 
 use anyhow::Result;
 use retouch_shared::event::ImageError;
@@ -10,7 +10,7 @@ use super::read::Raw;
 use crate::models::{EDITORS, EditorKind, Models};
 use crate::routes::{Route, Routes};
 
-/// What can be asked of which provider, at what price and within which limits.
+/// Editors with their models, routes, prices and lanes.
 #[derive(Debug, Clone)]
 pub struct Offer {
     /// `[editors.NAME]` in `retouch.toml`, and the keys.
@@ -59,7 +59,7 @@ impl Offer {
         }
     }
 
-    /// The variable that an editor waits for; `None` where it exists.
+    /// The missing variable of an editor; `None` if the editor exists.
     pub fn missing(&self, editor: &EditorKind) -> Option<&'static str> {
         editor.needs.filter(|_| !self.editors.exists(editor))
     }
@@ -70,7 +70,7 @@ impl Offer {
         served.map(|lane| lane.name.clone()).collect()
     }
 
-    /// The edit types, first those that work here.
+    /// The edit types, available ones first.
     fn known(&self) -> String {
         let of = |editor: &EditorKind| -> Vec<&str> {
             let routes = self.routes.iter().filter(|route| route.editor == editor);

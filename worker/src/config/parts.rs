@@ -1,4 +1,4 @@
-//! The settings one by one: where one of them is off, the others can still be looked at.
+//! The settings one by one: if one of them is wrong, the others can still be inspected.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::media::memory::DEFAULT_MIB;
 use crate::sources::guard::AllowHosts;
 use crate::store::{DatabaseLocation, PATIENCE};
 
-/// Each setting, or what is wrong with it: one sentence that names it and the fix, never a secret.
+/// Each setting, or its fault: one sentence that names it and the fix, never a secret.
 pub struct Parts {
-    /// What can be asked of which provider.
+    /// Editors, models, routes and lanes.
     pub offer: Result<Offer>,
     /// `DATABASE_URL`.
     pub database: Result<DatabaseLocation>,
-    /// Whether it was given.
+    /// Whether it was set.
     pub database_given: bool,
     /// `AMQP_URL`.
     pub broker: Result<BrokerChoice>,
@@ -30,7 +30,7 @@ pub struct Parts {
     pub blobs: Result<BlobsLocation>,
     /// `RETOUCH_HTTP`.
     pub http: Result<Option<SocketAddr>>,
-    /// `RETOUCH_PUBLIC_URL`, and whether it was given.
+    /// `RETOUCH_PUBLIC_URL`, and whether it was set.
     pub public_url: Result<(Url, bool)>,
     /// `RETOUCH_ALLOW_HOSTS`.
     pub allow_hosts: Result<AllowHosts>,
@@ -40,7 +40,7 @@ pub struct Parts {
     pub name: Result<String>,
     /// `RETOUCH_ON_AMBIGUOUS`.
     pub on_ambiguous: OnAmbiguous,
-    /// Rhythm.
+    /// Timings and limits.
     pub rhythm: Result<Rhythm>,
     /// Limits of the cache.
     pub cache: Result<CacheLimits>,
@@ -50,7 +50,7 @@ impl Parts {
     /// Reads the environment and the file.
     ///
     /// # Errors
-    /// What makes all of it unreadable: a file that is not TOML, a setting that does not exist.
+    /// Faults that make all of it unreadable: a file that is not TOML, an unknown setting.
     pub fn load() -> Result<Self> {
         let mut raw = Raw::read()?;
         let offer = keys(variable).and_then(|keys| Offer::decide(&mut raw, keys));
@@ -60,7 +60,7 @@ impl Parts {
         let broker = broker(raw.amqp_url, database.as_ref().ok());
         let blobs = blobs(raw.blobs.as_deref(), database.as_ref().ok());
         let http = http(raw.http.as_deref());
-        // What is derived from a wrong address is not worth a complaint of its own.
+        // A wrong address is reported once, not again for the URL derived from it.
         let public_url =
             public_url(raw.public_url.as_deref(), http.as_ref().ok().copied().flatten(), blobs.as_ref().ok());
         let allow_hosts = raw.allow_hosts.as_deref().unwrap_or_default().parse::<AllowHosts>();
@@ -82,9 +82,9 @@ impl Parts {
         })
     }
 
-    /// Everything that is wrong, in the order in which it is decided.
+    /// All faults, in the order of validation.
     pub fn faults(&self) -> Vec<&Error> {
-        // Destructured: a new setting does not compile until it is looked at.
+        // Destructured: a new setting does not compile until it is checked.
         let Self {
             offer,
             database,
@@ -116,7 +116,7 @@ impl Parts {
         faults.into_iter().flatten().collect()
     }
 
-    /// All of them.
+    /// All settings, or the first fault.
     pub(super) fn together(self) -> Result<Settings> {
         let offer = self.offer?;
         let database = self.database?;
@@ -152,7 +152,7 @@ fn name(given: Option<String>) -> Result<String> {
     Ok(name)
 }
 
-/// As the kernel knows it; a container's is its id.
+/// The kernel's host name; in a container, its id.
 fn host_name() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let host = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
@@ -162,7 +162,7 @@ fn host_name() -> String {
 
 const HOUR: u64 = 60 * 60;
 
-/// In days; 0 is none. A hundred years are far from where times overflow.
+/// In days; 0 is `None`. A hundred years are far from an overflow.
 fn days(name: &str, given: Option<u32>) -> Result<Option<Duration>> {
     ensure!(given.is_none_or(|days| days <= 36_500), "{name} must be at most 36500; 0 is no limit");
     Ok(given.filter(|days| *days > 0).map(|days| Duration::from_secs(u64::from(days) * 24 * HOUR)))

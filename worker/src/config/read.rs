@@ -1,4 +1,4 @@
-//! Reading settings: what stands in the environment, over what stands in the file, before anything is decided.
+//! Reads settings: the environment over the file, before validation.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::lanes::RawLane;
 use crate::models::ModelOverride;
 use crate::routes::RouteOverride;
 
-/// As it stands in the environment and the file.
+/// Unvalidated settings from the environment and the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
@@ -56,14 +56,14 @@ pub(super) struct Raw {
     pub(super) routes: BTreeMap<String, RouteOverride>,
 }
 
-/// What a variable's text stands for. Nothing is guessed: the namespace `7` is a text.
+/// The type of a variable's text. It is never guessed: the namespace `7` is a text.
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
     Number,
 }
 
-/// The environment variables that are settings, and the setting each one is. The file has them by that name.
+/// The environment variables that are settings, with the name of each in the file.
 const VARIABLES: &[(&str, &str, Kind)] = &[
     ("DATABASE_URL", "database_url", Kind::Text),
     ("AMQP_URL", "amqp_url", Kind::Text),
@@ -96,10 +96,10 @@ const VARIABLES: &[(&str, &str, Kind)] = &[
     #[cfg(feature = "double")]
     ("RETOUCH_DOUBLE", "double", Kind::Text),
 ];
-/// Read by other parts: the file's place.
+/// Read elsewhere: the file's path.
 const ELSEWHERE: &[&str] = &["RETOUCH_CONFIG"];
 
-/// Every variable that is a setting of this build, the keys apart.
+/// Every variable that is a setting of this build, except keys.
 pub(super) fn variables() -> impl Iterator<Item = &'static str> {
     VARIABLES.iter().map(|&(name, ..)| name).chain(ELSEWHERE.iter().copied())
 }
@@ -116,7 +116,7 @@ impl Raw {
             let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             settings = settings.merge(Toml::string(&text));
             refuse_keys(&settings).with_context(|| file.display().to_string())?;
-            // Read alone first, so that a mistake in it is said to be there.
+            // Validated alone first, so that a mistake in the file is reported as such.
             Self::of(&settings).with_context(|| file.display().to_string())?;
         }
         for &(name, setting, kind) in VARIABLES {
@@ -139,7 +139,8 @@ impl Raw {
 
     fn of(figment: &Figment) -> Result<Self> {
         figment.extract().map_err(|error| {
-            // A parse error quotes the line, which may hold a password: its first line says where, its last one what.
+            // A parse error quotes the line, which may hold a password: only its first line (the place) and
+            // last line (the fault) are kept.
             let text = error.kind.to_string();
             let mut lines = text.lines();
             let what = match (lines.next(), lines.next_back()) {
@@ -162,13 +163,13 @@ pub(super) fn variable(name: &str) -> Result<Option<String>> {
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
-/// A file that is no TOML is refused elsewhere.
+/// A file that is not TOML is refused elsewhere.
 fn refuse_keys(file: &Figment) -> Result<()> {
     let Ok(profiles) = file.data() else { return Ok(()) };
     profiles.values().try_for_each(|file| editors::refuse_keys("", file))
 }
 
-/// A misspelt setting would silently do nothing.
+/// A misspelt setting would be ignored silently.
 fn refuse_unknown_variables() -> Result<()> {
     for (name, _) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|name| name.starts_with("RETOUCH_")) else { continue };
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_sets_what_the_variables_set_and_lanes_and_routes() {
+    fn a_file_sets_variables_lanes_and_routes() {
         let raw = of_toml(
             "http = 'off'\nlease_seconds = 7\non_ambiguous = 'hold'\n[lanes.local]\nconcurrency = 2\n\
              [routes.blur]\neditor = 'local'\nprice = '0.14'\nparams = { sigma = 2.5 }\n",
@@ -211,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_refused_without_quoting_what_stands_in_it() {
+    fn a_file_that_is_not_toml_is_refused_without_quoting_it() {
         let error = of_toml("database_url = \"mysql://u:hunter2@h").map(drop).unwrap_err().to_string();
         assert!(error.starts_with("TOML parse error at line 1") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
-    fn what_a_file_may_not_hold_is_refused_in_one_line_that_names_its_place() {
+    fn bad_entries_of_a_file_are_refused_by_their_place() {
         for (toml, says) in [
             ("foo = 1", "foo: unknown field: found `foo`, expected `one of `database_url`"),
             ("[lanes.local]\nspeed = 1", "lanes.local.speed: unknown field: found `speed`"),

@@ -1,4 +1,4 @@
-//! The guard of addresses: what is exempt from it, and where the providers' base URLs lead.
+//! Checks the address guard: its exemptions, and where the providers' base URLs lead.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ pub(super) async fn check(parts: &Parts) -> Vec<Check> {
         (openai::KIND, "OPENAI_BASE_URL", openai.key.is_some(), &openai.base_url),
     ];
     for (kind, setting, has_key, url) in bases {
-        // The built-in ones are the providers' own, and one without a key is not used.
+        // Built-in URLs are the providers' own, and a provider without a key is not used.
         if let (true, Some(url)) = (has_key, url) {
             checks.push(base_url(kind, setting, url, allowed).await);
         }
@@ -40,7 +40,7 @@ fn exempt(allowed: &AllowHosts) -> Check {
         IpAddr::V4(v4) => allowed.lists(&Host::Ipv4(v4)),
         IpAddr::V6(v6) => allowed.lists(&Host::Ipv6(v6)),
     });
-    // A cloud hands out its machines' credentials there.
+    // Clouds serve their machines' credentials at this address.
     let metadata = allowed.lists(&Host::Ipv4([169, 254, 169, 254].into()));
     if is_open || metadata {
         let what = if is_open { "every address" } else { "the metadata service's address" };
@@ -99,7 +99,7 @@ async fn base_url(kind: &str, setting: &str, url: &Url, allowed: &AllowHosts) ->
 }
 
 fn host_of(url: &Url) -> Host<&str> {
-    // It was looked at before.
+    // Checked above.
     url.host().unwrap_or(Host::Domain(""))
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use crate::doctor::State;
 
     #[tokio::test]
-    async fn a_base_url_is_judged_by_where_it_leads_and_whether_the_key_is_readable_on_the_way() {
+    async fn a_base_url_is_judged_by_its_host_and_encryption() {
         for (url, allowed, state, says) in [
             ("http://1.1.1.1/v1", "", State::Failed, "for all to read"),
             ("https://1.1.1.1/v1", "", State::Good, "a public address"),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_opens_the_guard_to_everybody_is_said() {
+    fn exemptions_that_open_the_guard_are_reported() {
         let state = |allowed: &str| exempt(&allowed.parse().unwrap()).state;
         assert_eq!(state("gateway.internal,*.cdn.example,10.0.0.0/8"), State::Good);
         assert_eq!(state("0.0.0.0/0"), State::Warning);

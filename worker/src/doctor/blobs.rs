@@ -1,4 +1,4 @@
-//! The blob store: a blob of our own is written, read and deleted; and whether the newest results are in it.
+//! Checks the blob store: writes, reads and deletes a probe, and looks for the newest results.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::store::Store;
 
 const NAME: &str = "blobs";
 const RESULTS: &str = "results";
-/// So many of the newest results are looked for.
+/// Newest results that are looked for.
 const LOOKED_FOR: u32 = 5;
 
-/// What was found, and the store where it can be used.
+/// The checks, and the store if it can be used.
 pub(super) async fn check(parts: &Parts) -> (Vec<Check>, Option<Blobs>) {
     let Ok(location) = &parts.blobs else {
         return (vec![Check::skipped(NAME, "skipped: it needs the settings")], None);
@@ -37,7 +37,7 @@ pub(super) async fn check(parts: &Parts) -> (Vec<Check>, Option<Blobs>) {
     }
 }
 
-/// A worker makes its folder; a folder on another machine's disk cannot be made, only mounted.
+/// A worker creates its own folder; a network folder can only be mounted.
 fn missing(folder: &Path) -> Check {
     let above = folder.ancestors().skip(1).find(|above| above.exists());
     let made = above.is_some_and(|above| above.is_dir() && writable(above));
@@ -52,14 +52,14 @@ fn missing(folder: &Path) -> Check {
     Check::failed(NAME, format!("{detail}, and it cannot be made"), "make it, or correct RETOUCH_BLOBS")
 }
 
-/// Tried, since mode bits say little about root, read-only file systems and network folders.
+/// Tests by writing: mode bits are unreliable for root, read-only file systems and network folders.
 fn writable(folder: &Path) -> bool {
     let probe = folder.join(format!(".retouch-doctor-{}", uuid::Uuid::now_v7().simple()));
     let made = std::fs::create_dir(&probe).is_ok();
     made && std::fs::remove_dir(&probe).is_ok()
 }
 
-/// Bytes that nobody else keeps, so that no blob of anybody's is deleted.
+/// Unique bytes, so that the deletion cannot hit another blob.
 async fn probe(blobs: &Blobs) -> Result<(), BlobError> {
     let bytes = Bytes::from(format!("retouch doctor {}", uuid::Uuid::now_v7()));
     let kept = blobs.put(bytes.clone(), "text/plain").await?;
@@ -104,7 +104,7 @@ fn good(location: &BlobsLocation, parts: &Parts) -> String {
     }
 }
 
-/// Whether this is the store that the other workers of this database keep results in.
+/// Whether the other workers of this database keep their results in this store.
 pub(super) async fn results(store: Option<&Store>, blobs: Option<&Blobs>) -> Check {
     let (Some(store), Some(blobs)) = (store, blobs) else {
         return Check::skipped(RESULTS, "skipped: it needs the database, its schema and the blobs");

@@ -1,4 +1,4 @@
-//! The broker: whether it can be reached, what it has of what is declared, what this login may do, whether it takes messages.
+//! Checks the broker: connection, declarations, rights of this login, alarms.
 
 use super::{Check, no_answer, within};
 use crate::broker::BrokerError;
@@ -7,9 +7,9 @@ use crate::broker::rabbitmq::{Greeting, RabbitMq, Rights};
 use crate::config::{BrokerChoice, Parts};
 
 const NAME: &str = "broker";
-/// Each needs a connection.
+/// Checks that need a connection.
 const OTHERS: [&str; 5] = ["broker version", "queues", "broker rights", "broker alarms", "consumer timeout"];
-/// The oldest that the suite has run on.
+/// The oldest version that the suite has run on.
 const LEAST: (u32, u32) = (3, 10);
 
 pub(super) async fn check(parts: &Parts) -> Vec<Check> {
@@ -54,14 +54,14 @@ fn skipped(first: Option<&str>, needs: &str) -> Vec<Check> {
     names.map(|name| Check::skipped(name, format!("skipped: it needs {needs}"))).collect()
 }
 
-/// What comes before the broker's own words says no more than that.
+/// Drops our prefix, which adds nothing to the broker's message.
 fn reason(error: &BrokerError) -> String {
     let text = error.to_string();
     text.strip_prefix("the broker is unreachable: ").unwrap_or(&text).to_owned()
 }
 
 fn not_reached(why: &str) -> Vec<Check> {
-    // The broker's own words for a login and for a virtual host.
+    // The broker's messages for a wrong login and a wrong virtual host.
     let fix = if why.contains("ACCESS_REFUSED") && !why.contains("vhost") {
         "correct user and password in AMQP_URL"
     } else if why.contains("vhost") || why.contains("NOT_ALLOWED") {
@@ -151,7 +151,7 @@ fn queues(findings: Option<Result<Vec<Finding>, BrokerError>>, may_declare: bool
     checks
 }
 
-/// The first few: a line is to be read.
+/// The first few names, so that the line stays readable.
 fn some(names: &[&str]) -> String {
     match names {
         [first, second, third, rest @ ..] if !rest.is_empty() => {
@@ -171,7 +171,7 @@ fn judged(rights: Result<Rights, BrokerError>) -> [Check; 2] {
         }
     };
     let Rights { declare, publish, consume, blocked, took_one } = rights;
-    // What a worker cannot do without comes first.
+    // Rights that a worker cannot do without come first.
     let tried =
         [("publish", "write", &publish), ("consume", "read", &consume), ("declare", "configure", &declare)];
     let refused = tried.iter().find_map(|(what, right, tried)| match tried {
@@ -179,7 +179,8 @@ fn judged(rights: Result<Rights, BrokerError>) -> [Check; 2] {
         Some(Ok(())) | None => None,
     });
     let may = match refused {
-        // Whoever manages the broker by definitions gives no such right, and the queues say whether it is needed.
+        // A broker managed by definitions gives no such right, and the queue check shows whether it is
+        // needed.
         Some((&"declare", _, why)) => Check::warning(
             name,
             format!("this login may not declare, so consuming was not tried: {why}"),

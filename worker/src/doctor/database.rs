@@ -1,4 +1,4 @@
-//! The database: whether it can be reached, which product and schema it has, and whether it is set up as the protocol needs it.
+//! Checks the database: connection, product, schema, and the settings that the protocol needs.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::store::{DatabaseLocation, SchemaState, Store, StoreError};
 mod facts;
 
 const NAME: &str = "database";
-/// Each needs a connection.
+/// Checks that need a connection.
 const OTHERS: [&str; 8] = [
     "database version",
     "schema",
@@ -21,7 +21,7 @@ const OTHERS: [&str; 8] = [
     "database writes",
 ];
 
-/// What was found, and the store where its schema is the one that this program needs.
+/// The checks, and the store if its schema fits this program.
 pub(super) async fn check(parts: &Parts) -> (Vec<Check>, Option<Store>) {
     match &parts.database {
         Err(_) => (skipped(NAME, "the settings"), None),
@@ -61,7 +61,7 @@ async fn server(location: &DatabaseLocation) -> (Vec<Check>, Option<Store>) {
     (checks, store)
 }
 
-/// What comes before the database's own words says no more than that.
+/// Drops our prefix, which adds nothing to the database's message.
 fn reason(error: &StoreError) -> String {
     let text = error.to_string();
     let own = ["the database is unreachable: ", "the database refused a statement: "];
@@ -80,7 +80,7 @@ fn unreachable(location: &DatabaseLocation, why: &str) -> Check {
     Check::failed(NAME, format!("{location}: {why}"), fix(why))
 }
 
-/// What to do about a MySQL server that cannot be reached.
+/// The fix for an unreachable MySQL server.
 pub(crate) fn fix(why: &str) -> &'static str {
     if why.contains("Access denied") {
         "correct user and password in DATABASE_URL, or grant the user all rights on this database"
@@ -95,7 +95,7 @@ pub(crate) fn fix(why: &str) -> &'static str {
     }
 }
 
-/// The schema, and whether rows can be written; gives the store back where it can be worked with.
+/// Checks the schema and write access; returns a usable store.
 async fn of_schema(location: &DatabaseLocation, store: Store, checks: &mut Vec<Check>) -> Option<Store> {
     let migrates_itself = matches!(location, DatabaseLocation::Sqlite(_));
     let state = match within(store.schema_state()).await {

@@ -1,4 +1,4 @@
-//! The providers: a key where one is needed, and a question that costs nothing where a provider has one.
+//! Checks the providers: their keys, and a free request if a provider has one.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ const NAME: &str = "editors";
 pub(super) async fn check(parts: &Parts) -> Vec<Check> {
     let Ok(offer) = &parts.offer else { return vec![Check::skipped(NAME, "skipped: it needs the settings")] };
     let public_url = parts.public_url.as_ref().ok().filter(|(_, given)| *given).map(|(url, _)| url);
-    // What cannot be opened is said of the settings.
+    // The settings check reports editors that cannot be opened.
     let Ok(editors) = open_editors(offer, public_url) else {
         return vec![Check::skipped(NAME, "skipped: it needs the settings")];
     };
@@ -58,7 +58,7 @@ fn refused(name: String, needs: &str, error: &EditError) -> Check {
     }
 }
 
-/// No fault by itself: nobody needs every provider. One where the file speaks of it.
+/// Not a fault: a provider is optional. A warning if the file configures it.
 fn without_key(name: String, needs: &str, kind: &EditorKind, offer: &Offer) -> Check {
     let spoken_of = spoken_of(kind, offer);
     if spoken_of.is_empty() {

@@ -1,4 +1,4 @@
-//! The worker's own HTTP address, and where result URLs lead.
+//! Checks the worker's HTTP address, and where result URLs lead.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use super::{Check, DEADLINE, no_answer, within};
 use crate::config::{BrokerChoice, Parts};
 use crate::editor::http::{self, SendError};
 
-/// None where its setting cannot be understood, which is said already.
+/// `None` if its setting is invalid, which is reported already.
 pub(super) async fn check(parts: &Parts) -> Option<Check> {
     let name = "http";
     let address = match parts.http.as_ref().ok()? {
@@ -29,7 +29,7 @@ pub(super) async fn check(parts: &Parts) -> Option<Check> {
     Some(Check::failed(name, format!("cannot listen on {address}: {error}"), fix))
 }
 
-/// It has no login.
+/// The address has no login.
 fn reachable(name: &str, address: SocketAddr, detail: String) -> Check {
     if address.ip().is_loopback() {
         return Check::good(name, detail);
@@ -40,7 +40,7 @@ fn reachable(name: &str, address: SocketAddr, detail: String) -> Check {
 }
 
 async fn is_a_worker(mut address: SocketAddr) -> bool {
-    // Every address of this machine, which is none to connect to.
+    // The unspecified address cannot be connected to.
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -84,7 +84,7 @@ pub(super) async fn public_url(parts: &Parts) -> Option<Check> {
     Some(asked(name, url, &client).await)
 }
 
-/// This machine's own programs may get an answer there; no other machine does.
+/// Only programs on this machine can reach such an address.
 fn is_nowhere(url: &Url) -> bool {
     matches!(url.host_str(), Some("0.0.0.0" | "[::]"))
 }
@@ -95,7 +95,7 @@ fn nowhere(name: &str, url: &Url) -> Check {
     Check::warning(name, format!("result URLs start with {place}, which is no address of any machine"), fix)
 }
 
-/// Any answer will do: what is at the root of a bucket is nobody's business.
+/// Any answer will do: the root of a bucket need not exist.
 async fn asked(name: &str, url: &Url, client: &Client) -> Check {
     let fix = "correct RETOUCH_PUBLIC_URL, or start what serves it; consumers of results go there";
     let place = shown(url);
@@ -111,7 +111,7 @@ async fn asked(name: &str, url: &Url, client: &Client) -> Check {
     }
 }
 
-/// Without what may be secret in it.
+/// The URL without secrets.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);

@@ -1,4 +1,4 @@
-//! Whether the namespace at the broker and the database belong to each other.
+//! Checks that the namespace at the broker and the database belong to each other.
 
 use super::{Check, no_answer, within};
 use crate::broker::rabbitmq::{Belongs, RabbitMq};

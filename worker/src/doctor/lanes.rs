@@ -1,4 +1,4 @@
-//! Lanes that take no calls, and edits that wait where nobody here serves them.
+//! Checks for closed lanes, and for edits that no worker with these keys serves.
 
 use super::{Check, no_answer, within};
 use crate::config::Parts;

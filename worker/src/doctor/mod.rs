@@ -1,8 +1,8 @@
-//! What `retouch doctor` looks at, a file for each subject.
+//! The checks of `retouch doctor`, one file per subject.
 //!
-//! What must stay true: nothing is paid for, nothing is left behind, no secret is told; whatever does not answer, it ends
-//! within 20 s, because the subjects are looked at side by side and every question has a deadline; and a check that needs what
-//! failed is skipped by name, never left out.
+//! Invariant: a check pays nothing, leaves nothing behind and reveals no secret. The command ends within 20 s
+//! even if servers hang, because subjects run concurrently and every question has a deadline. A check that
+//! depends on a failed one is skipped by name, never left out.
 
 use std::time::Duration;
 
@@ -21,16 +21,16 @@ mod settings;
 /// For one question. No subject asks more than three in a row.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How a check went.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// As it should be.
+    /// Good.
     Good,
-    /// It works, and somebody should look at it.
+    /// Works, but needs attention.
     Warning,
-    /// It does not work.
+    /// Broken.
     Failed,
-    /// It could not be looked at, or does not apply.
+    /// Could not be checked, or does not apply.
     Skipped,
 }
 
@@ -45,7 +45,7 @@ impl State {
         }
     }
 
-    /// For the eye.
+    /// The mark in the terminal.
     pub(crate) const fn mark(self) -> char {
         match self {
             Self::Good => '✓',
@@ -56,16 +56,16 @@ impl State {
     }
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Check {
-    /// What: `schema`.
+    /// Its name, e.g. `schema`.
     pub(crate) name: String,
-    /// How it is.
+    /// Its result.
     pub(crate) state: State,
-    /// In one sentence.
+    /// One sentence.
     pub(crate) detail: String,
-    /// What to do, where there is something to do.
+    /// The fix, if there is one.
     pub(crate) fix: Option<String>,
 }
 
@@ -86,7 +86,7 @@ impl Check {
         Self::new(name, State::Skipped, detail, None)
     }
 
-    /// `detail; fix` as errors of ours say it, with a colon or a semicolon before the fix.
+    /// Splits `detail; fix`, as our errors are written, at the colon or semicolon before the fix.
     fn failed_as_told(name: impl Into<String>, told: &str) -> Self {
         let parts = told.rsplit_once("; ").or_else(|| told.rsplit_once(": "));
         match parts {
@@ -96,18 +96,18 @@ impl Check {
     }
 
     fn new(name: impl Into<String>, state: State, detail: impl Into<String>, fix: Option<String>) -> Self {
-        // A line is a line, whatever a server or an operating system answers.
+        // Messages of servers and operating systems may have several lines.
         let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
         Self { name: name.into(), state, detail: one_line(detail.into()), fix: fix.map(one_line) }
     }
 
-    /// Whether a failure of it is a mistake in the settings.
+    /// Whether its failure is a mistake in the settings.
     pub(crate) fn is_about_settings(&self) -> bool {
         self.name == settings::NAME
     }
 }
 
-/// Looks at everything.
+/// Runs all checks.
 pub(crate) async fn examine() -> Vec<Check> {
     let parts = match Parts::load() {
         Ok(parts) => parts,
@@ -142,7 +142,7 @@ pub(crate) async fn examine() -> Vec<Check> {
     checks
 }
 
-/// An answer within the deadline, or none.
+/// The answer, or `None` after the deadline.
 async fn within<T>(question: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(DEADLINE, question).await.ok()
 }
@@ -151,7 +151,7 @@ fn no_answer() -> String {
     format!("no answer within {} s", DEADLINE.as_secs())
 }
 
-/// Worker and producers on RabbitMQ with a file of their own each is the one mix that only a worker refuses.
+/// Worker and producers on RabbitMQ with a SQLite file each: the one combination that only a worker refuses.
 fn private_database(parts: &Parts) -> Option<String> {
     let broker = parts.broker.as_ref().ok()?;
     shares_a_database(broker, parts.database_given).err().map(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! The settings by themselves: whether they can be read, exist, and go together.
+//! Checks the settings themselves: whether they can be read, exist, and go together.
 
 use anyhow::Error;
 
@@ -7,18 +7,18 @@ use crate::app::open_editors;
 use crate::config::Parts;
 
 pub(super) const NAME: &str = "settings";
-/// All that is looked at with settings that can be read.
+/// Checks that need readable settings.
 const OTHERS: [&str; 8] =
     ["database", "lanes", "broker", "blobs", "editors", "address guard", "http", "public url"];
 
-/// Nothing of them can be read: a file that is not TOML, a name that is none.
+/// Unreadable settings: a file that is not TOML, an unknown name.
 pub(super) fn unreadable(error: &Error) -> Vec<Check> {
     let mut checks = vec![wrong(&format!("{error:#}"))];
     checks.extend(OTHERS.map(|name| Check::skipped(name, "skipped: it needs the settings")));
     checks
 }
 
-/// A line for each that is wrong, or one for all.
+/// One check for each fault, or one for all settings.
 pub(super) fn check(parts: &Parts) -> Vec<Check> {
     let mut wrongs: Vec<String> = parts.faults().iter().map(|error| format!("{error:#}")).collect();
     wrongs.extend(private_database(parts));

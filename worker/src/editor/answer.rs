@@ -1,10 +1,9 @@
-//! A whole 2xx answer, in whatever shape a provider, a gateway or what stands before them gives it: the
-//! picture in it, the task that it names, or why there is neither. The same reader for every provider, for an
-//! answer that just came and for one that was kept.
+//! Reads a whole 2xx answer in any shape that a provider, a gateway or a proxy gives it: the picture in it,
+//! the task that it names, or why it has neither. All providers share this reader, for new answers and for
+//! kept ones.
 //!
-//! What must stay true: nothing is taken that was only echoed from the request, and no draft for the picture;
-//! what is not found here is never said to be not there: such an answer is kept whole, because it was paid
-//! for.
+//! Invariant: a value echoed from the request, or a draft, is never taken for the picture. An answer without
+//! a recognised picture is kept whole, never treated as empty, because it was paid for.
 
 mod fault;
 mod find;
@@ -19,35 +18,35 @@ use crate::{coding, media};
 
 pub(super) use fault::Fault;
 
-/// Most bytes of a picture that was compressed inside of an answer.
+/// Most bytes of a picture that is compressed inside an answer.
 const MAX_PICTURE: usize = 256 * 1024 * 1024;
-/// So much of the beginning of an answer is shown.
+/// Length of the excerpt that is shown.
 const SHOWN_CHARS: usize = 80;
-/// Of the beginning of an answer no more is looked at to show it.
+/// Bytes of an answer that the excerpt is made from.
 const SHOWN_BYTES: usize = 1024;
 
-/// Where the picture is.
+/// Location of the picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     /// In the answer.
     Bytes(Bytes),
-    /// At an http or https address, to the letter.
+    /// At an http or https address, unchanged.
     Url(String),
 }
 
-/// What an answer consists of.
+/// The parsed parts of an answer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Contents {
-    /// It is the picture itself.
+    /// The body is the picture itself.
     picture: Option<Bytes>,
-    /// It is no JSON: one word, which may be a picture or lead to one.
+    /// The body is not JSON but one word: perhaps a picture or an address.
     word: Option<String>,
-    /// Its JSON documents: one, or one of each event or line.
+    /// Its JSON documents: one, or one per event or line.
     documents: Vec<Value>,
 }
 
 impl Contents {
-    /// Takes an answer apart.
+    /// Parses an answer.
     pub(super) fn of(body: &Bytes) -> Self {
         let body = match coding::decode_unnamed(body.clone(), MAX_PICTURE) {
             Ok(plain) => plain,
@@ -69,7 +68,7 @@ impl Contents {
         Self { word: is_word.then(|| text.to_owned()), ..Self::default() }
     }
 
-    /// The picture: of several documents the last one's, which is the final one.
+    /// The picture, from the last document that has one: that is the final one.
     pub(super) fn picture(&self, base: &Url) -> Option<Found> {
         if let Some(picture) = &self.picture {
             return Some(Found::Bytes(picture.clone()));
@@ -81,27 +80,27 @@ impl Contents {
         documents().find_map(|document| find::where_known(document, base))
     }
 
-    /// As [`Contents::picture`], in members of any name.
+    /// As [`Contents::picture`], searching members of any name.
     pub(super) fn picture_anywhere(&self, base: &Url) -> Option<Found> {
         self.documents.iter().rev().find_map(|document| find::anywhere(document, base))
     }
 
-    /// The id of a task that was accepted.
+    /// The id of an accepted task.
     pub(super) fn task_id(&self) -> Option<String> {
         self.documents.iter().rev().find_map(find::task_id)
     }
 
-    /// Why there is no picture, where the answer says so itself.
+    /// The provider's own error, if the answer has one.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.documents.iter().rev().find_map(Fault::of)
     }
 
-    /// The last document that is an object, for who looks for members of its own.
+    /// The last document that is an object, for adapter-specific members.
     pub(super) fn object(&self) -> Value {
         self.documents.iter().rev().find(|document| document.is_object()).cloned().unwrap_or_default()
     }
 
-    /// In a few words, what it is that holds no picture.
+    /// A short description of an answer without a picture.
     fn what(&self, body: &[u8]) -> String {
         let head = body.trim_ascii_start();
         let begins = |with: &str| {
@@ -121,13 +120,13 @@ impl Contents {
     }
 }
 
-/// An answer that cannot be read.
+/// The error for an unreadable answer.
 pub(super) fn unreadable(answer: &Answer, contents: &Contents, request_id: Option<String>) -> EditError {
     let what = answer.flaw.clone().unwrap_or_else(|| contents.what(&answer.body));
     unread(answer, what, request_id)
 }
 
-/// An answer that could not be looked at.
+/// The error for an answer whose body could not be examined.
 pub(super) fn unread(answer: &Answer, what: String, request_id: Option<String>) -> EditError {
     EditError::Unreadable(Box::new(UnreadableAnswer {
         status: answer.status,
@@ -138,8 +137,8 @@ pub(super) fn unread(answer: &Answer, what: String, request_id: Option<String>) 
     }))
 }
 
-/// The first characters of an answer that can be shown: no control characters and none that turn the
-/// direction of writing, no key, and of a URL no more than its host.
+/// The first presentable characters of an answer: no control or bidirectional characters, no key, and of a
+/// URL only its host.
 pub(super) fn beginning(body: &[u8]) -> String {
     let head = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]);
     let shown = |char: &char| {
@@ -151,7 +150,7 @@ pub(super) fn beginning(body: &[u8]) -> String {
     super::dashscope::presentable(&printable).chars().take(SHOWN_CHARS).collect()
 }
 
-/// UTF-8, or UTF-16 where its mark says so.
+/// UTF-8, or UTF-16 if a byte order mark says so.
 fn text(body: &[u8]) -> String {
     let wide = |unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = body[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
@@ -164,12 +163,12 @@ fn text(body: &[u8]) -> String {
     }
 }
 
-/// One document, or one a line; what follows that is none is let alone.
+/// One document, or one per line; a trailing part that is not JSON is ignored.
 fn documents(text: &str) -> Vec<Value> {
     let read = Deserializer::from_str(text).into_iter::<Value>().map_while(Result::ok);
     let documents: Vec<Value> = read.collect();
     match documents.as_slice() {
-        // JSON as a text of JSON.
+        // JSON inside a JSON text.
         [Value::String(inner)] if inner.trim_start().starts_with(['{', '[']) => self::documents(inner.trim()),
         _ => documents,
     }
@@ -184,7 +183,7 @@ fn is_events(text: &str) -> bool {
         || FIELDS.iter().any(|field| line.strip_prefix(field).is_some_and(|rest| rest.starts_with(':')))
 }
 
-/// The JSON of each server-sent event. The name of an event is its `type`, where it says none of its own.
+/// The JSON of each server-sent event. The event's name becomes its `type` if it has none.
 /// <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 fn events(text: &str) -> Vec<Value> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
@@ -201,7 +200,7 @@ fn events(text: &str) -> Vec<Value> {
             }
         }
         let whole = documents(data.join("\n").trim());
-        // One document over several lines, or one on each.
+        // One document over several lines, or one per line.
         let mut read = if whole.is_empty() {
             data.iter().flat_map(|line| documents(line.trim())).collect()
         } else {

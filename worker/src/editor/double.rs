@@ -1,15 +1,15 @@
-//! The scripted test double: an editor that does what its parameters say and writes down what it was asked.
+//! The scripted test double: an editor that its parameters control, and that records its requests.
 //!
-//! For the test suite (cargo feature `double`), inside the built program, in many processes at once. All it
-//! knows is in one folder that the processes share:
+//! For the test suite (cargo feature `double`), inside the built program, in many processes at once. Its
+//! whole state is in one folder that the processes share:
 //!
-//! - `calls.jsonl`: one line for each submit, before anything else happens;
-//! - `polls.jsonl`: one line for each poll;
-//! - `tasks/<id>.json`: what `double_async` accepted, so that any process can poll it;
-//! - a file of any name: a gate that is open.
+//! - `calls.jsonl`: one line per submit, written first;
+//! - `polls.jsonl`: one line per poll;
+//! - `tasks/<id>.json`: a task accepted by `double_async`, so that any process can poll it;
+//! - a file of any other name: an open gate.
 //!
-//! What must stay true: a line is one `O_APPEND` write, so lines never mix; and "the first N" is decided by
-//! the order of the lines, so two processes never both think that they are the first.
+//! Invariant: a line is one `O_APPEND` write, so lines never mix; and "the first N" is decided by the order
+//! of the lines, so two processes never both count as the first.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -31,42 +31,43 @@ use tokio::task::spawn_blocking;
 use super::{EditError, EditRequest, EditSpec, Editor, Measure, Output, Polled, Submitted};
 use crate::media::{Format, MediaError, Pixels, inspect};
 
-/// A gate that nobody opens must end the test, not hang it.
+/// A gate that stays closed must end the test, not hang it.
 const GATE_LIMIT: Duration = Duration::from_secs(120);
 const GATE_POLL: Duration = Duration::from_millis(10);
-/// What a pending poll answers: tests should not wait for politeness.
+/// Poll interval: short, for tests.
 const POLL_AFTER: Duration = Duration::from_millis(20);
 
-/// Lines written by this process: with its id, a name for each line.
+/// Lines written by this process: with the process id, a unique name of each line.
 static LINES: AtomicU64 = AtomicU64::new(0);
 
-/// The editor of kind `double`: edit types `double`, done within the submit, and `double_async`, accepted and polled.
+/// The editor of kind `double`: edit types `double`, which answers within the submit, and `double_async`,
+/// accepted and polled.
 #[derive(Debug, Clone)]
 pub struct Double {
     dir: Arc<PathBuf>,
 }
 
-/// What the parameters can say; any other is ignored, and makes another edit.
+/// The double's parameters; any other one is ignored, and makes another edit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct Script {
-    /// How long the edit takes: for `double` after the gate, for `double_async` since the submit.
+    /// Duration of the edit: for `double` after the gate, for `double_async` since the submit.
     delay_ms: u64,
-    /// Nothing is done before this file is in the folder.
+    /// The edit waits for this file in the folder.
     gate: Option<String>,
-    /// `double_async`: accepted, on disk, and not yet answered before this file is in the folder.
+    /// `double_async`: the answer to the submit, accepted and on disk, waits for this file in the folder.
     submit_gate: Option<String>,
-    /// The process dies of a submit, as of a decoder's bug.
+    /// The process dies in the submit, as from a decoder's bug.
     abort: bool,
-    /// How a submit ends, instead of well.
+    /// Failure of a submit.
     fail: Option<Failure>,
-    /// Only the first so many submits of this picture with these parameters fail.
+    /// Number of failing submits of this picture with these parameters.
     times: Option<u64>,
-    /// The wish that goes with `rate_limited`.
+    /// Retry-After of `rate_limited`.
     retry_after_ms: Option<u64>,
-    /// How a poll ends, instead of well.
+    /// Failure of a poll.
     poll_fail: Option<PollFailure>,
-    /// Only the first so many polls of this id fail.
+    /// Number of failing polls of this id.
     poll_times: Option<u64>,
 }
 
@@ -99,12 +100,12 @@ struct Accepted {
 }
 
 impl Double {
-    /// Over a folder that every process of the test is given.
+    /// Over a folder shared by every process of the test.
     pub fn new(dir: PathBuf) -> Self {
         Self { dir: Arc::new(dir) }
     }
 
-    /// Appends one line and tells which it is among those of the same identity, counting from 1.
+    /// Appends one line and returns its number among those of the same identity, counting from 1.
     fn record(&self, file: &str, identity: &str, mut line: Value) -> io::Result<u64> {
         let pid = std::process::id();
         let call = format!("{pid}-{}", LINES.fetch_add(1, Ordering::Relaxed));
@@ -115,7 +116,7 @@ impl Double {
         fs::create_dir_all(self.dir.as_path())?;
         let path = self.dir.join(file);
         append(&path, &format!("{line}\n"))?;
-        // Up to our own line everything is complete and will never change; beyond it others may be writing.
+        // Lines up to our own are complete and final; other processes may be writing beyond it.
         let same = format!("\"identity\":\"{identity}\"");
         let own = format!("\"call\":\"{call}\"");
         let mut number = 0;
@@ -313,10 +314,10 @@ impl From<PollFailure> for Failure {
     }
 }
 
-/// What the double makes of a picture: its negative, upright, alpha kept, as a PNG.
+/// The double's result for a picture: its negative, upright, alpha kept, as a PNG.
 ///
 /// # Errors
-/// [`MediaError`], for what is no picture.
+/// [`MediaError`] if it is not a picture.
 pub fn expected(bytes: &[u8]) -> Result<Vec<u8>, MediaError> {
     let media = inspect(bytes)?;
     let mut pixels = Pixels::decode(bytes, &media)?;
@@ -344,10 +345,10 @@ fn now() -> i64 {
 }
 
 fn gate_timeout(gate: &str) -> EditError {
-    EditError::rejected("gate_timeout", format!("nobody opened {gate:?}"))
+    EditError::rejected("gate_timeout", format!("gate {gate:?} stayed closed"))
 }
 
-/// The double itself is broken: loud and final, so that a test sees this and not a retry.
+/// The double itself is broken: a final error, so that a test sees this and not a retry.
 fn broken(error: &dyn std::error::Error) -> EditError {
     EditError::rejected("double_broken", error.to_string())
 }

@@ -1,9 +1,9 @@
-//! HTTP to a provider, as every paid editor needs it: was the request sent, what was answered, how long to wait, and a
-//! key that is never shown.
+//! HTTP to a provider for all paid editors: whether the request was sent, the answer, Retry-After, and a key
+//! that is never shown.
 //!
-//! What must stay true: nothing here sends a request twice. Redirects are not followed, no connection is used again (one
-//! that the other side closes at the wrong moment would make a request that was never taken look ambiguous), and
-//! no error text holds a key or a whole URL.
+//! Invariant: nothing here sends a request twice. Redirects are not followed, and no connection is reused
+//! (one that the server closes at the wrong moment would make an unprocessed request look ambiguous). No
+//! error text holds a key or a whole URL.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,20 +20,20 @@ use crate::coding;
 const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, before and after decompression: a picture of 90 MiB in base64, and room.
-/// Of what is larger the beginning is kept: it was answered, so it is no reason to send again.
+/// Of a larger one the beginning is kept: it was answered, so it must not be sent again.
 const MAX_ANSWER: usize = 128 * 1024 * 1024;
-/// Where providers and what stands before them name a request.
+/// Request id headers of providers and gateways.
 const REQUEST_IDS: [&str; 6] =
     ["x-request-id", "request-id", "x-dashscope-request-id", "req-arms-id", "x-amzn-requestid", "cf-ray"];
-/// In the content type of a body that is kept as it came: the codings that could not be taken off.
+/// Parameter in the stored content type of a kept body: codings that could not be removed.
 const CODING_PARAMETER: &str = "; content-encoding=";
-/// In the same place: only the beginning was kept, and what it looks like it is not.
+/// Likewise: only the beginning was kept.
 const CUT_PARAMETER: &str = "; cut=1";
-/// As much of a content type as a column holds.
+/// Size of the content type column.
 const MAX_TYPE_CHARS: usize = 128;
 
-/// A provider's key, from the environment or from a file that is read at each use: a key that is mended there works
-/// without a restart. Never shown.
+/// A provider's key, from the environment or from a file that is read at each use: a key corrected there
+/// works without a restart. Never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ApiKey {
     /// The key itself.
@@ -43,10 +43,10 @@ pub enum ApiKey {
 }
 
 impl ApiKey {
-    /// The key now.
+    /// Reads the current key.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no key; in words, for a person.
+    /// The file is unreadable or holds no key; in words, for a person.
     pub fn read(&self) -> Result<String, String> {
         let (text, place) = match self {
             Self::Text(text) => (text.clone(), "the key".to_owned()),
@@ -74,36 +74,35 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// Why there is no answer: was it sent?
+/// Why there is no answer, by whether the request was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendError {
-    /// Certainly not.
+    /// Certainly not sent.
     NotSent(String),
-    /// Perhaps: a part of it at least may have arrived.
+    /// Perhaps sent: at least a part of it may have arrived.
     NoAnswer(String),
 }
 
-/// Whatever was answered, whole.
+/// A whole answer, of any status.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// The provider's wish in `Retry-After` or `retry-after-ms`, not clamped.
+    /// Delay from `Retry-After` or `retry-after-ms`, not clamped.
     pub retry_after: Option<Duration>,
-    /// When it was given, by the provider's clock, in whole seconds.
+    /// Time of the answer by the provider's clock, in whole seconds.
     pub date: Option<SystemTime>,
-    /// What the body is said to be; empty where nothing is said. With the codings that are still on it, if
-    /// any are.
+    /// The declared type of the body; empty if undeclared. Includes codings that could not be removed.
     pub content_type: String,
-    /// The provider's name for the request, as a header says it.
+    /// The provider's request id, from a header.
     pub request_id: Option<String>,
-    /// The body, without any `Content-Encoding`; as it came, where [`Answer::flaw`] says why.
+    /// The body without any `Content-Encoding`; unchanged if [`Answer::flaw`] says why.
     pub body: Bytes,
-    /// Why the body is not what was meant: too large, or in a coding that cannot be taken off.
+    /// Why the body is incomplete or still encoded: too large, or a coding that cannot be decoded.
     pub flaw: Option<String>,
 }
 
-/// The content type, the body and the flaw of what was kept.
+/// Content type, body and flaw of a kept answer.
 fn reopened(content_type: &str, body: Bytes) -> (String, Bytes, Option<String>) {
     if let Some(content_type) = content_type.strip_suffix(CUT_PARAMETER) {
         return (content_type.to_owned(), body, Some("only its beginning was kept".to_owned()));
@@ -118,8 +117,8 @@ fn reopened(content_type: &str, body: Bytes) -> (String, Bytes, Option<String>) 
 }
 
 impl Answer {
-    /// A body that was kept with this content type, as the answer that it came with. A program that knows
-    /// more codings than the one that kept it takes them off.
+    /// The answer of a kept body with its stored content type. A program that knows more codings than the one
+    /// that kept it decodes them.
     pub(super) fn kept(content_type: &str, body: Bytes) -> Self {
         let (content_type, body, flaw) = reopened(content_type, body);
         Self { status: 200, retry_after: None, date: None, content_type, request_id: None, body, flaw }
@@ -131,7 +130,7 @@ impl Answer {
     }
 }
 
-/// A client for one provider. `timeout` is for a whole exchange.
+/// A client for one provider. `timeout` covers a whole exchange.
 ///
 /// # Errors
 /// TLS cannot be set up.
@@ -171,7 +170,7 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, SendError> {
             (raw, flaw) => (raw, flaw, format!("{CODING_PARAMETER}{codings}")),
         },
     };
-    // The mark is what makes it read rightly again, so it is what must fit.
+    // The parameter makes the kept body readable again, so it must fit.
     let room = MAX_TYPE_CHARS.saturating_sub(mark.chars().count());
     let content_type = content_type.chars().take(room).chain(mark.chars()).take(MAX_TYPE_CHARS).collect();
     Ok(Answer {
@@ -185,7 +184,7 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, SendError> {
     })
 }
 
-/// The body as it comes. What is too large is answered all the same: its beginning, and why no more.
+/// Reads the raw body. One that is too large yields its beginning, and the reason.
 async fn read(response: &mut Response) -> Result<(Bytes, Option<String>), SendError> {
     let mut body = BytesMut::new();
     loop {
@@ -203,10 +202,10 @@ async fn read(response: &mut Response) -> Result<(Bytes, Option<String>), SendEr
     }
 }
 
-/// The body without its codings; as it came, and why, where that cannot be done.
+/// Decodes the body; returns it unchanged with the reason if that fails.
 async fn plain(codings: String, raw: Bytes) -> (Bytes, Option<String>) {
     let coded = raw.clone();
-    // Megabytes may come of it: not on the thread that answers everything else.
+    // It may grow to megabytes: decode it off the async threads.
     let decoded = spawn_blocking(move || coding::decode(&codings, coded, MAX_ANSWER)).await;
     match decoded
         .map_err(|error| error.to_string())
@@ -222,7 +221,7 @@ fn unsent(error: &reqwest::Error) -> SendError {
     if error.is_builder() {
         return SendError::NotSent(format!("the request cannot be made: {why}"));
     }
-    // A connection that was never made carried nothing.
+    // Without a connection nothing was sent.
     if error.is_connect() {
         return SendError::NotSent(format!("cannot connect: {why}"));
     }
@@ -232,7 +231,7 @@ fn unsent(error: &reqwest::Error) -> SendError {
     SendError::NoAnswer(format!("the connection broke: {why}"))
 }
 
-/// The system's or the TLS library's words: reqwest's own outermost ones repeat the URL.
+/// The message of the system or the TLS library: reqwest's outer ones repeat the URL.
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn StdError = error;
     while let Some(source) = cause.source() {
@@ -274,7 +273,7 @@ mod tests {
         assert_eq!(at(&[("retry-after", " 0.5 ")]), Some(500));
         assert_eq!(at(&[("retry-after-ms", "1500"), ("retry-after", "7")]), Some(1_500));
         assert_eq!(at(&[("retry-after", "Wed, 25 Nov 2026 10:00:30 GMT")]), Some(30_000));
-        // A server whose clock is an hour off says so in its own date.
+        // A server's wrong clock also shows in its own date.
         let ahead =
             [("retry-after", "Wed, 25 Nov 2026 11:00:30 GMT"), ("date", "Wed, 25 Nov 2026 11:00:00 GMT")];
         assert_eq!(at(&ahead), Some(30_000));
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_body_is_read_again_as_what_it_was_kept_as() {
+    fn a_kept_body_is_reopened_as_it_was_kept() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut gzip, b"{}").unwrap();
         let gzip = Bytes::from(gzip.finish().unwrap());
@@ -322,13 +321,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_is_refused_is_not_sent_and_one_that_is_dropped_may_have_been() {
+    async fn a_refused_connection_is_not_sent_and_a_dropped_one_may_be() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let client = client(Duration::from_secs(5)).unwrap();
         let post = || client.post(format!("http://{address}/?secret=1")).body("x");
         let dropped = tokio::join!(send(post()), async {
-            // Reads something of it, then hangs up.
+            // Reads a part of it, then hangs up.
             let (stream, _) = listener.accept().await.unwrap();
             stream.readable().await.unwrap();
         });

@@ -1,8 +1,8 @@
 //! The editor port: one provider that turns a picture and an edit into another picture.
 //!
-//! An editor sees neither a delivery nor the store. It fits both kinds of provider: a synchronous one
-//! answers [`Submitted::Done`] from `submit`, a submit-then-poll one answers [`Submitted::Accepted`] and
-//! is then asked through `poll`, possibly by another process than the one that submitted.
+//! An editor sees neither a delivery nor the store. The port fits both kinds of provider: a synchronous one
+//! answers [`Submitted::Done`] from `submit`, an asynchronous one answers [`Submitted::Accepted`] and is then
+//! polled, possibly by another process.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub mod http;
 pub mod local;
 pub mod openai;
 
-/// What is asked of a provider, without the pictures: enough to refuse a bad request before anything is paid.
+/// A request to a provider without the pictures: enough to refuse a bad one before anything is paid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditSpec {
     /// The operation, e.g. `grayscale`.
@@ -34,25 +34,25 @@ pub struct EditSpec {
     pub model: String,
     /// Canonical parameters, the route's defaults already merged in.
     pub params: Params,
-    /// The mask that comes with it, if one does.
+    /// The mask of the edit, if it has one.
     pub mask: Option<Measure>,
 }
 
-/// What is known of a picture without its pixels.
+/// Size and format of a picture, without its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measure {
-    /// What its header says.
+    /// From its header.
     pub media: Media,
     /// The size of the encoded file.
     pub bytes: usize,
 }
 
-/// A picture as it goes to a provider.
+/// A picture for a provider.
 #[derive(Debug, Clone)]
 pub struct Picture {
-    /// The encoded file: exactly as it was received, unless it had to be turned upright for a provider.
+    /// The encoded file as received, unless it was turned upright for a provider.
     pub bytes: Bytes,
-    /// What the header says it is: format, width, height.
+    /// From its header: format, width, height.
     pub media: Media,
 }
 
@@ -89,29 +89,29 @@ pub fn check_mask_size(mask: Media, image: Media) -> Result<(), EditError> {
 /// One edit, ready to be performed.
 #[derive(Debug, Clone)]
 pub struct EditRequest {
-    /// What to do.
+    /// The edit.
     pub spec: EditSpec,
-    /// The picture to do it to.
+    /// The input picture.
     pub image: Picture,
     /// White where to edit, black where to keep.
     pub mask: Option<Picture>,
 }
 
-/// What a provider hands back.
+/// A provider's result.
 #[derive(Debug, Clone)]
 pub enum Output {
     /// The encoded picture itself.
     Bytes(Bytes),
-    /// A temporary URL of the provider's, to be fetched through the guard at once; never in a cache row.
+    /// A temporary URL at the provider, to be fetched through the guard at once; never in a cache row.
     Url(ResultUrl),
 }
 
-/// Where a provider keeps a picture that it made.
+/// The location of a result at the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultUrl {
-    /// Where the picture is.
+    /// Its address.
     pub url: String,
-    /// How long after the submit it stays there.
+    /// Its lifetime, counted from the submit.
     pub lives: Duration,
 }
 
@@ -120,12 +120,12 @@ pub struct ResultUrl {
 pub enum Submitted {
     /// Done within the call: the encoded picture.
     Done(Bytes),
-    /// The provider took it; ask for it by this id.
+    /// Accepted; poll with this id.
     Accepted {
-        /// The provider's id, committed before the first poll. A synchronous provider that answers with a URL has the URL
-        /// here, so that a paid answer is safe whatever becomes of us: `poll` then gives it back.
+        /// The provider's id, committed before the first poll. A synchronous provider's result URL becomes
+        /// the id, so that a paid answer survives a crash: `poll` then returns it.
         provider_task_id: String,
-        /// That URL, which is what `poll` would say: it can be fetched while the id is being committed.
+        /// That URL, as `poll` would return it: it can be fetched while the id is being committed.
         at_hand: Option<ResultUrl>,
     },
 }
@@ -133,75 +133,75 @@ pub enum Submitted {
 /// The answer to a poll.
 #[derive(Debug, Clone)]
 pub enum Polled {
-    /// Not yet; ask again after `after`.
+    /// Not yet; poll again after `after`.
     Pending {
-        /// How long to wait before the next poll.
+        /// Delay before the next poll.
         after: Duration,
     },
     /// Finished.
     Done(Output),
 }
 
-/// What a provider says that it has accepted lately.
+/// The provider's list of recently accepted tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Each task of the model that may have been created since the time asked for, and some before it.
+    /// Each task of the model that may have been created since the requested time, and some before it.
     pub tasks: Vec<ListedTask>,
-    /// So long after it was accepted a task may be missing here.
+    /// How long a new task may be missing from the list.
     pub settles: Duration,
 }
 
-/// One task of a provider's list, which says nothing of what was asked.
+/// One task of a provider's list, which does not show the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedTask {
     /// The provider's id.
     pub provider_task_id: String,
-    /// How long before the question it was created, by the provider's clock, to within [`AGE_ERROR`]; none where the provider
-    /// does not say.
+    /// Its age at the time of the query by the provider's clock, to within [`AGE_ERROR`]; `None` if the
+    /// provider does not state it.
     pub age: Option<Duration>,
 }
 
-/// By so much a [`ListedTask::age`] may be wrong, either way.
+/// Tolerance of [`ListedTask::age`], either way.
 pub const AGE_ERROR: Duration = Duration::from_secs(3);
 
-/// The code of an error that the provider says without one.
+/// The code of a provider's error without a code.
 pub(crate) const PROVIDER_ERROR: &str = "provider_error";
 
-/// Why an editor could not answer, named by what the caller does next.
+/// Why an editor failed, named by what the caller does next.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum EditError {
-    /// Nothing reached the provider: try again, nothing can have been paid.
+    /// Nothing reached the provider: try again, nothing was paid.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// The provider asked us to slow down and took nothing: wait; burns no attempt.
+    /// The provider refused because of its rate limit and took nothing: wait; costs no attempt.
     #[error("rate limited: {message}")]
     RateLimited {
-        /// The provider's own wish, if it gave one.
+        /// The provider's Retry-After, if any.
         retry_after: Option<Duration>,
         /// For people.
         message: String,
     },
-    /// The provider could not do it this time and charges nothing: a new submit may work.
+    /// The provider failed this time and charges nothing: a new submit may work.
     #[error("{code}: {message}")]
     Unbilled {
         /// The provider's code.
         code: String,
         /// For people.
         message: String,
-        /// So many submits in all are worth it; then it is refused with this code.
+        /// Submits in all before the edit is refused with this code.
         tries: u32,
     },
-    /// A poll or a result could not be had now: ask again, never submit again.
+    /// A poll or a result is unavailable now: ask again, never submit again.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// Sent and not answered: it may have been paid.
+    /// Sent without an answer: it may have been paid.
     #[error("ambiguous: {0}")]
     Ambiguous(String),
-    /// Answered whole, and in a way that cannot be read: paid for, most likely. The same request would be
-    /// answered the same, so it is kept as it came and never sent again by itself.
+    /// A whole answer that cannot be read: most likely paid for. The same request would be answered the same,
+    /// so the answer is kept unchanged and the call is never sent again automatically.
     #[error("unreadable: {0}")]
     Unreadable(Box<UnreadableAnswer>),
-    /// The provider's final word on this edit, not charged: fail it with this code.
+    /// The provider's final refusal of this edit, not charged: fail it with this code.
     #[error("{code}: {message}")]
     Rejected {
         /// Ours or the provider's code.
@@ -209,7 +209,7 @@ pub enum EditError {
         /// For people.
         message: String,
     },
-    /// Nothing on this lane can work until a person acts: key, arrears, retired model.
+    /// No call on this lane can work until a person acts: key, arrears, retired model.
     #[error("blocked: {code}: {message}")]
     Blocked {
         /// The provider's code.
@@ -224,11 +224,11 @@ pub enum EditError {
 pub struct UnreadableAnswer {
     /// The HTTP status, a 2xx.
     pub status: u16,
-    /// What the body is said to be; may be empty.
+    /// The declared content type; may be empty.
     pub content_type: String,
-    /// The provider's name for the request.
+    /// The provider's request id.
     pub request_id: Option<String>,
-    /// The body; as much of it as was read.
+    /// The body, as far as it was read.
     pub body: Bytes,
     /// Why it cannot be read.
     pub what: String,
@@ -245,7 +245,7 @@ impl fmt::Display for UnreadableAnswer {
         if !beginning.is_empty() {
             write!(f, "; it begins with \u{201c}{beginning}\u{201d}")?;
         }
-        // Nothing but an id belongs into a message for people.
+        // Only an id may enter a message for people.
         let is_id = |id: &&String| {
             (1..=64).contains(&id.len())
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
@@ -264,20 +264,20 @@ impl EditError {
     }
 }
 
-/// A model that an adapter knows by itself. Configuration can name others, and change what is said here.
+/// A built-in model of an adapter. Configuration can add others, and override these values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownModel {
     /// The provider's id.
     pub id: &'static str,
-    /// The word for how it is spoken to; each adapter has its own.
+    /// The API style; each adapter has its own names.
     pub style: &'static str,
     /// Per picture, a decimal number as text.
     pub price: &'static str,
     /// ISO 4217.
     pub currency: &'static str,
-    /// Submits that its account may make in a minute, over all replicas.
+    /// Submits a minute that its account allows, over all replicas.
     pub submits_per_minute: Option<u32>,
-    /// Calls that its account may have under way at once, over all replicas.
+    /// Calls in flight that its account allows, over all replicas.
     pub max_in_flight: Option<u32>,
 }
 
@@ -287,17 +287,17 @@ pub trait Editor: Send + Sync {
     /// The provider kind that enters the edit key, e.g. `local`. Never changes for an adapter.
     fn kind(&self) -> &'static str;
 
-    /// The hosts that its result URLs may be on; none for an editor that answers with bytes.
+    /// Hosts of its result URLs; none for an editor that answers with bytes.
     fn result_hosts(&self) -> AllowHosts {
         AllowHosts::default()
     }
 
-    /// Whether the provider gets pictures by fetching them from our blobs.
+    /// Whether the provider fetches input pictures from our blobs.
     fn fetches_inputs(&self) -> bool {
         false
     }
 
-    /// Refuses, before anything is paid, what the provider is known to refuse.
+    /// Refuses, before anything is paid, requests that the provider is known to refuse.
     ///
     /// # Errors
     /// [`EditError::Rejected`], naming the parameter or limit, the value and the fix; no other variant.
@@ -309,35 +309,35 @@ pub trait Editor: Send + Sync {
     /// See [`EditError`]; each adapter maps its provider's answers exhaustively.
     async fn submit(&self, request: EditRequest) -> Result<Submitted, EditError>;
 
-    /// Reads a whole answer to such an edit that could not be read when it came, and was kept: by the same
-    /// reader, which may know more by now. Sends nothing.
+    /// Reads a kept answer that was unreadable when it came: by the same reader, which may have learned
+    /// since. Sends nothing.
     ///
     /// # Errors
-    /// Whatever it is: it still cannot be read.
+    /// Any error: it is still unreadable.
     fn read_answer(&self, spec: &EditSpec, content_type: &str, body: Bytes) -> Result<Submitted, EditError> {
         let _ = (spec, content_type, body);
         Err(EditError::Unavailable("this editor answers nothing that would be kept".to_owned()))
     }
 
-    /// Asks after an edit that was accepted `age` ago. Costs nothing, may be repeated by any process.
+    /// Polls an edit that was accepted `age` ago. Free, and may be repeated by any process.
     ///
     /// # Errors
-    /// See [`EditError`]; never `NotSent`, since nothing is paid here. `Ambiguous` means that the provider knows the id no
-    /// more, and nobody can tell whether it was paid.
+    /// See [`EditError`]; never `NotSent`, since nothing is paid here. `Ambiguous` means that the provider no
+    /// longer knows the id, and payment cannot be determined.
     async fn poll(&self, provider_task_id: &str, age: Duration) -> Result<Polled, EditError>;
 
-    /// Asks what was accepted of a model since a submit that began `since` ago and was not answered. Costs nothing.
-    /// `None`: this provider cannot be asked, not of this model, or not of what was so long ago.
+    /// Lists the accepted tasks of a model since a submit that began `since` ago and was not answered. Free.
+    /// `None`: this provider has no list, or none for this model or that time.
     ///
     /// # Errors
-    /// See [`EditError`]; nothing is paid here, so whatever it is, asking again does no harm.
+    /// See [`EditError`]; nothing is paid here, so repeating it after any error is safe.
     async fn list_submitted(&self, model: &str, since: Duration) -> Result<Option<Listed>, EditError> {
         let _ = (model, since);
         Ok(None)
     }
 
-    /// Asks whether the provider answers and takes the key, by a question that costs nothing: for people who set it up.
-    /// `false`: it has none.
+    /// Checks that the provider answers and accepts the key, by a free request: for people who set it up.
+    /// `false`: there is no such request.
     ///
     /// # Errors
     /// See [`EditError`]; nothing is paid here.

@@ -1,5 +1,5 @@
-//! A question that many may put at once and nobody may wait long for: it is asked once at a time, the answer is kept for a
-//! while, and who waits too long gets none. A failure is kept no longer than that while: it may be over.
+//! A coalesced probe: concurrent callers share one question at a time, its answer is cached for a while, and
+//! a caller that waits too long gets none. A failure is cached no longer than a success: it may be over.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::task::AbortHandle;
 
-/// What was answered, and how long that took; none where the asking was given up.
+/// The answer and its duration; `None` if the question was given up.
 type Answered<T, E> = Option<(Result<T, E>, Duration)>;
 
-/// The last asking, whether answered or not.
+/// The last question, answered or not.
 struct Asking<T, E> {
     began: Instant,
     answer: Shared<BoxFuture<'static, Answered<T, E>>>,
     asking: AbortHandle,
 }
 
-/// One question.
+/// One kind of question.
 pub(super) struct Question<T: Clone, E: Clone>(Mutex<Option<Asking<T, E>>>);
 
 impl<T: Clone, E: Clone> Default for Question<T, E> {
@@ -27,11 +27,12 @@ impl<T: Clone, E: Clone> Default for Question<T, E> {
     }
 }
 
-/// How long an answer is kept, and how long one waits for it.
+/// How long an answer is cached, and how long a caller waits for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) keep: Duration,
-    /// However long it took to answer; and an asking that was not answered for so long is put again, since its connection is lost.
+    /// Upper limit of the cache time; and an unanswered question is given up and asked again after this time,
+    /// since its connection is lost.
     pub(super) at_most: Duration,
     pub(super) wait: Duration,
 }
@@ -41,9 +42,9 @@ where
     T: Clone + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
-    /// The answer, unless it takes too long. An asking under way is not broken off before it is given up,
-    /// since its connection would be lost with it: the next asker gets its answer. What took long to answer
-    /// is asked less often.
+    /// The answer, or `None` after the deadline. A question under way is not cancelled before it is given up,
+    /// since its connection would be lost with it: the next caller gets its answer. Slow questions are asked
+    /// less often.
     pub(super) async fn ask<F>(&self, patience: Patience, ask: impl FnOnce() -> F) -> Option<Result<T, E>>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
@@ -53,7 +54,7 @@ where
             match &*asking {
                 Some(last) if last.serves(patience) => last.answer.clone(),
                 given_up => {
-                    // Left alone it would hold its connection for as long as the other side is silent.
+                    // Otherwise it would hold its connection for as long as the server is silent.
                     given_up.iter().for_each(|last| last.asking.abort());
                     let began = Instant::now();
                     let question = ask();
@@ -73,9 +74,9 @@ impl<T: Clone, E: Clone> Asking<T, E> {
     fn serves(&self, patience: Patience) -> bool {
         let Patience { keep, at_most, wait: _ } = patience;
         match self.answer.peek() {
-            // At most a twentieth of the time goes into asking.
+            // At most a twentieth of the time is spent on questions.
             Some(Some((Ok(_), took))) => self.began.elapsed() < keep.max((*took * 20).min(at_most)),
-            // From its beginning: one that took longer than that is asked again at once.
+            // Counted from its beginning: a failure that took longer is asked again at once.
             Some(Some((Err(_), _))) => self.began.elapsed() < keep,
             Some(None) => false,
             None => self.began.elapsed() < at_most,
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_question_that_many_put_at_once_is_asked_once_and_its_answer_kept() {
+    async fn concurrent_callers_share_one_question_and_its_answer() {
         let question = Question::default();
         let asked = Arc::new(AtomicU32::new(0));
         let put = async || {
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_longer_than_the_deadline_and_the_late_answer_is_the_next_ones() {
+    async fn a_late_answer_is_kept_for_the_next_caller() {
         let question = Question::default();
         let gate = Arc::new(Semaphore::new(0));
         let put = async |wait| {

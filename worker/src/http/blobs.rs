@@ -1,8 +1,8 @@
-//! Result pictures, by the digest in their names.
+//! Serves result pictures by digest.
 //!
-//! What must stay true: nothing but results is served, since an event tells the digest of the input picture
-//! too (inputs as well where an editor is set to have its provider fetch them here); and nothing that is
-//! served runs or is taken for something else, since part of what providers return was written by others.
+//! Invariant: only results are served, since an event also tells the digest of the input picture (inputs too
+//! if an editor's provider fetches them here). No served file can run as a script or pass for another type,
+//! since providers' results contain foreign content.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use super::Served;
 use crate::blobs::{BlobError, BlobStream};
 use crate::media;
 
-/// For another answer to be read to its end, so that this one may begin.
+/// How long an answer waits for one that is being read.
 const TURN: Duration = Duration::from_secs(10);
-/// Held in memory while it is read.
+/// Larger answers need a sending permit.
 const SMALL: u64 = 256 * 1024;
-/// What a picture is shown as. Anything else is offered for download.
+/// Content types that browsers may display. All others are offered for download.
 const SHOWN: [&str; 10] = [
     "image/png",
     "image/jpeg",
@@ -36,7 +36,7 @@ const SHOWN: [&str; 10] = [
     "image/jxl",
 ];
 
-/// A result picture, or the part of it that is asked for.
+/// A result picture, or the requested range of it.
 pub(super) async fn blob(
     State(served): State<Served>,
     Path((fold, digest)): Path<(String, String)>,
@@ -48,7 +48,7 @@ pub(super) async fn blob(
     }
     let content_type = match served.app.store.result_type(hash).await {
         Ok(Some(content_type)) => content_type,
-        // A provider that fetches pictures by their address has no other way to them.
+        // A provider with `input = "url"` fetches its input pictures here.
         Ok(None) if served.app.serves_inputs() => match served.app.blobs.get(hash).await {
             Ok(bytes) => {
                 media::identify(&bytes).map_or_else(String::new, |kind| kind.content_type.to_owned())
@@ -72,7 +72,7 @@ pub(super) async fn blob(
     described(body, hash, &content_type)
 }
 
-/// The answer without what is the same for every one.
+/// The answer without the common headers.
 async fn picture(served: &Served, hash: Digest32, headers: &HeaderMap) -> Result<Response, BlobError> {
     let blobs = &served.app.blobs;
     let size = blobs.size(hash).await?;
@@ -116,8 +116,7 @@ async fn picture(served: &Served, hash: Digest32, headers: &HeaderMap) -> Result
     })
 }
 
-/// What is small is read and checked before the answer begins, so that a damaged picture has a status that
-/// says so.
+/// A small picture is read and checked before the answer begins, so that damage shows in the status.
 fn whole(bytes: &Bytes, part: Option<&Range<u64>>) -> BlobStream {
     let place = |at: u64| usize::try_from(at).unwrap_or(bytes.len()).min(bytes.len());
     let asked = part.map_or(0..bytes.len(), |range| place(range.start)..place(range.end));
@@ -125,7 +124,7 @@ fn whole(bytes: &Bytes, part: Option<&Range<u64>>) -> BlobStream {
     stream::once(async { chunk }).boxed()
 }
 
-/// With the headers that every answer has.
+/// Adds the common headers.
 fn described(mut answer: Response, hash: Digest32, content_type: &str) -> Response {
     let given = answer.status().is_success() || answer.status() == StatusCode::NOT_MODIFIED;
     let headers = answer.headers_mut();
@@ -144,7 +143,7 @@ fn described(mut answer: Response, hash: Digest32, content_type: &str) -> Respon
     if shown.is_none() {
         set(header::CONTENT_DISPOSITION, "attachment");
     }
-    // The name is the digest: what is under it never changes.
+    // The name is the digest: its content never changes.
     set(header::CACHE_CONTROL, "public, max-age=31536000, immutable");
     headers.extend(HeaderValue::from_str(&tag(hash)).ok().map(|tag| (header::ETAG, tag)));
     answer
@@ -154,13 +153,13 @@ fn tag(hash: Digest32) -> String {
     format!("\"{hash}\"")
 }
 
-/// What of a picture is asked for.
+/// The requested part of a picture.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
-    /// All of it; also where several parts are asked for, or what is asked cannot be understood.
+    /// All of it; also for several ranges or an invalid one.
     Whole,
     Bytes(Range<u64>),
-    /// Something beyond its end.
+    /// A range beyond its end.
     Nothing,
 }
 
@@ -189,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_range_of_bytes_is_understood_and_anything_else_is_all_of_it() {
+    fn a_single_range_is_honoured_and_others_return_everything() {
         for (asked, expected) in [
             ("bytes=0-9", Part::Bytes(0..10)),
             ("bytes=90-", Part::Bytes(90..100)),
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_run_in_a_browser_is_offered_for_download() {
+    fn types_that_could_run_in_a_browser_are_offered_for_download() {
         let hash = Digest32::of(b"picture");
         for (stored, served, attached) in [
             ("image/png", "image/png", false),

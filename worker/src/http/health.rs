@@ -1,4 +1,4 @@
-//! Readiness: each part by name, `ok` or the reason why not, within seconds whatever hangs.
+//! Readiness: each part by name, `ok` or the reason why not, within seconds even if servers hang.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::broker::Queue;
 use crate::broker::supervise::Liveness;
 use crate::store::{LaneView, SchemaState};
 
-/// Probes come every few seconds, from more than one place; and none of them may hang.
+/// Probes come every few seconds, from more than one place, and none may hang.
 const PATIENCE: Patience = Patience {
     keep: Duration::from_millis(500),
     at_most: Duration::from_secs(5),
     wait: Duration::from_secs(2),
 };
 
-/// A part as it is said: `Ok`, or why not.
+/// `Ok`, or why the part is not ready.
 type Part = Result<(), String>;
 
-/// What is asked of others.
+/// Probes of other servers.
 #[derive(Default)]
 pub(super) struct Asked {
     database: Question<(), String>,
@@ -35,7 +35,7 @@ pub(super) struct Asked {
     lanes: Question<Vec<LaneView>, String>,
 }
 
-/// 200 when work can be done, 503 otherwise.
+/// 200 if work can be done, 503 otherwise.
 pub(super) async fn readyz(State(served): State<Served>) -> Response {
     let (database, broker, blobs, lanes) = tokio::join!(
         served.database_answers(),
@@ -60,7 +60,7 @@ pub(super) async fn readyz(State(served): State<Served>) -> Response {
         parts.insert("lanes".to_owned(), json!(error));
     }
     let ready = parts.values().all(|part| part == "ok");
-    // A lane that takes no calls is no fault of this replica, which can still do everything else; people see why here.
+    // A closed lane is no fault of this replica, which can do everything else; shown for people.
     for lane in lanes.unwrap_or_default() {
         let closed = lane.closed.as_ref();
         let closed = closed.map(|closure| format!("takes no calls: {}: {}", closure.code, closure.message));
@@ -81,7 +81,7 @@ impl Served {
         let store = self.app.store.clone();
         let ask = || async move {
             match store.schema_state().await {
-                // A newer program has added to it, which this one goes on with.
+                // A newer program has extended it, which this one tolerates.
                 Ok(SchemaState::Current | SchemaState::Ahead { .. }) => Ok(()),
                 Ok(
                     state @ (SchemaState::Empty | SchemaState::Behind { .. } | SchemaState::Foreign { .. }),
@@ -92,7 +92,7 @@ impl Served {
         self.health.database.ask(PATIENCE, ask).await.unwrap_or_else(|| Err(no_answer()))
     }
 
-    /// Asked, because a connection that answers nothing looks alive until its heartbeats are missed.
+    /// Asks the broker, because a silent connection looks alive until its heartbeats are missed.
     async fn broker_answers(&self) -> Part {
         let broker = Arc::clone(&self.app.broker);
         let ask =

@@ -1,4 +1,4 @@
-//! HTTP: liveness, readiness, metrics and the result pictures. Nothing here takes work in.
+//! HTTP: liveness, readiness, metrics and result pictures. No endpoint accepts work.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ struct Served {
     consumed: Arc<Vec<Consumed>>,
     health: Arc<health::Asked>,
     scrape: Arc<scrape::Asked>,
-    /// A permit for each picture that is sent at a time.
+    /// One permit for each picture that is being sent.
     sending: Arc<Semaphore>,
 }
 

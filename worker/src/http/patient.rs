@@ -1,4 +1,4 @@
-//! A connection whose reader must get on: what it takes none of for a while is written to it no longer.
+//! A connection with a write timeout: a reader that takes no bytes for a while is disconnected.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,9 +11,9 @@ use tokio::time::{Instant, Sleep, sleep};
 /// A stream with a bound on how long a write may stall.
 pub(super) struct Patient<S> {
     stream: S,
-    /// For the reader to take some of what is written.
+    /// How long a write may stall.
     patience: Duration,
-    /// When the write that stalls is given up.
+    /// When the stalled write is given up.
     until: Pin<Box<Sleep>>,
     stalls: bool,
 }
@@ -90,12 +90,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_reader_that_takes_nothing_for_too_long_is_given_up() {
+    async fn a_stalled_reader_is_disconnected() {
         let (near, mut far) = duplex(1024);
         let mut near = Patient::new(near, Duration::from_millis(400));
         near.write_all(&[1; 1024]).await.unwrap();
         let began = Instant::now();
-        // Slowly is not too slowly.
+        // A slow reader is not a stalled one.
         let slowly = tokio::spawn(async move {
             let mut some = [0; 256];
             for _ in 0..3 {

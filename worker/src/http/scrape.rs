@@ -1,5 +1,5 @@
-//! `/metrics`: what this process counted, and what it reads of the database and the broker when it is asked. What cannot be had
-//! in time is left out, and counted: the rest is worth having all the more then.
+//! `/metrics`: counters of this process, and figures read from the database and the broker on request.
+//! Figures that are not available in time are left out, and counted: the rest matters all the more then.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,21 +16,21 @@ use crate::metrics::text::{Family, units};
 use crate::metrics::{self, count, recorder};
 use crate::store::{CallState, ClosedBy, DatabaseLocation, LaneView, Readings, Spending, StoreError, Tally};
 
-/// Ten replicas that are scraped every few seconds ask the database less often than one worker does by working.
+/// Ten replicas scraped every few seconds ask the database less often than one working worker does.
 const PATIENCE: Patience =
     Patience { keep: Duration::from_secs(5), at_most: Duration::from_secs(60), wait: Duration::from_secs(2) };
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What is asked of others.
+/// Questions to other servers.
 #[derive(Default)]
 pub(super) struct Asked {
     database: Question<Readings, ()>,
-    /// Apart from the others, because it takes the longer the more was done today.
+    /// Separate, because its query takes longer the more was done today.
     today: Question<Today, ()>,
     broker: Question<Vec<(String, u64)>, ()>,
 }
 
-/// What the database says of this UTC day.
+/// The database's figures of this UTC day.
 #[derive(Clone)]
 struct Today {
     answered: Vec<Tally>,
@@ -158,7 +158,7 @@ fn of_the_database(readings: &Readings, text: &mut String) {
     of_the_lanes(&readings.lanes, text);
 }
 
-/// Of the tables and not of this process: right also after a crash, which takes a process's counters with it.
+/// From the tables, not from this process: correct also after a crash, which resets counters.
 fn of_today(today: &Today, text: &mut String) {
     let tallies = &today.answered;
     let [mut images, mut paid, mut saved, mut lost, mut spent] = [
@@ -187,7 +187,7 @@ fn of_today(today: &Today, text: &mut String) {
     }
 }
 
-/// Over all models of a lane.
+/// Sums over the models of a lane.
 fn spent_by_lane(spending: &[Spending]) -> BTreeMap<[&str; 3], i64> {
     let mut sums = BTreeMap::new();
     for spent in spending {

@@ -1,8 +1,7 @@
-//! How connections are served: how many there are at once, and how long each may take for what.
+//! Serves connections: their number, and a time limit for each phase.
 //!
-//! What must stay true: probes are answered whatever other clients do. A connection that waits for nothing
-//! but its client is the first to go when there are too many; whatever a client leaves undone ends after a
-//! time.
+//! Invariant: probes are answered whatever other clients do. If there are too many connections, one that only
+//! waits for its client is closed first; whatever a client leaves unfinished times out.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -25,26 +24,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::patient::Patient;
 
-/// For the head of a request to come whole, and for the next one on a connection that is kept open.
+/// For a whole request head, and for the next request on an open connection.
 const HEAD: Duration = Duration::from_secs(10);
-/// For an answer to be begun. Each has a shorter deadline of its own.
+/// For the beginning of an answer. Each has a shorter deadline of its own.
 const BEGIN: Duration = Duration::from_secs(30);
-/// For the reader of an answer to take some of it.
+/// For the reader of an answer to take some bytes.
 const STALLED: Duration = Duration::from_secs(30);
 /// For a request from its head to the last byte of its answer.
 const WHOLE: Duration = Duration::from_secs(600);
-/// How often that is looked at.
+/// Interval of checks for overdue requests.
 const LOOK: Duration = Duration::from_secs(5);
-/// Bytes of one connection that wait to be read or sent.
+/// Buffered bytes of one connection.
 const BUFFER: usize = 64 * 1024;
 /// Most connections at once.
 pub(super) const MAX_CONNECTIONS: usize = 256;
-/// Files that a worker needs for its database, its broker, pictures and blobs.
+/// Open files that a worker needs for its database, broker, pictures and blobs.
 const OTHER_FILES: u64 = 64;
-/// A process may open fewer files than it needs when much is going on below this.
+/// Below this limit a busy process may run out of open files.
 const FEW_FILES: u64 = 1024;
 
-/// How many connections fit, so that the rest of the worker keeps enough of the files that it may open.
+/// Connection limit that leaves the rest of the worker enough open files.
 pub(super) fn max_connections() -> usize {
     let Some(files) = open_files_limit() else { return MAX_CONNECTIONS };
     if files < FEW_FILES {
@@ -61,14 +60,14 @@ fn connections_within(files: u64) -> usize {
     usize::try_from(half).unwrap_or(MAX_CONNECTIONS).clamp(8, MAX_CONNECTIONS)
 }
 
-/// None where the system does not say.
+/// `None` if the system does not report it.
 fn open_files_limit() -> Option<u64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Serves until `shutdown`, then finishes the answers that are being read.
+/// Serves until `shutdown`, then finishes the answers under way.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -89,7 +88,7 @@ pub(super) async fn serve(
                 serving.spawn(one(stream, router.clone(), connection, shutdown.clone()));
             }
             Err(error) => {
-                // Mostly a client that is gone already. Where no file is left, some will be in a moment.
+                // Usually a client that is gone already. Without a free file descriptor, one is freed soon.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -136,12 +135,12 @@ async fn one(stream: TcpStream, router: Router, entry: Entry, shutdown: Cancella
     }
 }
 
-/// What a connection does, and since when.
+/// State of a connection, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Doing {
-    /// It waits for its client.
+    /// Waiting for its client.
     Waiting(Instant),
-    /// A request is answered, or its answer read.
+    /// A request is being answered, or its answer read.
     Answering(Instant),
 }
 
@@ -167,7 +166,7 @@ impl Connection {
     }
 }
 
-/// The connections that are open.
+/// The open connections.
 #[derive(Default)]
 struct Connections(Mutex<Open>);
 
@@ -177,7 +176,7 @@ struct Open {
     by_number: BTreeMap<u64, Arc<Connection>>,
 }
 
-/// A connection among those that are open, until it is dropped.
+/// Registers an open connection until it is dropped.
 struct Entry {
     number: u64,
     connection: Arc<Connection>,
@@ -189,8 +188,8 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new one. Where there are too many, the one that has waited longest for its client goes, or else the
-    /// oldest request.
+    /// Adds a connection. Beyond the limit, the one that has waited longest for its client is closed, or else
+    /// the one with the oldest request.
     fn admit(self: &Arc<Self>, max_connections: usize) -> Entry {
         let waiting = Mutex::new(Doing::Waiting(Instant::now()));
         let connection = Arc::new(Connection { doing: waiting, close: CancellationToken::new() });
@@ -215,7 +214,7 @@ impl Drop for Entry {
     }
 }
 
-/// A request of a connection, until its answer is read or given up.
+/// A request of a connection, until its answer is read or abandoned.
 struct Answering(Arc<Connection>);
 
 impl Answering {
@@ -231,7 +230,7 @@ impl Drop for Answering {
     }
 }
 
-/// The body of an answer while it is read.
+/// The body of an answer while it is being read.
 struct Read {
     body: Body,
     _answering: Answering,
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn few_files_leave_room_for_the_rest_of_the_worker() {
+    fn a_low_file_limit_leaves_room_for_the_rest_of_the_worker() {
         for (files, connections) in [(1024, 256), (1 << 20, 256), (256, 96), (200, 68), (20, 8)] {
             assert_eq!(connections_within(files), connections, "{files}");
         }

@@ -1,4 +1,5 @@
-//! Whether an older row can be an entry, and which edit it is: the same that a task with its edit type and prompt has today.
+//! Decides whether an older row can be an entry, and its edit: the same one that a task with its edit type
+//! and prompt has today.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,20 +13,20 @@ use crate::routes::Route;
 use crate::store::older::OlderImage;
 use crate::store::{ImportEntry, Money};
 
-/// Longest link that is taken, in bytes.
+/// Longest accepted link, in bytes.
 const MAX_URL: usize = 8 * 1024;
-/// What the query of a signed address has in it, in lower case: it expires.
+/// Query parameters of signed addresses, in lower case: such an address expires.
 const SIGNED: [&str; 6] =
     ["expires", "x-amz-expires", "x-oss-expires", "x-goog-expires", "q-sign-time", "x-tos-expires"];
 
-/// Why a row is not taken in.
+/// Why a row is not imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skip {
     /// For programs.
     pub reason: &'static str,
-    /// For people: what is wrong with this row.
+    /// For people: the fault of this row.
     pub detail: String,
-    /// Asking again changes nothing.
+    /// Whether a retry changes nothing.
     pub is_final: bool,
 }
 
@@ -50,27 +51,27 @@ impl Skip {
     }
 }
 
-/// What people say about the older rows, since those do not know.
+/// The operator's settings for properties that the older rows do not record.
 #[derive(Debug)]
 pub struct Rules<'a> {
     offer: &'a Offer,
-    /// What an older edit type is called now.
+    /// The current names of older edit types.
     pub edit_types: BTreeMap<String, String>,
-    /// The model that they were made with; none: the route's.
+    /// The model of the older results; `None`: the route's.
     pub model: Option<String>,
-    /// The parameters, with the route's defaults where they say nothing.
+    /// Their parameters; the route's defaults fill in missing ones.
     pub params: Params,
-    /// What an entry had cost, in millionths, and its currency; none: the route's.
+    /// The cost of an entry, in millionths, and its currency; `None`: the route's.
     pub price: Option<(i64, Option<String>)>,
-    /// What a relative address is relative to.
+    /// Base of relative links.
     pub base_url: Option<Url>,
-    /// What is done about their links.
+    /// Treatment of their links.
     pub links: Links,
     routes: HashMap<String, Result<(Route, Params), Skip>>,
 }
 
 impl<'a> Rules<'a> {
-    /// The routes' rules alone.
+    /// The routes' values alone.
     pub fn new(offer: &'a Offer, links: Links) -> Self {
         Self {
             offer,
@@ -84,10 +85,10 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// A row as an entry.
+    /// The entry of a row.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why it is not an entry.
     pub(super) fn judge(&mut self, image: &OlderImage) -> Result<ImportEntry, Skip> {
         let image_hash = image_hash(image)?;
         let result_url = self.link(image)?;
@@ -122,7 +123,7 @@ impl<'a> Rules<'a> {
         })
     }
 
-    /// As a task's: whether its editor has a key here does not matter, for nothing is asked of it.
+    /// As for a task; but its editor needs no key here, for no request is sent.
     fn route(&mut self, edit_type: &str) -> Result<&(Route, Params), Skip> {
         if !self.routes.contains_key(edit_type) {
             let decided = self.decide(edit_type);
@@ -149,7 +150,7 @@ impl<'a> Rules<'a> {
         Ok((route, params))
     }
 
-    /// The link, absolute. A provider's own address is never stored: it is gone tomorrow.
+    /// The absolute link. A provider's own address is never stored: it expires within a day.
     fn link(&self, image: &OlderImage) -> Result<String, Skip> {
         let Some(given) = image.result_url.as_deref() else {
             return Err(Skip::new("no_url", "it has no result URL"));
@@ -178,7 +179,7 @@ impl<'a> Rules<'a> {
             let why = "is signed and expires: --fetch copies what it still leads to";
             return Err(Skip::new("temporary_link", format!("its address at {host} {why}")));
         }
-        // As it was given where it can be: the same text is what people look for.
+        // Unchanged if possible, so that people find it by its text.
         Ok(if self.base_url.is_some() { url.into() } else { given.to_owned() })
     }
 }
@@ -202,7 +203,7 @@ fn image_hash(image: &OlderImage) -> Result<Digest32, Skip> {
     })
 }
 
-/// What goes into the key for this prompt today.
+/// The prompt in the edit key today.
 fn prompt(route: &Route, given: &str) -> Result<String, Skip> {
     let prompt = normalise_prompt(given);
     let chars = prompt.chars().count();

@@ -1,4 +1,4 @@
-//! What is behind an older system's link: asked past the same guard as every picture from outside.
+//! Follows an older system's links, past the same guard as every download.
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -10,10 +10,10 @@ use crate::media::{self, Media, Pixels};
 use crate::sources::fetch::{FetchError, Purpose};
 use crate::store::StoredResult;
 
-/// Copies the picture into our blobs, or asks whether there is one.
+/// Copies the picture into our blobs, or tests whether there is one.
 ///
 /// # Errors
-/// The outer one: our own blob store cannot be used. The inner one: why there is no picture.
+/// Outer: our own blob store is unavailable. Inner: why there is no picture.
 pub(super) async fn follow(app: &App, url: &str, links: Links) -> Result<Result<Option<StoredResult>, Skip>> {
     if links == Links::Check {
         return Ok(app.results.probe(url).await.map(|()| None).map_err(|error| unreached(&error)));
@@ -39,7 +39,7 @@ pub(super) async fn follow(app: &App, url: &str, links: Links) -> Result<Result<
     })))
 }
 
-/// A picture of a kind and size that we know, whose every pixel can be had.
+/// A supported picture whose every pixel can be decoded.
 async fn verified(bytes: &Bytes) -> Result<Media, String> {
     let media = media::inspect(bytes).map_err(|error| error.to_string())?;
     let bytes = bytes.clone();
@@ -57,7 +57,7 @@ fn unreached(error: &FetchError) -> Skip {
         FetchError::NotFound { .. } | FetchError::Refused { .. } | FetchError::TooManyRedirects { .. } => {
             ("dead_link", true)
         }
-        // Only results of a provider are held to its hosts.
+        // Only providers' results are restricted to hosts.
         FetchError::BadUrl(_) | FetchError::ForeignHost { .. } => ("bad_url", false),
         FetchError::PrivateAddress(_) => ("private_address", false),
         FetchError::TooLarge { .. } => ("too_large", false),

@@ -1,8 +1,8 @@
-//! `retouch cache import`: the results of an older system become entries of the cache, while both systems run.
+//! `retouch cache import`: results of an older system become cache entries, while both systems run.
 //!
-//! The older rows are read twice. First they are judged and counted, so that an edit that many rows name is one entry with the hits of
-//! them all; then each edit is taken in where it is met for the last time, which is its newest row. Every batch is one transaction: a run
-//! that was broken off is run again, and goes on where nothing is done yet.
+//! The older rows are read twice. The first pass judges and counts them, so that an edit with many rows is
+//! one entry with the sum of their hits; the second imports each edit at its last row, which is the newest.
+//! Every batch is one transaction: an interrupted run is simply run again, and skips finished entries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,45 +23,45 @@ mod report;
 pub use judge::{Rules, Skip};
 pub use report::{Merged, PromptExample, Report, Skipped, TakenFor, TodaysRoute};
 
-/// What is done about the links of older rows.
+/// Treatment of older rows' links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// Taken as they are.
+    /// Stored without a check.
     Trust,
     /// Their pictures are copied into our blobs.
     Copy,
-    /// Only asked whether there is something behind them; nothing is written.
+    /// Only tested; nothing is written.
     Check,
 }
 
-/// How an import is done.
+/// Settings of an import.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
     /// Links.
     pub links: Links,
-    /// Links that are followed at a time.
+    /// Links followed at a time.
     pub concurrency: usize,
-    /// Say what would be done, and write nothing.
+    /// Report without writing.
     pub dry_run: bool,
 }
 
-/// How far it is.
+/// Progress of an import.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress {
-    /// So many rows are there to be read.
+    /// Rows to read in total.
     Rows(u64),
-    /// So many rows more were judged.
+    /// Further rows judged.
     Judged(u64),
-    /// So many entries are there to be taken in.
+    /// Entries to import in total.
     Entries(u64),
-    /// So many entries more are done.
+    /// Further entries done.
     Done(u64),
 }
 
 /// An edit of the older rows.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
-    /// Places that were not met yet in the second reading.
+    /// Rows of it that the second pass has not reached.
     left: u64,
     hits: u64,
 }
@@ -75,12 +75,12 @@ pub struct Import<'a> {
     manner: Manner,
     report: Report,
     seen: HashMap<EditKey, Seen>,
-    /// Which edit a link of a picture belongs to: the first one that has it.
+    /// The edit of each link of a picture: the first one that names it.
     links: HashMap<Digest32, EditKey>,
 }
 
 impl<'a> Import<'a> {
-    /// Nothing is asked yet.
+    /// Prepares an import; reads nothing yet.
     pub fn new(
         app: &'a Arc<App>,
         (older, layout): (&'a OlderSystem, &'a Layout),
@@ -91,10 +91,10 @@ impl<'a> Import<'a> {
         Self { app, older, layout, rules, manner, report, seen, links }
     }
 
-    /// Does it.
+    /// Runs it.
     ///
     /// # Errors
-    /// Either database or the blob store cannot be used; what was taken in until then stays.
+    /// A database or the blob store is unavailable; finished entries stay.
     pub async fn run(mut self, progress: impl Fn(Progress)) -> Result<Report> {
         let extent = self.older.extent(self.layout).await?;
         progress(Progress::Rows(extent.rows));
@@ -106,7 +106,7 @@ impl<'a> Import<'a> {
         Ok(self.report)
     }
 
-    /// The first reading.
+    /// The first pass.
     async fn count(&mut self, extent: &Extent, progress: &impl Fn(Progress)) -> Result<()> {
         let mut after: Option<String> = None;
         loop {
@@ -133,14 +133,14 @@ impl<'a> Import<'a> {
         let seen = self.seen.entry(entry.edit_key).or_default();
         seen.left += 1;
         seen.hits = seen.hits.saturating_add(entry.hits);
-        // The same edit in several tasks is what the older system's cache was for.
+        // In tables of tasks, repeated edits are normal; a cache has each edit once.
         if seen.left > 1 && self.layout.shape == Shape::Cache {
             self.report.skip(&image.place, &Skip::same_edit(entry));
         }
     }
 
-    /// A row as an entry, if it is one. A link holds one picture: of two edits of an image that name the same link, it is the first
-    /// one's, and the older system took the other for the same.
+    /// The entry of a row. A link holds one picture: if two edits of an image name the same link, it belongs
+    /// to the first, which the older system served for both.
     fn judge(&mut self, image: &OlderImage) -> Result<ImportEntry, Skip> {
         let entry = self.rules.judge(image)?;
         let link = Digest32::of(format!("{} {}", entry.image_hash, entry.result_url).as_bytes());
@@ -151,7 +151,7 @@ impl<'a> Import<'a> {
         Ok(entry)
     }
 
-    /// The second reading.
+    /// The second pass.
     async fn take_in(&mut self, extent: &Extent, progress: &impl Fn(Progress)) -> Result<()> {
         let mut after: Option<String> = None;
         loop {
@@ -159,9 +159,9 @@ impl<'a> Import<'a> {
             let judged: Vec<_> = batch.images.iter().map(|image| (image, self.judge(image))).collect();
             let mut entries = Vec::new();
             for (image, entry) in judged {
-                // What was skipped was told in the first reading.
+                // The first pass has reported skipped rows.
                 let Ok(entry) = entry else { continue };
-                // A row that has changed meanwhile is for the next run.
+                // A row that has changed since the first pass is left to the next run.
                 let Some(seen) = self.seen.get_mut(&entry.edit_key) else { continue };
                 seen.left = seen.left.saturating_sub(1);
                 if seen.left == 0 {
@@ -241,7 +241,7 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    /// What importing an entry would do to it.
+    /// The change that an import would make to an entry.
     fn would_be(&self, standing: &Standing, entry: &ImportEntry) -> (Change, u64) {
         let (change, hits) = standing.change(entry);
         let upgrades =
@@ -250,7 +250,7 @@ impl<'a> Import<'a> {
     }
 }
 
-/// Whether there is no entry yet, or nothing but a link.
+/// Whether there is no entry yet, or only a link.
 fn wants_picture(standing: &Standing) -> bool {
     match &standing.entry {
         Some(known) => !known.is_kept && known.imported_hits.is_some(),

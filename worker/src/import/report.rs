@@ -1,4 +1,4 @@
-//! What an import did, for people and programs.
+//! The report of an import, for people and programs.
 
 use std::collections::BTreeMap;
 
@@ -12,60 +12,60 @@ use crate::store::{Change, ImportEntry};
 
 /// Examples of each reason.
 const EXAMPLES: usize = 3;
-/// Prompts of each older edit type that are told.
+/// Prompts shown for each older edit type.
 const PROMPTS: usize = 2;
-/// Merged prompts that are told.
+/// Merged prompts shown.
 const MERGED: usize = 20;
 
-/// What was done, or would be.
+/// The changes, made or simulated.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// Rows that were read.
+    /// Rows read.
     pub rows: u64,
-    /// Results that they name.
+    /// Results in them.
     pub images: u64,
-    /// Entries that are new.
+    /// New entries.
     pub new: u64,
-    /// Entries whose link's picture is in our blobs now.
+    /// Entries whose picture was copied into our blobs.
     pub upgraded: u64,
-    /// Entries whose link leads elsewhere now.
+    /// Entries whose link has changed.
     pub relinked: u64,
     /// Entries that the older system has served more often since.
     pub counted: u64,
-    /// Entries that were there as they are.
+    /// Unchanged entries.
     pub same: u64,
-    /// Entries that were made here, and are better.
+    /// Entries that were made here, and take precedence.
     pub made_here: u64,
-    /// Entries that were nothing but a link, which is dead now.
+    /// Entries that were only a link, which is dead now.
     pub removed: u64,
-    /// Hits of the older system that were added.
+    /// Added hits of the older system.
     pub hits_added: u64,
-    /// Links that were followed and led to a picture, or to something where they were only tested.
+    /// Links that led to a picture, or to any content if they were only tested.
     pub alive: u64,
-    /// Of the pictures that were copied.
+    /// Bytes of copied pictures.
     pub copied_bytes: u64,
-    /// What the rows of each older edit type are taken for.
+    /// The edit of each older edit type's rows.
     pub edit_types: BTreeMap<String, TakenFor>,
     /// By reason.
     pub skipped: BTreeMap<&'static str, Skipped>,
-    /// Prompts that the older system could not tell apart; none where no table says which were asked for.
+    /// Prompts that the older system could not tell apart; `None` without a table of requested prompts.
     pub merged_prompts: Option<Merged>,
 }
 
-/// What the rows of an older edit type are taken for: the edit that a task with it asks for today.
+/// The edit of an older edit type's rows: the one that a task with it requests today.
 #[derive(Debug, Default, Serialize)]
 pub struct TakenFor {
-    /// Today's; none where no row of it can be an entry.
+    /// Today's route; `None` if no row of it can be an entry.
     pub route: Option<TodaysRoute>,
-    /// Results that can be entries.
+    /// Importable results.
     pub results: u64,
-    /// Some of their prompts.
+    /// Sample prompts.
     pub examples: Vec<PromptExample>,
-    /// Results that cannot, by reason.
+    /// Other results, by reason.
     pub refused: BTreeMap<&'static str, Skipped>,
 }
 
-/// An edit type as it is made today.
+/// The current route of an edit type.
 #[derive(Debug, Serialize)]
 pub struct TodaysRoute {
     /// Its name.
@@ -78,38 +78,38 @@ pub struct TodaysRoute {
     pub params: Params,
 }
 
-/// A prompt of an older row, and the prompt of the edit that it is taken for.
+/// A prompt of an older row, and the prompt of its edit.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct PromptExample {
-    /// As the row has it.
+    /// The row's prompt.
     pub given: String,
-    /// As it goes into the edit key: with the route's text around it.
+    /// The prompt in the edit key, in the route's template.
     pub keyed: String,
 }
 
 /// Rows that were skipped for one reason.
 #[derive(Debug, Default, Serialize)]
 pub struct Skipped {
-    /// How many.
+    /// Number of rows.
     pub count: u64,
-    /// Some of them.
+    /// Sample rows.
     pub examples: Vec<String>,
 }
 
 /// See [`MergedPrompts`].
 #[derive(Debug, Serialize)]
 pub struct Merged {
-    /// Prompts that were one prompt with another.
+    /// Prompts that equalled another one.
     pub prompts: u64,
     /// The table whose prompts were compared.
     pub table: String,
-    /// By which collation.
+    /// The collation of the comparison.
     pub collation: String,
-    /// The characters that the older unique key compares; none: all of them.
+    /// The length that the older unique key compares, in characters; `None`: all of them.
     pub characters: Option<u32>,
-    /// Groups of them.
+    /// Groups of equal prompts.
     pub groups: usize,
-    /// Some of them: edit type, two spellings, how many there are.
+    /// Sample groups: edit type, two spellings, size.
     pub examples: Vec<(String, String, String, u64)>,
 }
 
@@ -157,7 +157,7 @@ impl Report {
         self.skipped.entry(skip.reason).or_default().note(place, skip);
     }
 
-    /// Notes what a row is taken for, or why it cannot be an entry.
+    /// Notes the edit of a row, or why it is not an entry.
     pub(super) fn judged(&mut self, image: &OlderImage, judged: &Result<ImportEntry, Skip>) {
         let older = image.edit_type.clone().unwrap_or_default();
         let taken = self.edit_types.entry(older).or_default();
@@ -183,7 +183,7 @@ impl Report {
         }
     }
 
-    /// How many were skipped for one of these reasons.
+    /// Rows skipped for one of these reasons.
     pub fn skipped_for(&self, reasons: &[&str]) -> u64 {
         let of = |reason: &&str| self.skipped.get(*reason).map_or(0, |skipped| skipped.count);
         reasons.iter().map(of).sum()

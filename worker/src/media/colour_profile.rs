@@ -1,8 +1,7 @@
-//! Colours as the file means them: pictures for a local edit, and their conversion to sRGB.
+//! Colour management: decodes pictures for a local edit with their colours, and converts them to sRGB.
 //!
-//! What must stay true: what says how colours look (an ICC profile, the chunks of a PNG) is applied or
-//! travels with the pixels, and is never dropped in silence. A profile that cannot be read counts as none, as
-//! in a browser.
+//! Invariant: colour information (an ICC profile, the chunks of a PNG) is applied or travels with the pixels,
+//! and is never dropped silently. An unreadable profile counts as none, as in a browser.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -29,9 +28,8 @@ pub(super) const MAX_PROFILE_BYTES: usize = 4 * 1024 * 1024;
 const MAX_INK_BYTES: usize = 512 * 1024 * 1024;
 
 impl Pixels {
-    /// As [`Pixels::decode`], with colours as the file means them: CMYK through its profile to sRGB, and a
-    /// PNG whose chunks say something else than sRGB converted to it. Profiles of RGB and grey stay beside
-    /// the pixels.
+    /// As [`Pixels::decode`], with managed colours: CMYK is converted through its profile to sRGB, and so is
+    /// a PNG whose chunks declare another colour space. Profiles of RGB and grey stay beside the pixels.
     ///
     /// # Errors
     /// [`MediaError::Undecodable`] or [`MediaError::Unsupported`].
@@ -47,7 +45,7 @@ impl Pixels {
         }
         let ink = pixels.profile.as_deref().and_then(|profile| parse(profile, DataColorSpace::Cmyk));
         let Some(profile) = ink else { return Ok(pixels) };
-        // Not both at once: the pixels that were converted without the profile make room for the inks.
+        // Never both at once: the pixels decoded without the profile are freed for the inks.
         pixels.image = DynamicImage::new(1, 1, pixels.image.color());
         pixels.profile = None;
         match from_inks(bytes, media, &profile) {
@@ -57,7 +55,7 @@ impl Pixels {
         Ok(pixels)
     }
 
-    /// The same picture in sRGB, without a profile. Where the profile cannot be used it stays as it is.
+    /// The same picture in sRGB, without a profile. A picture with an unusable profile stays as it is.
     pub fn into_srgb(mut self) -> Self {
         let space = if self.image.color().has_color() { DataColorSpace::Rgb } else { DataColorSpace::Gray };
         let profile = self.profile.as_deref().and_then(|profile| parse(profile, space));
@@ -74,7 +72,7 @@ fn parse(profile: &[u8], space: DataColorSpace) -> Option<ColorProfile> {
     (profile.color_space == space).then_some(profile)
 }
 
-/// As littleCMS does it unless it is told otherwise.
+/// The defaults of littleCMS.
 fn options() -> TransformOptions {
     TransformOptions {
         rendering_intent: RenderingIntent::Perceptual,
@@ -85,7 +83,7 @@ fn options() -> TransformOptions {
     }
 }
 
-/// Converts pixels in place to sRGB; says whether it could.
+/// Converts pixels in place to sRGB; returns whether it could.
 fn convert(image: &mut DynamicImage, profile: &ColorProfile) -> bool {
     match image {
         DynamicImage::ImageRgb32F(_) => *image = image.to_rgb16().into(),
@@ -117,13 +115,13 @@ fn convert(image: &mut DynamicImage, profile: &ColorProfile) -> bool {
         DynamicImage::ImageLumaA16(pixels) => deep().map(|by| rows(pixels, row, &*by)),
         DynamicImage::ImageRgb16(pixels) => deep().map(|by| rows(pixels, row, &*by)),
         DynamicImage::ImageRgba16(pixels) => deep().map(|by| rows(pixels, row, &*by)),
-        // The two kinds of floating point are gone; the library's enum is open.
+        // Floating point is handled above; the library's enum is open.
         _ => return false,
     };
     converted.is_ok_and(|converted| converted)
 }
 
-/// A row at a time: beside the picture there is one row.
+/// One row at a time: beside the picture there is memory for one row.
 fn rows<S: Copy + Default>(samples: &mut [S], row: usize, by: &dyn TransformExecutor<S>) -> bool {
     let mut before = vec![S::default(); row];
     samples.chunks_exact_mut(row).all(|line| {
@@ -132,7 +130,7 @@ fn rows<S: Copy + Default>(samples: &mut [S], row: usize, by: &dyn TransformExec
     })
 }
 
-/// Four inks a pixel, 0 for none.
+/// Four inks a pixel; 0 is no ink.
 enum Inks {
     Shallow(Vec<u8>),
     Deep(Vec<u16>),
@@ -171,7 +169,7 @@ fn from_inks(bytes: &[u8], media: &Media, profile: &ColorProfile) -> Option<Dyna
     Some(image)
 }
 
-/// Through the table of the press; where the profile has another kind of table, `by` converts.
+/// Converts through the table of the press; for a profile with another kind of table, `by` converts.
 fn colours<S: Copy + Default + Into<f32>>(
     inks: &[S],
     profile: &ColorProfile,
@@ -207,7 +205,7 @@ fn jpeg_inks(bytes: &[u8]) -> Option<Inks> {
             for pixel in samples.as_chunks_mut::<4>().0 {
                 let [y, cb, cr, black] = pixel.map(f32::from);
                 let (cb, cr) = (cb - 128.0, cr - 128.0);
-                // Red, green and blue of this are the inverted inks turned around: the inks themselves.
+                // Decoding gives the inverted inks in YCbCr: this reverses both.
                 let inks = [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb];
                 let [c, m, y] = inks.map(to_byte);
                 *pixel = [c, m, y, 255 - to_byte(black)];

@@ -1,4 +1,4 @@
-//! Colours, densities and kinds of TIFF, on files that other programs wrote (littleCMS, libtiff, tifffile; see
+//! Colours, densities and kinds of TIFF, on files by other programs (littleCMS, libtiff, tifffile; see
 //! `fixtures/README.md`).
 
 use image::{DynamicImage, ImageFormat, RgbaImage};
@@ -20,7 +20,7 @@ fn rgb(bytes: &[u8]) -> image::RgbImage {
     decode(bytes, &inspect(bytes).unwrap()).unwrap().to_rgb8()
 }
 
-/// How many of a thousand pixels are off by more than `most` in a colour.
+/// Per mille of pixels that differ by more than `most` in a colour.
 fn off(found: &image::RgbImage, expected: &image::RgbImage, most: u8) -> usize {
     assert_eq!(found.dimensions(), expected.dimensions());
     let pairs = found.pixels().zip(expected.pixels());
@@ -76,7 +76,7 @@ fn colour_chunks_of_a_png_are_applied_or_refused_by_name() {
             .map(|pixels| pixels.image.to_rgb8().get_pixel(0, 0).0)
     };
     assert_eq!(of(&[1, 13, 0, 1]).unwrap(), [0, 200, 0], "sRGB");
-    // Display P3's green is beyond sRGB's: no red and no blue is left in it.
+    // Display P3's green is outside sRGB: clipped, it has no red and no blue.
     let [r, g, b] = of(&[12, 13, 0, 1]).unwrap();
     assert!(r == 0 && g > 200 && b == 0, "{r} {g} {b}");
     for (data, name) in [([9, 16, 0, 1], "PQ"), ([9, 18, 0, 1], "HLG"), ([3, 13, 0, 1], "primaries 3")] {
@@ -123,13 +123,13 @@ fn kinds_of_tiff_have_the_pixels_that_libtiff_gives() {
 }
 
 #[test]
-fn colours_weighted_by_their_alpha_are_divided_by_it() {
+fn premultiplied_colours_are_divided_by_their_alpha() {
     let (file, straight) = (fixture!("premultiplied.tif"), fixture!("straight.tif"));
     let pixels = |bytes| decode(bytes, &inspect(bytes).unwrap()).unwrap().to_rgba8();
     let (found, expected) = (pixels(file), pixels(straight));
     for (found, expected) in found.pixels().zip(expected.pixels()) {
         assert_eq!(found.0[3], expected.0[3]);
-        // Eight bits of a colour at a small alpha are few.
+        // At a small alpha, eight bits hold few levels of a colour.
         let most = 255 / u16::from(found.0[3]) + 1;
         for (found, expected) in found.0.into_iter().zip(expected.0) {
             assert!(u16::from(found.abs_diff(expected)) <= most, "{found} for {expected}");
@@ -167,7 +167,7 @@ fn kinds_of_tiff_that_the_decoder_lacks_are_refused_by_name() {
 }
 
 #[test]
-fn density_is_kept_in_every_format_that_has_a_place_for_it() {
+fn density_is_kept_in_every_format_that_stores_it() {
     let dots = Density { x: 300.0 / 0.0254, y: 150.0 / 0.0254 };
     for format in [Format::Png, Format::Jpeg, Format::Bmp, Format::Tiff] {
         let image = DynamicImage::new_rgb8(4, 3);
@@ -178,11 +178,11 @@ fn density_is_kept_in_every_format_that_has_a_place_for_it() {
 }
 
 #[test]
-fn density_is_read_of_exif_where_jfif_says_nothing() {
+fn density_is_read_from_exif_without_jfif() {
     let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x1a\x01\x05\0\x01\0\0\0\x1a\0\0\0\0\0\0\0".to_vec();
     exif.extend(240_u32.to_le_bytes());
     exif.extend(1_u32.to_le_bytes());
-    // The vertical one has its own tag; without it there is no density.
+    // The vertical density has its own tag; without it there is no density.
     assert_eq!(density_of(&exif), None);
     let mut both = b"Exif\0\0II*\0\x08\0\0\0\x02\0".to_vec();
     for tag in [282_u16, 283] {
@@ -205,7 +205,7 @@ fn density_of(exif: &[u8]) -> Option<Density> {
 }
 
 #[test]
-fn a_profile_that_inflates_without_end_is_not_inflated() {
+fn an_endless_compressed_profile_is_not_inflated() {
     // A zlib stream of 32 MiB of zeros, inside iCCP.
     let mut bomb = b"x\0\0".to_vec();
     let mut png = Vec::new();

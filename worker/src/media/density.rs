@@ -1,4 +1,4 @@
-//! How large a picture is printed: pixels per metre, read from a file and written into its edit.
+//! The print size of a picture: pixels per metre, read from a file and written into its edit.
 
 use super::png_chunks::Chunks;
 use super::tags::Tags;
@@ -21,7 +21,7 @@ const RESOLUTION_UNIT: u16 = 296;
 
 impl Density {
     fn per(x: f64, y: f64, metres: f64) -> Option<Self> {
-        // Beyond this it is no density but damage.
+        // A value beyond this is damage.
         let fits = |value: f64| (1.0..1e9).contains(&value);
         Some(Self { x: x / metres, y: y / metres }).filter(|found| fits(found.x) && fits(found.y))
     }
@@ -31,12 +31,12 @@ impl Density {
         (self.x * METRES_PER_INCH, self.y * METRES_PER_INCH)
     }
 
-    /// As it is once the picture is turned by a quarter.
+    /// The density after a quarter turn.
     pub(super) fn turned(self) -> Self {
         Self { x: self.y, y: self.x }
     }
 
-    /// What the file says; WebP and GIF have no place for it.
+    /// The file's density; WebP and GIF cannot store it.
     pub(super) fn read(bytes: &[u8], format: Format) -> Option<Self> {
         match format {
             Format::Png => {
@@ -54,7 +54,7 @@ impl Density {
     }
 }
 
-/// JFIF says it; a camera's file says it in EXIF alone.
+/// From JFIF; a camera's file has it in EXIF alone.
 fn jpeg(bytes: &[u8]) -> Option<Density> {
     let mut of_exif = None;
     for (marker, data) in jpeg_segments(bytes) {

@@ -1,4 +1,4 @@
-//! What a result is, by its first bytes: every picture format that is in use, also those that this program
+//! Recognises a result by its first bytes: every picture format in use, including those that this program
 //! cannot decode.
 //!
 //! A paid result is kept as it came, so [`identify`] refuses nothing that is a picture: too many pixels, a
@@ -11,20 +11,20 @@ use super::{Format, MediaError, inspect, recognise};
 mod boxes;
 mod svg;
 
-/// A picture, as far as its first bytes tell.
+/// A picture format, from the first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
     /// The media type, e.g. `image/avif`.
     pub content_type: &'static str,
     /// The usual file name extension, without a dot.
     pub extension: &'static str,
-    /// Width and height in pixels, where they can be known.
+    /// Width and height in pixels, if known.
     pub size: Option<(u32, u32)>,
-    /// The format, where this program decodes it.
+    /// The format, if this program decodes it.
     pub format: Option<Format>,
 }
 
-/// Formats that are told by their first bytes alone, with where their sizes are.
+/// Formats with a magic number, and the place of their dimensions.
 const BY_MAGIC: &[(&[u8], &str, &str, Sides)] = &[
     (b"8BPS", "image/vnd.adobe.photoshop", "psd", Sides::Be { height: 14, width: 18 }),
     (b"\0\0\x01\0", "image/vnd.microsoft.icon", "ico", Sides::Bytes { width: 6, height: 7 }),
@@ -43,21 +43,21 @@ const BY_MAGIC: &[(&[u8], &str, &str, Sides)] = &[
     (b"BPG\xfb", "image/bpg", "bpg", Sides::Unknown),
 ];
 
-/// Where width and height stand in a header.
+/// Place of width and height in a header.
 #[derive(Debug, Clone, Copy)]
 enum Sides {
-    /// Four bytes each, the highest first.
+    /// Four bytes each, big-endian.
     Be { width: usize, height: usize },
-    /// Four bytes each, the lowest first.
+    /// Four bytes each, little-endian.
     Le { width: usize, height: usize },
     /// A byte each; 0 is 256.
     Bytes { width: usize, height: usize },
-    /// Not at a fixed place.
+    /// At no fixed place.
     Unknown,
 }
 
-/// Recognises a picture by its content. `head` is the file, or as much of its beginning as is at hand.
-/// `None`: no picture (a page, an error, a video, nothing at all).
+/// Recognises a picture by its content. `head` is the file or a part of its beginning. `None`: not a picture
+/// (a page, an error, a video, empty).
 pub fn identify(head: &[u8]) -> Option<Kind> {
     if let Some(format) = recognise(head) {
         return Some(decodable(format, head));
@@ -70,14 +70,14 @@ pub fn identify(head: &[u8]) -> Option<Kind> {
     boxes::identify(head).or_else(|| netpbm(head)).or_else(|| svg::identify(head))
 }
 
-/// What these bytes look like where they are no picture, for people: e.g. `an HTML page`.
+/// A description of other content, for people: e.g. `an HTML page`.
 #[must_use]
 pub fn describe(head: &[u8]) -> &'static str {
     looks_like(head)
 }
 
-/// Whether a browser must download this rather than show it: what can run scripts in the page that it is
-/// opened in, and whatever is no picture.
+/// Whether a browser must download this rather than show it: formats that can run scripts in the embedding
+/// page, and anything that is not a picture.
 #[must_use]
 pub fn is_attachment(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -118,7 +118,7 @@ impl Sides {
     }
 }
 
-/// A size that a picture can have: what is absurd is not known.
+/// A plausible size; an absurd one counts as unknown.
 fn sides(width: u32, height: u32) -> Option<(u32, u32)> {
     let plausible = |side: u32| (1..=i32::MAX.unsigned_abs()).contains(&side);
     (plausible(width) && plausible(height)).then_some((width, height))

@@ -1,7 +1,6 @@
 //! CMYK to sRGB through the table of a printing press's profile, as littleCMS does it by default: the
-//! perceptual table, black point compensation, values out of sRGB clipped, and all of it on a grid of 17
-//! steps an ink, between which colours are interpolated (linear over the first ink, tetrahedral over the
-//! other three).
+//! perceptual table, black point compensation, out-of-gamut values clipped, all on a grid of 17 steps an ink
+//! with interpolation in between (linear over the first ink, tetrahedral over the other three).
 //!
 //! `moxcms` converts CMYK too, but without the compensation: nine of ten pixels are off by more than two.
 //! ICC.1:2022, 10.10 and 10.11 (tables), 6.3.4.2 (Lab).
@@ -18,7 +17,7 @@ const TO_SRGB: [[f32; 3]; 3] = [
     [0.071_955, -0.228_977, 1.405_386],
 ];
 
-/// Steps of an ink on the grid that pixels are looked up in.
+/// Steps of an ink on the lookup grid.
 const STEPS: usize = 17;
 
 /// Colours over four inks.
@@ -41,7 +40,7 @@ impl Grid {
         [0, 1, 2].map(|at: usize| near[at] + (far[at] - near[at]) * parts[0])
     }
 
-    /// Along the edges of the cube, the longest way first.
+    /// Along the edges of the cube, the largest fraction first.
     fn tetrahedral(&self, base: usize, mut ways: [(f32, usize); 3]) -> [f32; 3] {
         ways.sort_by(|one, other| other.0.total_cmp(&one.0));
         let (mut at, mut sum) = (base, self.nodes[base]);
@@ -54,14 +53,14 @@ impl Grid {
     }
 }
 
-/// sRGB over the inks of a press.
+/// sRGB as a function of the inks of a press.
 pub(super) struct Press(Grid);
 
 impl Press {
-    /// None where the profile has another kind of table.
+    /// `None` if the profile has another kind of table.
     pub(super) fn new(profile: &ColorProfile) -> Option<Self> {
         let table = Table::new(profile)?;
-        // All inks at full, without their tint.
+        // Full inks, without their tint.
         let [lightness, ..] = table.lab([1.0; 4]);
         let black = xyz([lightness.min(50.0), 0.0, 0.0]);
         let node = |at: usize| {

@@ -1,9 +1,9 @@
-//! What is not worked on, by name: pictures of kinds that are not read, each with the way to convert it, and
-//! what is no picture at all.
+//! Unsupported input, by name: pictures of unsupported formats, each with the way to convert it, and files
+//! that are not pictures.
 
 use super::tiff;
 
-/// A kind of picture that is not read.
+/// An unsupported format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unread {
     /// For people, e.g. `HEIC`.
@@ -19,7 +19,7 @@ const CONVERT_JXL: &str = "convert it first (`djxl a.jxl a.png`)";
 const CONVERT_PDF: &str = "convert a page of it first (`pdftoppm -png -r 150 a.pdf page`)";
 const CONVERT_SVG: &str = "convert it first (`rsvg-convert -o a.png a.svg`)";
 
-/// By their first bytes.
+/// By magic number.
 const UNREAD: [(&[u8], &str, &str); 22] = [
     (b"%PDF", "PDF", CONVERT_PDF),
     (b"8BPS", "Photoshop document (PSD)", CONVERT),
@@ -45,13 +45,13 @@ const UNREAD: [(&[u8], &str, &str); 22] = [
     (b"\x97JB2", "JBIG2", CONVERT),
 ];
 
-/// The kind of picture that `bytes` are, if it is known and not read.
+/// The unsupported picture format of `bytes`, if it is a known one.
 pub(super) fn unread(bytes: &[u8]) -> Option<Unread> {
     if let Some((_, what, fix)) = UNREAD.into_iter().find(|(magic, _, _)| bytes.starts_with(magic)) {
         return Some(Unread { what: what.to_owned(), fix });
     }
     let named = |what: &str, fix| Some(Unread { what: what.to_owned(), fix });
-    // TIFF's first bytes, and a maker's own behind them.
+    // TIFF's magic number, followed by a maker's own.
     match bytes.get(..16) {
         Some(head) if head.starts_with(b"II*\0") && &head[8..10] == b"CR" => {
             return named("camera raw (CR2)", CONVERT);
@@ -74,7 +74,7 @@ pub(super) fn unread(bytes: &[u8]) -> Option<Unread> {
     }
 }
 
-/// What an ISO base media file is.
+/// The kind of an ISO base media file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Brand {
     Avif,
@@ -117,7 +117,7 @@ fn head_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(head).to_ascii_lowercase().trim_start_matches('\u{feff}').trim_start().to_owned()
 }
 
-/// A page of HTML may have one in it.
+/// Not a page of HTML that contains one.
 fn is_svg(bytes: &[u8]) -> bool {
     let text = head_text(bytes);
     text.starts_with('<')
@@ -149,7 +149,7 @@ pub(super) fn looks_like(bytes: &[u8]) -> &'static str {
 fn looks_like_text(bytes: &[u8]) -> &'static str {
     let head = &bytes[..bytes.len().min(512)];
     let text = head_text(bytes);
-    // A character cut by the end of the window is lossy too, so only control characters tell.
+    // The window may cut a character, so invalid UTF-8 proves nothing: only control characters do.
     let is_text = !head.iter().any(|&b| b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b));
     if text.starts_with("<!doctype html") || text.starts_with("<html") {
         "an HTML page"

@@ -1,9 +1,9 @@
-//! The bound on decoded pictures: the bytes of pixels that one process holds at once, whatever its lanes,
-//! tasks and commands are. The need is told from the header, and its share is held from before the decoding
-//! until the pixels are gone.
+//! The bound on decoded pictures: the bytes of pixels that one process holds at once, over all its lanes,
+//! tasks and commands. The need is computed from the header, and the permit is held from before decoding
+//! until the pixels are freed.
 //!
-//! What must stay true: work that holds a share never waits for another one. A picture that needs more than
-//! all of it takes all of it and runs alone.
+//! Invariant: work that holds a permit never waits for another one. A picture that needs more than the whole
+//! bound takes all of it and runs alone.
 
 use std::io::Cursor;
 use std::sync::OnceLock;
@@ -16,18 +16,18 @@ use crate::sources::memory::Memory;
 
 const MIB: usize = 1024 * 1024;
 
-/// [`set_limit`] where it was not called: about one picture of 64 megapixels and 16 bits.
+/// The bound without a call of [`set_limit`]: about one picture of 64 megapixels and 16 bits.
 pub const DEFAULT_MIB: u32 = 768;
 
 static DECODED: OnceLock<Memory> = OnceLock::new();
 
-/// Bounds what all decoding of this process may hold; the first call counts.
+/// Bounds all decoding of this process; the first call wins.
 pub fn set_limit(bytes: usize) {
     DECODED.get_or_init(|| Memory::of(bytes));
 }
 
-/// Runs `work`, which decodes a picture, on a thread for blocking work, once there is room for `bytes`. The
-/// room is held until `work` has ended, also where the caller has gone.
+/// Runs `work`, which decodes a picture, on a blocking thread, once `bytes` are free. They stay reserved
+/// until `work` has ended, even if the caller is gone.
 ///
 /// # Errors
 /// `work` panicked, or the program is ending.
@@ -45,14 +45,14 @@ pub async fn run<T: Send + 'static>(
     .await
 }
 
-/// What the pixels of a picture take, told from its header.
+/// Memory of a picture's pixels, from its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoded {
-    /// The kind of pixel that decoding gives.
+    /// The pixel type after decoding.
     pub colour: ColorType,
-    /// Bytes of the pixels once they are decoded.
+    /// Bytes of the decoded pixels.
     pub pixels: u64,
-    /// Bytes at the highest point of decoding, the pixels included.
+    /// Peak bytes during decoding, including the pixels.
     pub peak: u64,
 }
 
@@ -63,7 +63,7 @@ pub fn decoded(bytes: &[u8], media: &Media) -> Decoded {
     let pixels = count * u64::from(colour.bytes_per_pixel());
     let beside = match media.format {
         Format::Png | Format::Bmp => 0,
-        // The coefficients of a progressive one, 16 bits each, or four inks before they are converted.
+        // Coefficients of a progressive one, 16 bits each, or four inks before their conversion.
         Format::Jpeg if pixels::jpeg_scans(bytes).progressive => {
             2 * count * u64::from(colour.channel_count())
         }
@@ -73,17 +73,17 @@ pub fn decoded(bytes: &[u8], media: &Media) -> Decoded {
         // As the file has them, four inks included.
         Format::Tiff => pixels + pixels / 3,
     };
-    // A turned picture is copied once more.
+    // A rotation copies the picture once more.
     let peak = pixels + beside.max(if turned { pixels } else { 0 });
     Decoded { colour, pixels, peak }
 }
 
-/// The bytes that decoding takes at its highest point.
+/// Peak bytes of decoding.
 pub fn decode_bytes(bytes: &[u8], media: &Media) -> u64 {
     decoded(bytes, media).peak
 }
 
-/// The kind of pixel, and whether EXIF turns the picture.
+/// The pixel type, and whether EXIF turns the picture.
 fn header(bytes: &[u8], media: &Media) -> Option<(ColorType, bool)> {
     let readable = tiff_kinds::readable(bytes, media.format).ok()?;
     let mut reader = ImageReader::with_format(Cursor::new(readable.bytes()), media.format.library());
@@ -111,11 +111,11 @@ mod tests {
     }
 
     #[test]
-    fn the_need_of_a_picture_is_told_from_its_header() {
+    fn the_memory_of_a_picture_is_computed_from_its_header() {
         let deep = file(&DynamicImage::new_rgb16(30, 20), ImageFormat::Png);
         let need = decoded(&deep.0, &deep.1);
         assert_eq!((need.colour, need.pixels, need.peak), (ColorType::Rgb16, 3_600, 3_600));
-        // Nothing after the header is needed.
+        // Bytes after the header are not needed.
         assert_eq!(decoded(&deep.0[..60], &deep.1).pixels, 3_600);
         let tiff = file(&DynamicImage::new_rgba8(30, 20), ImageFormat::Tiff);
         assert_eq!(decoded(&tiff.0, &tiff.1).peak, 2_400 + 3_200);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn work_larger_than_the_bound_runs_alone_and_gives_all_of_it_back() {
+    async fn work_larger_than_the_bound_runs_alone_and_frees_it() {
         let whole = 4 * DEFAULT_MIB as u64 * MIB as u64;
         for _ in 0..3 {
             run(whole, || ()).await.unwrap();

@@ -1,7 +1,7 @@
-//! How a file asks to be shown: the EXIF orientation, wherever its format keeps it.
+//! The EXIF orientation of a file, in every format that stores it.
 //!
-//! What must stay true: the header's dimensions ([`super::inspect`]) and the pixels ([`super::Pixels`]) take
-//! it from here alone, so that they never disagree.
+//! Invariant: the header's dimensions ([`super::inspect`]) and the pixels ([`super::Pixels`]) use this
+//! function alone, so that they never disagree.
 
 use image::metadata::Orientation;
 
@@ -10,7 +10,7 @@ use super::{Format, jpeg};
 
 const ORIENTATION: u16 = 0x0112;
 
-/// The orientation of a file; none where it says nothing that can be understood.
+/// The orientation of a file; none if it is missing or invalid.
 pub(super) fn orientation(bytes: &[u8], format: Format) -> Orientation {
     let exif = match format {
         Format::Jpeg => jpeg::exif(bytes),
@@ -22,7 +22,7 @@ pub(super) fn orientation(bytes: &[u8], format: Format) -> Orientation {
     exif.and_then(of_exif).unwrap_or(Orientation::NoTransforms)
 }
 
-/// Whether width and height change places when the picture is shown.
+/// Whether the orientation swaps width and height.
 pub(super) const fn swaps_sides(orientation: Orientation) -> bool {
     match orientation {
         Orientation::NoTransforms

@@ -1,7 +1,7 @@
-//! From the bytes of a picture to its pixels and back.
+//! Decodes and encodes pictures.
 //!
-//! What must stay true: the pixels are upright (EXIF orientation applied), the colour profile travels with
-//! them, and the same pixels are always written as the same bytes.
+//! Invariant: pixels are upright (EXIF orientation applied), the colour profile travels with them, and the
+//! same pixels always give the same bytes.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -19,21 +19,21 @@ use super::{Format, Media, MediaError, jpeg, orientation, tiff, tiff_kinds, unsu
 /// Most bytes that decoding one picture may allocate, its pixels included.
 const MAX_DECODE_ALLOC: u64 = 512 * 1024 * 1024;
 
-/// Scans of a progressive JPEG; programs write about ten. Each one goes over the whole picture, so that
+/// Scans of a progressive JPEG; programs write about ten. Each one passes over the whole picture, so
 /// thousands of tiny ones take minutes.
 const MAX_SCANS: usize = 100;
 
-/// Good enough that an edit of a photograph shows no new blocks.
+/// High enough that an edited photograph shows no new blocks.
 const JPEG_QUALITY: u8 = 92;
 
-/// Decoded pixels and what they need in order to look right.
+/// Decoded pixels with their colour profile and density.
 #[derive(Debug, Clone)]
 pub struct Pixels {
-    /// Upright, whatever the file's EXIF orientation was.
+    /// Upright, after the file's EXIF orientation.
     pub image: DynamicImage,
     /// The ICC profile, if the file had one.
     pub profile: Option<Vec<u8>>,
-    /// How large it is printed, if the file said it.
+    /// Print density, if the file has one.
     pub density: Option<Density>,
 }
 
@@ -57,7 +57,7 @@ impl Pixels {
         if scans > MAX_SCANS {
             return Err(failed(format!("it has {scans} scans; {MAX_SCANS} are allowed")));
         }
-        // The JPEG decoder fills in what is missing with grey; no other format is so lenient.
+        // The JPEG decoder fills missing data with grey; the other formats report it.
         let whole = match format {
             Format::Jpeg => Cow::Owned(jpeg::canonical(bytes).map_err(failed)?),
             _ => Cow::Borrowed(bytes),
@@ -102,8 +102,8 @@ impl Pixels {
         })
     }
 
-    /// Writes the picture: PNG, WebP, BMP and TIFF without loss, JPEG at quality 92. GIF is written as PNG,
-    /// since a palette of 256 would throw colours away. The format written is returned.
+    /// Encodes the picture: PNG, WebP, BMP and TIFF losslessly, JPEG at quality 92. A GIF becomes a PNG,
+    /// since a palette of 256 loses colours. Returns the format written.
     ///
     /// # Errors
     /// [`MediaError::Unencodable`].
@@ -147,7 +147,7 @@ impl Pixels {
         Ok((bytes, format))
     }
 
-    /// The format that [`Pixels::encode`] writes for pixels that came as `format`.
+    /// The format that [`Pixels::encode`] writes for an input in `format`.
     pub const fn output_format(format: Format) -> Format {
         match format {
             Format::Gif => Format::Png,
@@ -167,14 +167,14 @@ fn write_with(
     image.write_with_encoder(encoder)
 }
 
-/// The decoder refuses a tag of more than a mebibyte, and with limits set one that has more values than a
-/// small picture has bytes to spare.
+/// The decoder refuses a tag of more than a mebibyte, and with limits set a tag with more values than a small
+/// picture has bytes.
 fn tiff_profile(bytes: &[u8]) -> Option<Vec<u8>> {
     const ICC_PROFILE: u16 = 34_675;
     Tags::first(bytes)?.bytes(ICC_PROFILE).map(<[u8]>::to_vec)
 }
 
-/// A JPEG has no alpha; left to itself the encoder would show the colours that lie under it.
+/// A JPEG has no alpha; by default the encoder would show the hidden colours.
 fn on_white(image: DynamicImage) -> DynamicImage {
     if !image.color().has_alpha() {
         return image;
@@ -188,7 +188,7 @@ fn on_white(image: DynamicImage) -> DynamicImage {
     pixels.into()
 }
 
-/// Floating point pixels in 16 bits, which every program opens.
+/// Floating point pixels converted to 16 bits, which every program opens.
 fn without_floats(image: DynamicImage) -> DynamicImage {
     match image {
         DynamicImage::ImageRgb32F(_) => image.into_rgb16().into(),
@@ -206,8 +206,8 @@ fn no_grey_alpha(image: DynamicImage) -> DynamicImage {
     }
 }
 
-/// Whether a profile is for pixels like these: a CMYK JPEG is decoded to RGB, and an edit may turn grey to
-/// colour or colour to grey. The colour space is in bytes 16-19 of the profile (ICC.1:2022, 7.2).
+/// Whether a profile fits these pixels: a CMYK JPEG is decoded to RGB, and an edit may convert between grey
+/// and colour. The colour space is in bytes 16-19 of the profile (ICC.1:2022, 7.2).
 fn describes(profile: &[u8], image: &DynamicImage) -> bool {
     match profile.get(16..20) {
         Some(b"RGB ") => image.color().has_color(),
@@ -216,7 +216,7 @@ fn describes(profile: &[u8], image: &DynamicImage) -> bool {
     }
 }
 
-/// The marker in front of a scan.
+/// The marker before a scan.
 const SOS: u8 = 0xda;
 
 /// The marker segments of a JPEG up to its first scan, each with its marker.
@@ -240,13 +240,13 @@ pub(super) fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// How a JPEG is divided.
+/// The scans of a JPEG.
 pub(super) struct Scans {
     pub(super) count: usize,
     pub(super) progressive: bool,
 }
 
-/// Counts the scans after the first marker segments: a thumbnail in EXIF has scans of its own.
+/// Counts the scans after the first marker segments: a thumbnail in EXIF has its own.
 pub(super) fn jpeg_scans(bytes: &[u8]) -> Scans {
     let (mut header, mut progressive) = (2, false);
     for (marker, data) in jpeg_segments(bytes) {

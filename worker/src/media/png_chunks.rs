@@ -1,5 +1,5 @@
-//! The chunks of a PNG that say what its colours mean and how large it is printed (PNG, third edition, 11.3.2
-//! and 11.3.4.3). The image library passes none of them on.
+//! The chunks of a PNG about its colours and print size (PNG, third edition, 11.3.2 and 11.3.4.3). The image
+//! library passes none of them on.
 
 use std::ops::RangeInclusive;
 
@@ -10,16 +10,16 @@ use moxcms::{
 
 use super::MediaError;
 
-/// What stands before the pixels.
+/// Chunks before the pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Chunks {
     /// Primaries, transfer, matrix, full range.
     cicp: Option<[u8; 4]>,
     icc: bool,
     srgb: bool,
-    /// In 1/100000.
+    /// In units of 1/100000.
     gamma: Option<u32>,
-    /// White, red, green and blue, x and y of each, in 1/100000.
+    /// x and y of white, red, green and blue, in units of 1/100000.
     primaries: Option<[u32; 8]>,
     /// Pixels per metre, across and down.
     pub(super) density: Option<(u32, u32)>,
@@ -27,11 +27,11 @@ pub(super) struct Chunks {
 
 const SRGB_PRIMARIES: [u32; 8] = [31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000];
 
-/// What counts as the gamma of sRGB: 1/2.2, give or take what libpng lets pass.
+/// Gammas that count as sRGB: 1/2.2, with libpng's tolerance.
 const SRGB_GAMMA: RangeInclusive<u32> = 43_300..=47_700;
 
 impl Chunks {
-    /// Of a PNG; the default where it is none.
+    /// Reads a PNG; the default for other files.
     pub(super) fn read(png: &[u8]) -> Self {
         let mut chunks = Self::default();
         let mut at = 8;
@@ -55,11 +55,11 @@ impl Chunks {
         chunks
     }
 
-    /// What the colours are where no ICC profile says it and they are not sRGB. `cICP` goes before all
-    /// others, then come `iCCP` and `sRGB`.
+    /// The colour space if it is not sRGB and no ICC profile defines it. `cICP` has priority over all others,
+    /// then `iCCP` and `sRGB`.
     ///
     /// # Errors
-    /// [`MediaError::Unsupported`] of colours that are not for a screen of today.
+    /// [`MediaError::Unsupported`] for HDR and other colours beyond today's screens.
     pub(super) fn profile(&self, grey: bool) -> Result<Option<ColorProfile>, MediaError> {
         if let Some(code) = self.cicp {
             return cicp(code, grey);
@@ -117,14 +117,14 @@ fn cicp(
     let code =
         CicpProfile { color_primaries, transfer_characteristics, matrix_coefficients, full_range: true };
     let profile = ColorProfile::new_from_cicp(code);
-    // Codes that are reserved or unspecified leave the profile empty.
+    // Reserved or unspecified codes leave the profile empty.
     if !profile.is_matrix_shaper() {
         return Err(unknown());
     }
     Ok(Some(if grey { as_grey(profile) } else { profile }))
 }
 
-/// Of grey only the curve counts.
+/// For grey only the curve counts.
 fn as_grey(profile: ColorProfile) -> ColorProfile {
     let mut grey = ColorProfile::new_gray_with_gamma(1.0);
     grey.gray_trc = profile.red_trc;
@@ -140,7 +140,7 @@ fn eight(data: &[u8]) -> Option<[u32; 8]> {
     for (at, place) in all.iter_mut().enumerate() {
         *place = number(data, at * 4)?;
     }
-    // A primary with no brightness has no colour.
+    // A primary without brightness has no colour.
     all.iter().skip(1).step_by(2).all(|y| *y > 0).then_some(all)
 }
 

@@ -1,8 +1,8 @@
-//! The first directory of a TIFF, which an EXIF block is too: tags and their numbers, nothing decoded.
+//! The first directory of a TIFF or an EXIF block: tags and their numbers, nothing decoded.
 //!
 //! TIFF 6.0, section 2; BigTIFF has the same shape with 8-byte offsets.
 
-/// Entries and values that are read; files that people have stay far below.
+/// Most entries and values that are read; real files stay far below.
 const MAX_ENTRIES: usize = 4096;
 const MAX_VALUES: u64 = 1 << 22;
 
@@ -19,12 +19,12 @@ struct Entry {
     tag: u16,
     kind: u16,
     count: u64,
-    /// Where its values are in the file.
+    /// Offset of its values in the file.
     place: usize,
 }
 
 impl<'a> Tags<'a> {
-    /// Of a TIFF, or of an EXIF block after its `Exif\0\0`.
+    /// Opens a TIFF, or an EXIF block after its `Exif\0\0`.
     pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {
         let big_endian = match bytes.get(..2)? {
             b"II" => false,
@@ -37,7 +37,7 @@ impl<'a> Tags<'a> {
             43 => true,
             _ => return None,
         };
-        // Bytes of: the place of the directory's offset, an offset, the number of entries, one entry.
+        // Sizes in bytes: the position of the first offset, an offset, the entry count, an entry.
         let (at, offset, counter, size) = if wide { (8, 8, 8, 20) } else { (4, 4, 2, 12) };
         let directory = usize::try_from(tags.number(at, offset)?).ok()?;
         let count = usize::try_from(tags.number(directory, counter)?).ok()?.min(MAX_ENTRIES);
@@ -59,7 +59,7 @@ impl<'a> Tags<'a> {
         Some(Entry { tag, kind, count, place })
     }
 
-    /// A whole number of so many bytes.
+    /// An unsigned integer of `size` bytes.
     fn number(&self, at: usize, size: usize) -> Option<u64> {
         let bytes = self.bytes.get(at..at.checked_add(size)?)?;
         let join = |sum: u64, byte: &u8| (sum << 8) | u64::from(*byte);
@@ -70,12 +70,12 @@ impl<'a> Tags<'a> {
         self.entries.iter().copied().find(|entry| entry.tag == tag)
     }
 
-    /// Whether the tag is there.
+    /// Whether the tag exists.
     pub(super) fn has(&self, tag: u16) -> bool {
         self.find(tag).is_some()
     }
 
-    /// The whole numbers of a tag; none where it is missing.
+    /// The integers of a tag; empty if it is missing.
     pub(super) fn numbers(&self, tag: u16) -> Vec<u64> {
         let Some(Entry { kind, count, place, .. }) = self.find(tag) else { return Vec::new() };
         let size = value_size(kind);
@@ -83,14 +83,14 @@ impl<'a> Tags<'a> {
         (0..count.min(MAX_VALUES)).map_while(|index| self.number(at(index)?, size)).collect()
     }
 
-    /// The bytes of a tag whose values are bytes.
+    /// The bytes of a byte-valued tag.
     pub(super) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
         let Entry { kind, count, place, .. } = self.find(tag)?;
         let count = usize::try_from(count).ok()?;
         self.bytes.get(place..place.checked_add(count)?).filter(|_| value_size(kind) == 1)
     }
 
-    /// The first whole number of a tag.
+    /// The first integer of a tag.
     pub(super) fn first_number(&self, tag: u16) -> Option<u64> {
         let Entry { kind, place, .. } = self.find(tag)?;
         self.number(place, value_size(kind))
@@ -103,7 +103,7 @@ impl<'a> Tags<'a> {
         (below > 0).then(|| above as f64 / below as f64)
     }
 
-    /// The file with the first number of a tag replaced: a SHORT.
+    /// Replaces the first value (a SHORT) of a tag in the file.
     pub(super) fn patch(&self, file: &mut [u8], tag: u16, value: u16) {
         let bytes = if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
         let place = self.find(tag).filter(|entry| entry.kind == SHORT).map(|entry| entry.place);

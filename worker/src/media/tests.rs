@@ -1,4 +1,4 @@
-//! Recognising, decoding and writing pictures, on files made here byte by byte.
+//! Recognising, decoding and encoding pictures, on files made here byte by byte.
 
 use image::codecs::gif::GifEncoder;
 use image::codecs::jpeg::JpegEncoder;
@@ -21,7 +21,7 @@ fn file(image: &DynamicImage, format: Format) -> Vec<u8> {
     out.into_inner()
 }
 
-/// Different values in every sample, as this kind of pixel.
+/// Different values in every sample, in this pixel type.
 fn gradient(width: u32, height: u32, kind: ColorType) -> DynamicImage {
     let mut image = DynamicImage::new(width, height, kind);
     if let Some(samples) = image.as_mut_rgba16() {
@@ -80,7 +80,7 @@ fn every_format_is_recognised_by_its_content_with_its_dimensions() {
 }
 
 #[test]
-fn what_is_no_picture_is_refused_and_told_what_it_looks_like() {
+fn other_files_are_refused_with_a_guess_at_their_kind() {
     let table: [(&[u8], &str); 10] = [
         (b"", "an empty file"),
         (b"hello, this is text in a file named cat.png", "text"),
@@ -102,7 +102,7 @@ fn what_is_no_picture_is_refused_and_told_what_it_looks_like() {
 }
 
 #[test]
-fn the_first_bytes_of_a_format_alone_do_not_make_a_picture() {
+fn a_magic_number_alone_is_not_a_picture() {
     let table: [(&[u8], Format); 6] = [
         (b"\x89PNG\r\n\x1a\nand then text", Format::Png),
         (b"\xff\xd8\xff\xe0 and then text", Format::Jpeg),
@@ -157,7 +157,7 @@ fn a_picture_cut_short_is_undecodable_in_every_format() {
         let whole = file(&image, format);
         for part in [whole.len() / 2, whole.len() - 64] {
             let cut = &whole[..part];
-            // A TIFF keeps its directory at the end: there the header is already missing.
+            // A TIFF has its directory at the end: a truncated one lacks the header already.
             let outcome = inspect(cut).and_then(|media| decode(cut, &media));
             let code = outcome.unwrap_err().code();
             assert!(code == "undecodable" || format == Format::Tiff, "{format}: {code}");
@@ -168,7 +168,7 @@ fn a_picture_cut_short_is_undecodable_in_every_format() {
 }
 
 #[test]
-fn a_jpeg_cut_short_is_noticed_in_spite_of_the_thumbnail_in_its_exif() {
+fn a_truncated_jpeg_is_noticed_despite_its_exif_thumbnail() {
     let thumbnail = file(&red_and_blue(8, 8).into(), Format::Jpeg);
     let mut whole = Vec::new();
     let mut encoder = JpegEncoder::new(&mut whole);
@@ -196,7 +196,7 @@ fn of_an_animation_the_first_frame_counts() {
     assert!(image.pixels().all(|(_, _, pixel)| pixel == Rgba([255, 0, 0, 255])));
 }
 
-/// The smallest EXIF block that says nothing but the orientation.
+/// The smallest EXIF block with an orientation.
 fn exif(orientation: u8) -> Vec<u8> {
     let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
     exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
@@ -206,7 +206,7 @@ fn exif(orientation: u8) -> Vec<u8> {
 #[test]
 fn exif_orientation_is_applied_to_dimensions_and_pixels_alike() {
     let stored = red_and_blue(16, 8);
-    // 6: the camera was held upright, what is stored on the left belongs at the top. 3: upside down.
+    // 6: stored left side belongs at the top. 3: upside down.
     for (orientation, size, red_at, blue_at) in
         [(1, (16, 8), (1, 4), (14, 4)), (6, (8, 16), (4, 1), (4, 14)), (3, (16, 8), (14, 4), (1, 4))]
     {
@@ -236,7 +236,7 @@ fn exif_orientation_is_applied_to_dimensions_and_pixels_alike() {
 }
 
 #[test]
-fn writing_keeps_every_pixel_in_the_formats_without_loss() {
+fn lossless_formats_keep_every_pixel() {
     use ColorType::{L8, L16, La8, La16, Rgb8, Rgb16, Rgba8, Rgba16};
     let shallow = [L8, La8, Rgb8, Rgba8];
     let all = [L8, La8, Rgb8, Rgba8, L16, La16, Rgb16, Rgba16];
@@ -281,7 +281,7 @@ fn a_jpeg_comes_close_and_shows_white_where_it_was_transparent() {
 }
 
 #[test]
-fn a_colour_profile_travels_with_the_pixels_it_describes_and_no_others() {
+fn a_colour_profile_travels_only_with_pixels_that_it_describes() {
     let mut profile = vec![7; 128];
     profile[16..20].copy_from_slice(b"RGB ");
     for format in [Format::Png, Format::Jpeg, Format::WebP, Format::Tiff] {
@@ -298,7 +298,7 @@ fn a_colour_profile_travels_with_the_pixels_it_describes_and_no_others() {
 }
 
 #[test]
-fn a_content_type_names_its_format_whatever_its_spelling() {
+fn a_content_type_names_its_format_in_every_spelling() {
     for format in Format::ALL {
         assert_eq!(Format::from_content_type(format.content_type()), Some(format));
     }

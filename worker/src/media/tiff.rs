@@ -1,6 +1,6 @@
-//! Directories of a TIFF file, as far as they say what the file is: an ordinary picture or a camera raw in
-//! TIFF's clothing, and whether its JPEG strips are whole. Kinds of pixels are told by `tiff_kinds`.
-//! <https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf>, the DNG specification 1.7, and TIFF/EP.
+//! TIFF directories: recognises camera raw files in TIFF form, and checks whether JPEG strips are whole.
+//! `tiff_kinds` handles kinds of pixels. <https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf>, the
+//! DNG specification 1.7, and TIFF/EP.
 
 use super::jpeg;
 
@@ -17,7 +17,7 @@ const SUB_DIRECTORIES: u16 = 330;
 const JPEG_TABLES: u16 = 347;
 const DNG_VERSION: u16 = 50706;
 
-/// More directories, entries or values than an honest file needs are not read.
+/// Limits on directories, entries and values, beyond any honest file.
 const MAX_DIRECTORIES: usize = 256;
 const MAX_ENTRIES: usize = 1024;
 const MAX_STRIPS: usize = 100_000;
@@ -27,7 +27,7 @@ const RAW_PHOTOMETRIC: [u64; 2] = [32803, 34892];
 /// Compressions of makers' raw files: ARW, Kodak, NEF, lossy DNG, PEF, SRW.
 const RAW_COMPRESSION: [u64; 8] = [32767, 32770, 32772, 34713, 34892, 65000, 65001, 65535];
 
-/// What a maker calls its raw files.
+/// Names of makers and of their raw formats.
 const MAKERS: [(&str, &str); 14] = [
     ("canon", "CR2"),
     ("epson", "ERF"),
@@ -45,7 +45,7 @@ const MAKERS: [(&str, &str); 14] = [
     ("sony", "ARW"),
 ];
 
-/// A file, or an EXIF block, in TIFF's form.
+/// A TIFF file or an EXIF block.
 pub(super) struct Tiff<'a> {
     bytes: &'a [u8],
     big_endian: bool,
@@ -63,7 +63,7 @@ pub(super) struct Entry {
     tag: u16,
     kind: u16,
     count: usize,
-    /// Where its value stands, or the offset of it.
+    /// Position of its value, or of the value's offset.
     at: usize,
 }
 
@@ -74,7 +74,7 @@ impl Directory {
 }
 
 impl<'a> Tiff<'a> {
-    /// With the offset of the first directory.
+    /// Returns the offset of the first directory, too.
     pub(super) fn open(bytes: &'a [u8]) -> Option<(Self, usize)> {
         let big_endian = match bytes.first_chunk()? {
             b"II*\0" => false,
@@ -96,13 +96,13 @@ impl<'a> Tiff<'a> {
             let (tag, kind) = (self.short(at)?, self.short(at + 2)?);
             Some(Entry { tag, kind, count: self.long(at + 4)?, at: at + 8 })
         };
-        // Of a directory that is cut short, what is there.
+        // A truncated directory has the entries that remain.
         let entries: Vec<Entry> = (0..count).map_while(entry).collect();
         let next = self.long(offset + 2 + 12 * count).unwrap_or_default();
         Some(Directory { entries, next })
     }
 
-    /// The first values of an entry, `most` of them; none of another type than a whole number without a sign.
+    /// At most `most` first values of an entry; empty for other types than unsigned integers.
     pub(super) fn numbers(&self, entry: Entry, most: usize) -> Vec<u64> {
         let size = match entry.kind {
             1 | 7 => 1,
@@ -124,7 +124,7 @@ impl<'a> Tiff<'a> {
         self.bytes.get(at..at.checked_add(entry.count)?)
     }
 
-    /// Up to four bytes stand in the entry itself.
+    /// Values of up to four bytes stand in the entry itself.
     fn value(&self, entry: Entry, size: usize) -> Option<usize> {
         if entry.count.checked_mul(size)? <= 4 { Some(entry.at) } else { self.long(entry.at) }
     }
@@ -144,7 +144,7 @@ impl<'a> Tiff<'a> {
         self.numbers(directory.entry(tag)?, 1).first().copied()
     }
 
-    /// The directories of the chain from `first` on: the pages.
+    /// The pages: the chain of directories from `first` on.
     fn pages(&self, first: usize) -> Vec<Directory> {
         let (mut pages, mut seen, mut offset) = (Vec::new(), Vec::new(), first);
         while offset != 0 && !seen.contains(&offset) && pages.len() < MAX_DIRECTORIES {
@@ -166,7 +166,7 @@ impl<'a> Tiff<'a> {
     }
 }
 
-/// What kind of camera raw, or of a file whose first picture is a preview, this is: a name for people.
+/// The kind of camera raw, or of a file whose first picture is a preview: a name for people.
 pub(super) fn camera_raw(bytes: &[u8]) -> Option<String> {
     let (tiff, first) = Tiff::open(bytes)?;
     let pages = tiff.pages(first);
@@ -186,7 +186,7 @@ pub(super) fn camera_raw(bytes: &[u8]) -> Option<String> {
         let name = maker.map_or("TIFF", |(_, name)| name);
         return Some(format!("camera raw ({name})"));
     }
-    // An ordinary file's thumbnails come after its picture, or are smaller pictures of it.
+    // An ordinary file's thumbnails come after its picture, or are smaller copies of it.
     let width = |directory: &Directory| tiff.number(directory, WIDTH).unwrap_or_default();
     let is_preview = tiff.number(first, NEW_SUBFILE_TYPE).is_some_and(|kind| kind & 1 == 1);
     let larger = pages.iter().chain(&children).any(|other| width(other) > width(first));
@@ -199,10 +199,10 @@ pub(super) fn camera_raw(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Whether the strips or tiles of the first page that are JPEG are whole; see [`jpeg`].
+/// Whether the JPEG strips or tiles of the first page are whole; see [`jpeg`].
 ///
 /// # Errors
-/// What is missing or damaged, for people.
+/// The missing or damaged part, for people.
 pub(super) fn check_jpeg_strips(bytes: &[u8]) -> Result<(), String> {
     let Some((tiff, first)) = Tiff::open(bytes) else { return Ok(()) };
     let Some(page) = tiff.directory(first) else { return Ok(()) };

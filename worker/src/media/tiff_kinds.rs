@@ -1,5 +1,4 @@
-//! The many kinds of TIFF: those that the decoder lacks are refused by name, or given to it in a form that it
-//! knows.
+//! Kinds of TIFF that the decoder lacks: refused by name, or converted to a form that it supports.
 //!
 //! TIFF 6.0; FillOrder, ExtraSamples, palette and YCbCr are its sections 8, 18, 5 and 21.
 
@@ -31,7 +30,7 @@ const JPEG: u64 = 7;
 const BLACK_IS_ZERO: u16 = 1;
 const RGB: u16 = 2;
 
-/// A file that the decoder takes, and what its pixels need afterwards.
+/// A file in the decoder's form, and the conversion of its pixels afterwards.
 #[derive(Debug)]
 pub(super) struct Readable<'a> {
     bytes: Cow<'a, [u8]>,
@@ -42,13 +41,13 @@ pub(super) struct Readable<'a> {
 #[derive(Debug)]
 enum Fix {
     Nothing,
-    /// Grey values are places in this list.
+    /// Grey values are indices into this palette.
     Palette(Vec<[u8; 3]>),
-    /// Red, green and blue are brightness and two differences of colour.
+    /// The three channels are YCbCr.
     YCbCr,
 }
 
-/// The file as the decoder takes it; of every format but TIFF, as it is.
+/// The file in the decoder's form; unchanged for every other format.
 ///
 /// # Errors
 /// [`MediaError::Unsupported`].
@@ -81,17 +80,17 @@ pub(super) fn readable(bytes: &[u8], format: Format) -> Result<Readable<'_>, Med
 }
 
 impl Readable<'_> {
-    /// For the decoder.
+    /// Input for the decoder.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The kind of pixel after [`Readable::finish`] where the decoder gives `decoded`.
+    /// The pixel type after [`Readable::finish`] if the decoder gives `decoded`.
     pub(super) fn colour(&self, decoded: ColorType) -> ColorType {
         if matches!(self.fix, Fix::Palette(_)) { ColorType::Rgb8 } else { decoded }
     }
 
-    /// The pixels, from those that the decoder gave.
+    /// Converts the decoder's pixels.
     pub(super) fn finish(&self, image: DynamicImage) -> DynamicImage {
         let mut image = match &self.fix {
             Fix::Nothing => image,
@@ -105,7 +104,7 @@ impl Readable<'_> {
     }
 }
 
-/// What the decoder lacks, and what to save instead.
+/// The unsupported feature, and a format to save instead.
 fn unsupported(tags: &Tags<'_>) -> Option<(String, &'static str)> {
     let named = |name: &str| Some((name.to_owned(), "RGB"));
     let compression = tags.first_number(COMPRESSION).unwrap_or(1);
@@ -153,21 +152,21 @@ fn unsupported(tags: &Tags<'_>) -> Option<(String, &'static str)> {
         return Some((format!("{bits}-bit{float} samples"), "8 or 16 bits"));
     }
     let samples = tags.first_number(SAMPLES).unwrap_or(1);
-    // The decoder gives no alpha to grey and none to CMYK.
+    // The decoder gives no alpha for grey or CMYK.
     ((colours == 1 || colours == 4) && samples > colours)
         .then(|| (format!("{samples} samples a pixel in this colour space"), "RGB"))
 }
 
-/// A palette is looked up in one sample a pixel.
+/// A palette needs one sample a pixel.
 fn tiled_or_more(tags: &Tags<'_>) -> bool {
     tags.first_number(SAMPLES).unwrap_or(1) != 1
 }
 
-/// Turns the bits of every strip or tile around, and says so in the file.
+/// Reverses the bits of every strip or tile, and updates the tag.
 fn reverse_bits(tags: &Tags<'_>, file: &mut [u8]) {
     let (offsets, lengths) =
         if tags.has(TILE_WIDTH) { (TILE_OFFSETS, TILE_BYTES) } else { (STRIP_OFFSETS, STRIP_BYTES) };
-    // Strips that share bytes are turned once, and no more bytes than there are.
+    // Overlapping strips are reversed once, and the total is bounded by the file.
     let mut done = 0;
     let mut parts: Vec<_> = tags.numbers(offsets).into_iter().zip(tags.numbers(lengths)).collect();
     parts.sort_unstable();
@@ -202,7 +201,7 @@ fn look_up(image: &DynamicImage, colours: &[[u8; 3]]) -> DynamicImage {
     .into()
 }
 
-/// The weights of JFIF, which libtiff takes too unless a tag says otherwise.
+/// The JFIF weights, which libtiff uses unless a tag overrides them.
 fn from_ycbcr(image: DynamicImage) -> DynamicImage {
     let mut image = image.into_rgb8();
     for pixel in image.pixels_mut() {
@@ -218,7 +217,7 @@ fn to_byte(value: f32) -> u8 {
     value.round() as u8
 }
 
-/// Colours that were stored weighted by their alpha, as they are.
+/// Converts premultiplied colours back.
 fn divide_by_alpha(image: &mut DynamicImage) {
     match image {
         DynamicImage::ImageRgba8(pixels) => {

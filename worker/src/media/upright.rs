@@ -1,23 +1,23 @@
-//! A picture as a provider gets it: decoded in full, and upright.
+//! Prepares a picture for a provider: decoded in full, and upright.
 //!
-//! What must stay true: a picture that needs no turning goes out exactly as it came; one that does is turned
-//! in the pixels and carries no orientation any more, so that nothing turns it twice.
+//! Invariant: an upright picture is sent exactly as it came; another one is rotated in the pixels and loses
+//! its orientation tag, so that no reader rotates it twice.
 
 use bytes::Bytes;
 use image::metadata::Orientation;
 
 use super::{Format, Media, MediaError, Pixels, inspect, orientation};
 
-/// Qualities that a turned JPEG is written at until it is small enough. It was lossy before; at the first,
-/// another loss can't be seen.
+/// Qualities for a rotated JPEG until it is small enough. It was lossy before; at the first quality another
+/// loss is invisible.
 const JPEG_QUALITIES: [u8; 4] = [96, 92, 88, 80];
 
-/// Decodes the picture in full, and gives it upright. `fits` says whether the provider takes a file: where
-/// turning makes the file too large, other ways to write it are tried, without loss as far as that is
-/// possible. Where none fits, the first is given. Takes as long as decoding does: not for an async thread.
+/// Decodes the picture in full, and returns it upright. `fits` tells whether the provider accepts a file: if
+/// rotation makes the file too large, other encodings are tried, lossless ones first. If none fits, the first
+/// is returned. As slow as decoding: not for an async thread.
 ///
 /// # Errors
-/// [`MediaError::Undecodable`], and what else is wrong with the pixels.
+/// [`MediaError::Undecodable`], and other faults of the pixels.
 pub fn upright(
     bytes: &Bytes,
     media: Media,
@@ -40,7 +40,7 @@ pub fn upright(
     first.map_or_else(|| Ok((bytes.clone(), media)), Ok)
 }
 
-/// In its own format first; without loss as long as it is not lossy already.
+/// Its own format first; lossless unless it is lossy already.
 fn ways(format: Format, pixels: &Pixels) -> Vec<(Format, u8)> {
     let best = JPEG_QUALITIES[0];
     let jpegs = JPEG_QUALITIES.map(|quality| (Format::Jpeg, quality));

@@ -1,14 +1,15 @@
-//! Whether a picture file has its end, told without decoding it: for a result whose decoding may have killed a process.
+//! Checks for the end of a picture file without decoding it: for a result whose decoding may have killed a
+//! process.
 
 use super::Format;
 use super::pixels::jpeg_segments;
 
-/// Whether the end of the file is certainly missing. A kind of file that does not tell counts as whole.
+/// Whether the end of the file is certainly missing. A format without an end mark counts as whole.
 pub fn is_cut_short(bytes: &[u8], format: Format) -> bool {
     match format {
         Format::Png => !png_has_end(bytes),
         Format::Jpeg => !jpeg_has_end(bytes),
-        // RIFF: the size of what follows its first 8 bytes.
+        // RIFF: the size of the content after its first 8 bytes.
         Format::WebP => declared(bytes, 4).is_none_or(|size| size + 8 > bytes.len()),
         Format::Gif => bytes.last() != Some(&0x3b),
         Format::Bmp => declared(bytes, 2).is_none_or(|size| size > bytes.len()),
@@ -38,7 +39,7 @@ fn png_has_end(bytes: &[u8]) -> bool {
     false
 }
 
-/// An end marker after the first segments: a thumbnail in EXIF has one of its own.
+/// An end marker after the first segments: a thumbnail in EXIF has its own.
 fn jpeg_has_end(bytes: &[u8]) -> bool {
     let header = 2 + jpeg_segments(bytes).map(|(_, data)| 4 + data.len()).sum::<usize>();
     let scans = bytes.get(header..).unwrap_or_default();
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_lost_its_end_is_told_without_decoding() {
+    fn a_truncated_file_is_recognised_without_decoding() {
         for (format, library) in [
             (Format::Png, ImageFormat::Png),
             (Format::Jpeg, ImageFormat::Jpeg),

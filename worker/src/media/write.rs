@@ -1,4 +1,4 @@
-//! PNG and TIFF straight from the pixels, without a second copy of them, and the density that goes with them.
+//! Writes PNG and TIFF straight from the pixels, without a second copy of them, and their density.
 
 use std::borrow::Cow;
 use std::io::{Cursor, Write};
@@ -13,7 +13,7 @@ use super::density::Density;
 
 type Written = Result<Vec<u8>, String>;
 
-/// 8 or 16 bits a sample, as the pixels have them.
+/// 8 or 16 bits a sample, as in the pixels.
 pub(super) fn png(image: &DynamicImage, profile: Option<Vec<u8>>, density: Option<Density>) -> Written {
     let failed = |error: png::EncodingError| error.to_string();
     let colour = image.color();
@@ -56,7 +56,7 @@ pub(super) fn png(image: &DynamicImage, profile: Option<Vec<u8>>, density: Optio
     Ok(out)
 }
 
-/// Compressed, since pixels of one colour would be hundreds of megabytes otherwise.
+/// Compressed: otherwise pixels of one colour would become hundreds of megabytes.
 pub(super) fn tiff(image: &DynamicImage, profile: Option<&[u8]>, density: Option<Density>) -> Written {
     let (size, beside) = ((image.width(), image.height()), (profile, density));
     match image {
@@ -99,14 +99,14 @@ where
     Ok(out.into_inner())
 }
 
-/// Dots per inch for a JPEG, which has whole ones only.
+/// Dots per inch for a JPEG, as integers.
 pub(super) fn jpeg_density(density: Density) -> PixelDensity {
     let (x, y) = density.per_inch();
     let whole = |value: f64| u16::try_from(whole(value)).unwrap_or(u16::MAX);
     PixelDensity { density: (whole(x), whole(y)), unit: image::codecs::jpeg::PixelDensityUnit::Inches }
 }
 
-/// Pixels per metre at their place in a BMP: bytes 38 to 45 of every header that the encoder writes.
+/// Pixels per metre in a BMP: bytes 38 to 45 of every header that the encoder writes.
 pub(super) fn patch_bmp_density(bmp: &mut [u8], density: Density) {
     for (at, value) in [(38, density.x), (42, density.y)] {
         if let Some(place) = bmp.get_mut(at..at + 4) {

@@ -1,4 +1,4 @@
-//! What is counted, by what happened. Each of these is called when that is committed, not before.
+//! Counting functions, by event. Each is called after the event's commit, not before.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Phase {
     }
 }
 
-/// What the end of an edit changed in the tasks that waited for it.
+/// Changes of an edit's end in its waiting tasks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Answered {
     pub(crate) joined: u32,
@@ -47,7 +47,7 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
-    /// So many of each are answered in these tasks.
+    /// Sums over these tasks.
     pub(crate) fn in_all<'a>(tasks: impl Iterator<Item = &'a TaskRecord>) -> Self {
         tasks.fold(Self::default(), |sum, task| Self {
             joined: sum.joined + task.joined,
@@ -57,7 +57,7 @@ impl Answered {
         })
     }
 
-    /// What was added since `before`.
+    /// The difference to `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             joined: self.joined.saturating_sub(before.joined),
@@ -79,7 +79,7 @@ pub(crate) fn registered(model: &str, task: &TaskRecord) {
     }
 }
 
-/// An edit ended, and these tasks by it; `outcome` is what its money bought, none where nothing is charged.
+/// An edit ended, and these tasks with it; `outcome` is the use of its money, `None` if nothing is charged.
 pub(crate) fn ended(
     model: &str,
     price: &Money,
@@ -91,7 +91,7 @@ pub(crate) fn ended(
     images("paid", answered.paid);
     images("failed", answered.failed);
     saved(model, &price.currency, answered.saved_micros);
-    // Of an ambiguous call it is not known whether it is charged: its money is counted, the call is not.
+    // Whether an ambiguous call is charged is unknown: its money is counted, the call is not.
     if outcome.is_some_and(|outcome| outcome != AMBIGUOUS) {
         let labels = [("model", model.to_owned()), ("currency", price.currency.clone())];
         counter!(PAID_CALLS.name, &labels).increment(1);
@@ -106,7 +106,7 @@ pub(crate) fn ended(
     }
 }
 
-/// Images that had failed were taken in again because a person asked for it: each answer is counted, this one too.
+/// Failed images were requeued by a person: each answer is counted, including this one.
 pub(crate) fn taken_in_again(model: &str, task: &TaskRecord, again: &[ImageResult], saved_micros: i64) {
     let having = |wanted: ImageStatus| {
         let count = again.iter().filter(|image| image.status == wanted).count();
@@ -120,7 +120,7 @@ pub(crate) fn taken_in_again(model: &str, task: &TaskRecord, again: &[ImageResul
     }
 }
 
-/// A task ended because it was cancelled; so many of its images were still waiting.
+/// A task was cancelled with this many waiting images.
 pub(crate) fn cancelled(task: &TaskRecord, failed_images: u32) {
     images("failed", failed_images);
     counter!(TASKS.name, "status" => task.status.as_str()).increment(1);
@@ -142,66 +142,67 @@ fn lost(model: &str, price: &Money, reason: &str) {
     }
 }
 
-/// A submit is not answered for.
+/// A submit got no answer.
 pub(crate) fn ambiguous(lane: &str) {
     counter!(AMBIGUOUS_CALLS.name, "lane" => lane.to_owned()).increment(1);
 }
 
-/// It is sent once more.
+/// The call is sent once more.
 pub(crate) fn possible_duplicate(lane: &str, model: &str, price: &Money) {
     counter!(POSSIBLE_DUPLICATES.name, "lane" => lane.to_owned()).increment(1);
     lost(model, price, AMBIGUOUS);
 }
 
-/// A call has left a phase, by whatever way.
+/// A call has left a phase, successfully or not.
 pub(crate) fn phase(lane: &str, phase: Phase, took: Duration) {
     let labels = [("lane", lane.to_owned()), ("phase", phase.as_str().to_owned())];
     histogram!(CALL_PHASE_DURATION.name, &labels).record(took.as_secs_f64());
 }
 
-/// A call has ended well.
+/// A call has succeeded.
 pub(crate) fn call(lane: &str, took: Duration) {
     histogram!(CALL_DURATION.name, "lane" => lane.to_owned()).record(took.as_secs_f64());
 }
 
-/// Intake is done with a message.
+/// Intake has finished a message.
 pub(crate) fn intake(outcome: &'static str, took: Duration) {
     histogram!(INTAKE_DURATION.name, "outcome" => outcome).record(took.as_secs_f64());
 }
 
-/// A message has come.
+/// A message was delivered.
 pub(crate) fn delivered(queue: &str, before: bool) {
     if before {
         counter!(REDELIVERIES.name, "queue" => queue.to_owned()).increment(1);
     }
 }
 
-/// A message is worked on.
+/// A message was handled.
 pub(crate) fn handled(queue: &str, outcome: &'static str) {
     counter!(DELIVERIES.name, "queue" => queue.to_owned(), "outcome" => outcome).increment(1);
 }
 
-/// An acknowledgement was not heard.
+/// The broker did not receive an acknowledgement.
 pub(crate) fn lost_ack(queue: &str) {
     counter!(LOST_ACKS.name, "queue" => queue.to_owned()).increment(1);
 }
 
-/// A statement did not work.
+/// A statement failed.
 pub(crate) fn database_error(kind: &'static str) {
     counter!(DATABASE_ERRORS.name, "kind" => kind).increment(1);
 }
 
-/// A blob could not be had or kept.
+/// A blob could not be read or stored.
 pub(crate) fn blob_error(kind: &'static str) {
     counter!(BLOB_ERRORS.name, "kind" => kind).increment(1);
 }
 
-/// Figures could not be had.
+/// Figures were not available.
 pub(crate) fn scrape_error(source: &'static str) {
     counter!(SCRAPE_ERRORS.name, "source" => source).increment(1);
 }
 
-/// Makes known, with 0, what has a known set of labels: a rate over a counter that appears with its first error misses it.
+/// Initialises counters with known labels to 0: `rate` misses the first event of a counter that appears with
+/// it.
 pub(crate) fn begin(queues: &[String], lanes: &[String]) {
     let zero = |counter: metrics::Counter| counter.increment(0);
     for source in ["hit", "joined", "paid", "failed"] {

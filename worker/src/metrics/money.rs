@@ -1,19 +1,20 @@
-//! Money, in whole millionths: the counters of the metrics crate hold no fractions, and a sum of fractions is not exact.
+//! Money in whole millionths: the metrics crate's counters hold no fractions, and sums of fractions are
+//! inexact.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// What is added up, by the values of its labels.
+/// Sums by the values of their labels.
 type Sums<const N: usize> = BTreeMap<[String; N], i64>;
 
 /// One counter of money.
 pub(crate) struct Purse<const N: usize>(Mutex<Sums<N>>);
 
-/// What bought a picture, by model and currency.
+/// Money for pictures, by model and currency.
 pub(crate) static PAID: Purse<2> = Purse::new();
-/// What was not spent, by model and currency.
+/// Money saved, by model and currency.
 pub(crate) static SAVED: Purse<2> = Purse::new();
-/// What bought nothing, by model, currency and reason.
+/// Money without a result, by model, currency and reason.
 pub(crate) static LOST: Purse<3> = Purse::new();
 
 impl<const N: usize> Purse<N> {

@@ -1,14 +1,14 @@
-//! Every metric by name: type, labels, and what it says. docs/operations/metrics.md is this list in a table, and a test holds
-//! the two together.
+//! Every metric: name, type, labels and help text. docs/operations/metrics.md has the same list as a table,
+//! and a test compares the two.
 
 /// The Prometheus type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows while the process lives.
     Counter,
-    /// As it stands.
+    /// A current value.
     Gauge,
-    /// Times, in buckets.
+    /// Durations, in buckets.
     Histogram,
 }
 
@@ -26,13 +26,13 @@ impl Kind {
 /// One metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Declared {
-    /// With its unit, in base units.
+    /// Including its base unit.
     pub name: &'static str,
     /// Its type.
     pub kind: Kind,
     /// The names of its labels, without `le`.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// The help text.
     pub help: &'static str,
 }
 
@@ -50,7 +50,7 @@ macro_rules! declare {
 
 declare! {
     IMAGES = Counter "retouch_images_total" ["source"]
-        "Images answered, by source: hit (from the cache), joined (by somebody else's call), paid (by its own call), failed.";
+        "Images answered, by source: hit (from the cache), joined (by another image's call), paid (by its own call), failed.";
     TASKS_ACCEPTED = Counter "retouch_tasks_accepted_total" []
         "Tasks taken in; the same task again is not counted again.";
     TASKS = Counter "retouch_tasks_total" ["status"]
@@ -64,7 +64,7 @@ declare! {
     SAVED_MONEY = Counter "retouch_saved_money_total" ["model", "currency"]
         "What hit and joined images would have cost, in whole units of the currency.";
     AMBIGUOUS_CALLS = Counter "retouch_ambiguous_calls_total" ["lane"]
-        "Submits of which nobody knew whether they were accepted.";
+        "Submits without an answer, so that their acceptance was unknown.";
     POSSIBLE_DUPLICATES = Counter "retouch_possible_duplicates_total" ["lane"]
         "Ambiguous calls that were sent once more, and may be paid twice.";
     INTAKE_DURATION = Histogram "retouch_intake_duration_seconds" ["outcome"]
@@ -80,7 +80,7 @@ declare! {
     LOST_ACKS = Counter "retouch_lost_acks_total" ["queue"]
         "Acknowledgements that the broker did not hear; the message comes again and nothing is paid again.";
     DATABASE_ERRORS = Counter "retouch_database_errors_total" ["kind"]
-        "Statements that did not work: conflict (tried again), unavailable (the work is held), failed (somebody must look).";
+        "Statements that did not work: conflict (tried again), unavailable (the work is held), failed (needs attention).";
     BLOB_ERRORS = Counter "retouch_blob_errors_total" ["kind"]
         "Blobs that could not be had or kept: unavailable (the work is held), corrupt or missing (made again).";
     CONSUMER_UP = Gauge "retouch_consumer_up" ["queue"]

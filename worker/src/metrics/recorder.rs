@@ -1,4 +1,4 @@
-//! The recorder behind the counters and histograms, and what this process says of itself.
+//! The recorder of counters and histograms, and figures about this process.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,18 +12,18 @@ use super::names::{
 };
 use super::text::{Family, units};
 
-/// From what a database answers in to what a queue behind a paid lane lasts.
+/// From the latency of a database to the length of a queue on a paid lane.
 const BUCKETS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
-/// What was recorded is sorted into its buckets this often, also where nobody asks.
+/// Recorded values are sorted into buckets this often, even without scrapes.
 const UPKEEP: Duration = Duration::from_secs(10);
 
 static RECORDER: OnceLock<(PrometheusHandle, f64)> = OnceLock::new();
 
-/// From here on everything is counted. Without this, counting does nothing.
+/// Starts counting. Before, all counting functions do nothing.
 ///
 /// # Errors
-/// Something else counts in this process already.
+/// This process has another recorder already.
 pub(crate) fn install() -> Result<()> {
     let mut builder = PrometheusBuilder::new();
     for declared in DECLARED.iter().filter(|declared| declared.kind == Kind::Histogram) {
@@ -43,7 +43,7 @@ pub(crate) fn install() -> Result<()> {
     RECORDER.set((handle, start.as_secs_f64())).map_err(|_| anyhow::anyhow!("metrics: begun twice"))
 }
 
-/// Keeps what was recorded small; never returns.
+/// Compacts recorded values; never returns.
 pub(crate) async fn upkeep() {
     loop {
         tokio::time::sleep(UPKEEP).await;
@@ -53,7 +53,7 @@ pub(crate) async fn upkeep() {
     }
 }
 
-/// What was counted in this process, as text.
+/// The counters of this process as text.
 pub(crate) fn render() -> String {
     let Some((handle, start)) = RECORDER.get() else { return String::new() };
     let mut text = handle.render();
@@ -79,7 +79,7 @@ fn write_money<const N: usize>(declared: Declared, purse: &Purse<N>, text: &mut 
     family.write_to(text);
 }
 
-/// As Linux tells it.
+/// Resident memory, on Linux.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

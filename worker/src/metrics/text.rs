@@ -1,10 +1,10 @@
-//! The exposition format, for what the recorder does not keep: figures that are read when they are asked for, and money.
+//! The exposition format for figures outside the recorder: those read on request, and money.
 
 use std::fmt::{Display, Write};
 
 use super::names::Declared;
 
-/// One metric as text. A family without a sample is not written at all.
+/// One metric as text. A family without samples is not written.
 pub(crate) struct Family {
     declared: Declared,
     samples: String,
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_label_holds_stays_inside_it() {
+    fn every_label_value_is_escaped() {
         let mut family = Family::new(DEAD_LETTERS);
         family.sample(["a\"b\\c\nd"], 3);
         let mut text = String::new();
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_without_labels_has_no_braces_and_one_without_samples_is_not_there() {
+    fn metrics_without_labels_or_samples_are_written_correctly() {
         let mut text = String::new();
         Family::new(DEAD_LETTERS).write_to(&mut text);
         let mut due = Family::new(EVENTS_DUE);

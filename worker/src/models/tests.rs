@@ -7,7 +7,7 @@ fn decided(toml: &str) -> Result<Models> {
 }
 
 #[test]
-fn every_built_in_model_has_a_price_and_a_lane_of_its_editor() {
+fn every_built_in_model_has_a_price_and_a_lane() {
     let models = decided("").unwrap();
     let wanx = models.get("dashscope", "wanx2.1-imageedit").unwrap();
     assert_eq!((wanx.price.micros, wanx.price.currency.as_str()), (140_000, "CNY"));
@@ -38,7 +38,7 @@ fn the_same_id_at_another_editor_is_another_model() {
 }
 
 #[test]
-fn what_a_model_may_not_be_is_refused_in_one_sentence_that_names_the_field_and_the_fix() {
+fn bad_model_settings_are_refused_with_field_and_fix() {
     for (toml, says) in [
         (
             "x = {}",
@@ -106,7 +106,7 @@ fn a_price_is_read_without_rounding() {
 }
 
 #[test]
-fn a_lane_is_named_after_its_model_and_no_two_share_one_by_accident() {
+fn a_lane_is_named_after_its_model_without_accidental_sharing() {
     let openai = editor_kind("openai").unwrap();
     assert_eq!(lane_of(openai, "gpt-image-1.5"), "openai.gpt-image-1.5");
     let long = "m".repeat(100);

@@ -1,8 +1,8 @@
-//! The routes that need no configuration: the local operations, the functions of the image-edit model, and the edits that
-//! people ask for by other words.
+//! The built-in routes: the local operations, the functions of the image-edit model, and common edits in
+//! plain language.
 //!
-//! Changing a prompt or a parameter here makes another edit of every picture: what is in the cache under the old one is
-//! not found again, and paid once more.
+//! A changed prompt or parameter here makes another edit of every picture: cached results of the old one
+//! never hit again, and the edits are paid once more.
 
 use anyhow::{Context, Result};
 
@@ -21,13 +21,13 @@ struct BuiltIn {
     params: &'static str,
 }
 
-/// What a provider does.
+/// Edits by providers.
 const PROVIDERS: &[BuiltIn] = &[
     // The ten functions by their own names.
     function("stylization_all", "Redraw the whole picture in the style that the prompt names", PLACE),
     function("stylization_local", "Give a part of the picture the style that the prompt names", PLACE),
     function("description_edit", "Change what the prompt says", PLACE),
-    // Without a prompt, what is there vanishes.
+    // Without a prompt, the masked part vanishes.
     function("description_edit_with_mask", "Change what the prompt says where the mask is white", ""),
     function(
         "remove_watermark",
@@ -35,7 +35,7 @@ const PROVIDERS: &[BuiltIn] = &[
         "Remove the watermark from the picture.",
     ),
     BuiltIn {
-        // 1.0 on a side keeps it.
+        // 1.0 on a side leaves it as it is.
         params: r#"{"bottom_scale":1.5,"left_scale":1.5,"right_scale":1.5,"top_scale":1.5}"#,
         ..function(
             "expand",
@@ -51,7 +51,7 @@ const PROVIDERS: &[BuiltIn] = &[
     function("colorization", "Give a black and white picture colours", "Color the picture naturally."),
     function("doodle", "Turn a sketch into the picture that the prompt describes", PLACE),
     function("control_cartoon_feature", "Draw the cartoon figure of the picture as the prompt says", PLACE),
-    // The same model by the words that people use.
+    // Functions of the same model under common names.
     BuiltIn {
         params: r#"{"function":"super_resolution","upscale_factor":2}"#,
         ..function(
@@ -103,7 +103,7 @@ const fn double(edit_type: &'static str) -> BuiltIn {
     BuiltIn { editor: "double", model: "double-1", ..function(edit_type, "For the tests", "") }
 }
 
-/// All of them. A local operation's name is always its own.
+/// All routes. A local operation's name always belongs to the local editor.
 pub(super) fn routes(models: &Models) -> Result<Vec<Route>> {
     let providers = PROVIDERS.iter().map(|built_in| route(built_in, models));
     let local = local::operations().map(|operation| route(&local_operation(operation), models));
@@ -124,7 +124,7 @@ fn route(built_in: &BuiltIn, models: &Models) -> Result<Route> {
     })
 }
 
-/// Edit types that a provider does, with their descriptions, for people.
+/// Edit types by providers, with their descriptions, for people.
 pub fn provider_edit_types() -> impl Iterator<Item = (&'static str, &'static str)> {
     PROVIDERS.iter().map(|built_in| (built_in.edit_type, built_in.description))
 }

@@ -1,7 +1,7 @@
 //! Routes: which editor, model, lane, price, prompt and parameters an edit type has.
 //!
-//! What must stay true: what a route says is decided before the edit key is computed, and the prompt that enters the key is
-//! the one that goes to the provider.
+//! Invariant: the route is decided before the edit key is computed, and the prompt in the key is the one that
+//! goes to the provider.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use crate::store::Money;
 pub mod built_in;
 mod overrides;
 
-/// Where a route's prompt has the task's.
+/// Replaced by the task's prompt in a route's prompt.
 const PLACE: &str = "{prompt}";
 
-/// `[routes.EDIT_TYPE]` in `retouch.toml`. What it does not say is the built-in route's of that name, if that has the same
-/// editor, and otherwise the model's.
+/// `[routes.EDIT_TYPE]` in `retouch.toml`. Missing fields come from the built-in route of that name, if it
+/// has the same editor, and otherwise from the model.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteOverride {
-    /// The provider kind, e.g. `local`; may be left out where the model tells it.
+    /// The provider kind, e.g. `local`; may be left out if the model determines it.
     pub editor: Option<String>,
     /// The provider's model id.
     pub model: Option<String>,
@@ -33,38 +33,38 @@ pub struct RouteOverride {
     pub price: Option<String>,
     /// ISO 4217.
     pub currency: Option<String>,
-    /// A text with `{prompt}` in it is the task's prompt put there; one without is used where the task has none.
+    /// A template if it contains `{prompt}`; otherwise the default for tasks without a prompt.
     pub prompt: Option<String>,
-    /// Used where the task says nothing.
+    /// Defaults for the task's parameters.
     pub params: Params,
 }
 
-/// Where one edit type goes.
+/// The route of one edit type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The name that producers use.
     pub edit_type: String,
-    /// In a few words; empty where the file alone has it.
+    /// In a few words; empty for a route of the file alone.
     pub description: &'static str,
     /// The provider kind.
     pub editor: &'static EditorKind,
     /// The provider's model id.
     pub model: String,
-    /// The editor's word for how that model is spoken to.
+    /// The editor's word for the API style of that model.
     pub style: String,
-    /// Where its edits queue.
+    /// The queue of its edits.
     pub lane: String,
     /// Per picture.
     pub price: Money,
-    /// See [`RouteOverride::prompt`]; normalised, empty where the task's prompt is all there is.
+    /// See [`RouteOverride::prompt`]; normalised, empty if only the task's prompt counts.
     pub prompt: String,
-    /// Used where the task says nothing.
+    /// Defaults for the task's parameters.
     pub params: Params,
-    /// Where all this comes from.
+    /// Origins of these values.
     pub from: RouteOrigins,
 }
 
-/// Where each value of a route comes from.
+/// Origin of each value of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteOrigins {
     /// Of the editor.
@@ -82,7 +82,7 @@ pub struct RouteOrigins {
 }
 
 impl Route {
-    /// What its model alone says.
+    /// A route with the model's values alone.
     fn of_model(edit_type: &str, model: &Model) -> Self {
         Self {
             edit_type: edit_type.to_owned(),
@@ -105,10 +105,10 @@ impl Route {
         }
     }
 
-    /// The prompt that goes to the provider and into the edit key, normalised, for a task's normalised one.
+    /// The prompt for the provider and the edit key, normalised, from a task's normalised one.
     ///
     /// # Errors
-    /// `invalid_prompt`: it needs one, or the whole is too long.
+    /// `invalid_prompt`: it is missing, or the whole is too long.
     pub fn effective_prompt(&self, given: &str) -> Result<String, ImageError> {
         let refused = |message| ImageError { code: "invalid_prompt".to_owned(), message };
         if !self.prompt.contains(PLACE) {
@@ -128,8 +128,8 @@ impl Route {
         Ok(prompt)
     }
 
-    /// This route with another model of its editor. A route's parameters are in the words of its model: another style of
-    /// model starts with none.
+    /// This route with another model of its editor. Parameters are specific to a model's style: a model of
+    /// another style starts without defaults.
     fn with_model(mut self, model: &Model) -> Self {
         if model.style != self.style {
             self.params = Params::default();
@@ -143,12 +143,12 @@ impl Route {
     }
 }
 
-/// All routes by edit type, whether their editors have a key here or not.
+/// All routes by edit type, with or without a key for their editors here.
 #[derive(Debug, Clone, Default)]
 pub struct Routes(BTreeMap<String, Route>);
 
 impl Routes {
-    /// The built-in routes, with what the file says of them and its own.
+    /// The built-in routes, with the file's changes and additions.
     ///
     /// # Errors
     /// One sentence that names the route and the fix.
@@ -169,7 +169,7 @@ impl Routes {
     /// The route of an edit type, with the task's choice of model.
     ///
     /// # Errors
-    /// `unknown_model` with the list of the editor's models; `None` where there is no such edit type.
+    /// `unknown_model` with the list of the editor's models; `None` if there is no such edit type.
     pub fn find(
         &self,
         models: &Models,
@@ -195,7 +195,7 @@ impl Routes {
     }
 }
 
-/// What the contract lets a task ask for.
+/// The contract's limits for an edit type.
 fn check_edit_type(place: &str, edit_type: &str) -> Result<()> {
     let fits = (1..=32).contains(&edit_type.len())
         && edit_type.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
@@ -212,7 +212,7 @@ fn template(place: &str, text: &str) -> Result<String> {
     Ok(prompt)
 }
 
-/// The model of this id, or a sentence about where models are said.
+/// The model of this id, or an error that says where models are defined.
 fn known_model<'a>(place: &str, models: &'a Models, editor: &EditorKind, id: &str) -> Result<&'a Model> {
     let known: Vec<_> = models.of(editor.name).map(|model| model.id.as_str()).collect();
     models.get(editor.name, id).with_context(|| {

@@ -1,4 +1,4 @@
-//! `[routes.EDIT_TYPE]` over the built-in route of that name, and over what its model says.
+//! `[routes.EDIT_TYPE]` over the built-in route of that name, and over its model.
 
 use anyhow::{Result, bail, ensure};
 
@@ -20,7 +20,7 @@ pub(super) fn apply(
         let known = local::operation(edit_type).is_some();
         ensure!(known, "{place}: the local editor has no such operation; give another editor");
     }
-    // Another editor's route has nothing to say to this one.
+    // A built-in route of another editor does not apply.
     let base = built_in.filter(|built_in| built_in.editor == editor);
     let (model, model_from) = model(place, given, editor, base, models)?;
     let mut route = over(edit_type, &model, base);
@@ -95,8 +95,8 @@ fn model(
     }
 }
 
-/// The model's route, with what a built-in route of the same editor has to say. Its parameters are in the words of its
-/// model: another style of model starts with none.
+/// The model's route, merged with a built-in route of the same editor. Parameters are specific to a model's
+/// style: a model of another style starts without defaults.
 fn over(edit_type: &str, model: &Model, base: Option<&Route>) -> Route {
     let mut route = Route::of_model(edit_type, model);
     if let Some(base) = base {

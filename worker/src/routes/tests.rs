@@ -41,7 +41,7 @@ fn key(route: &Route, given: &str) -> EditKey {
 }
 
 #[test]
-fn the_built_in_routes_are_there_whether_their_editor_has_a_key_or_not() {
+fn built_in_routes_exist_with_and_without_a_key() {
     let (_, routes) = decided("").unwrap();
     let names: Vec<_> = routes.iter().map(|route| route.edit_type.as_str()).collect();
     for name in [
@@ -72,7 +72,7 @@ fn a_local_operation_keeps_its_name() {
 }
 
 #[test]
-fn an_edit_type_alone_is_enough_where_no_words_are_needed() {
+fn an_edit_type_without_a_template_needs_no_prompt() {
     for name in ["remove_watermark", "super_resolution", "colorization", "expand", "enhance"] {
         assert!(!route("", name).effective_prompt("").unwrap().is_empty(), "{name}");
         assert_eq!(route("", name).effective_prompt("Mine").unwrap(), "Mine", "{name}");
@@ -85,7 +85,7 @@ fn an_edit_type_alone_is_enough_where_no_words_are_needed() {
 }
 
 #[test]
-fn a_prompt_is_put_into_the_routes_and_one_that_is_missing_is_refused_by_name() {
+fn a_template_takes_the_prompt_and_refuses_a_missing_one() {
     let remove = route("", "remove");
     assert!(remove.effective_prompt("the bin {prompt}").unwrap().starts_with("Remove the bin {prompt} from"));
     for name in ["remove", "edit", "restyle", "doodle"] {
@@ -100,7 +100,7 @@ fn a_prompt_is_put_into_the_routes_and_one_that_is_missing_is_refused_by_name() 
 }
 
 #[test]
-fn two_templates_make_two_edits_of_the_same_words() {
+fn two_templates_make_two_edits_of_the_same_prompt() {
     let one = route("", "remove");
     let other = route("[routes.remove]\nprompt = 'Take {prompt} away.'", "remove");
     assert_ne!(key(&one, "the bin"), key(&other, "the bin"));
@@ -110,13 +110,13 @@ fn two_templates_make_two_edits_of_the_same_words() {
 }
 
 #[test]
-fn a_prompt_that_says_what_the_routes_does_is_the_same_edit() {
+fn a_prompt_equal_to_the_routes_default_is_the_same_edit() {
     let edit = route("", "remove_watermark");
     assert_eq!(key(&edit, ""), key(&edit, "Remove the watermark from the picture."));
 }
 
 #[test]
-fn a_task_may_choose_any_model_of_the_editor_with_its_price_and_its_lane() {
+fn a_task_may_choose_any_model_of_the_editor() {
     let (models, routes) = decided("[routes.edit]\nprice = '9'\nparams = { prompt_extend = false }").unwrap();
     let find = |edit_type, model| routes.find(&models, edit_type, Some(model)).unwrap();
     let own = find("edit", "qwen-image-2.0").unwrap();
@@ -124,7 +124,7 @@ fn a_task_may_choose_any_model_of_the_editor_with_its_price_and_its_lane() {
     let pro = find("edit", "qwen-image-2.0-pro").unwrap();
     assert_eq!((pro.price.micros, pro.lane.as_str()), (500_000, "dashscope.qwen-image-2.0-pro"));
     assert_eq!(pro.params.canonical(), r#"{"prompt_extend":false}"#);
-    // What the parameters mean is the model's to say.
+    // Parameters are specific to the model.
     assert!(find("enhance", "qwen-image-2.0").unwrap().params.is_empty());
     let error = find("edit", "local-2").unwrap_err();
     assert_eq!(error.code, "unknown_model");
@@ -138,7 +138,7 @@ fn a_task_may_choose_any_model_of_the_editor_with_its_price_and_its_lane() {
 }
 
 #[test]
-fn a_file_changes_of_a_built_in_route_only_what_it_says() {
+fn a_file_changes_only_the_named_fields_of_a_route() {
     let route = route("[routes.expand]\nprice = '0.10'\nparams = { top_scale = 1.0, seed = 7 }", "expand");
     assert_eq!((route.model.as_str(), route.price.micros), ("wanx2.1-imageedit", 100_000));
     assert_eq!(
@@ -151,20 +151,20 @@ fn a_file_changes_of_a_built_in_route_only_what_it_says() {
 }
 
 #[test]
-fn a_model_tells_the_editor_and_another_editor_starts_anew() {
+fn a_model_determines_the_editor_and_another_editor_starts_afresh() {
     let toml = "[models.gpt]\neditor = 'openai'\nprice = '0.04'\n[routes.remove_watermark]\nmodel = 'gpt'\n\
                 [routes.portrait]\nmodel = 'gpt'\nprompt = ''";
     let moved = route(toml, "remove_watermark");
     assert_eq!((moved.editor.name, moved.lane.as_str(), moved.prompt.as_str()), ("openai", "openai.gpt", ""));
     assert_eq!((moved.price.currency.as_str(), moved.from.editor), ("USD", Origin::Derived));
     assert_eq!(route(toml, "portrait").model, "gpt");
-    // The same editor in another style: its words still fit, its parameters do not.
+    // Same editor, another style: the prompt still fits, the parameters do not.
     let worded = route("[routes.enhance]\nmodel = 'qwen-image-2.0'", "enhance");
     assert!(worded.params.is_empty() && worded.prompt.starts_with("Raise"), "{worded:?}");
 }
 
 #[test]
-fn what_a_route_may_not_be_is_refused_in_one_sentence_that_names_the_field_and_the_fix() {
+fn bad_routes_are_refused_with_field_and_fix() {
     let long = format!("[routes.edit]\nprompt = '{}'", "x".repeat(MAX_PROMPT_CHARS + 1));
     for (toml, says) in [
         (

@@ -1,10 +1,11 @@
-//! Which addresses are nobody's business, from IANA's registries of special addresses
-//! (<https://www.iana.org/assignments/iana-ipv4-special-registry> and its IPv6 sister). Pure tables: what is not
-//! ordinary unicast is refused, and what merely carries an IPv4 address is judged as what it leads to.
+//! Address ranges that must not be fetched from, by IANA's registries of special addresses
+//! (<https://www.iana.org/assignments/iana-ipv4-special-registry> and its IPv6 counterpart). Pure tables:
+//! everything but ordinary unicast is refused, and an address that embeds an IPv4 address is judged by that
+//! one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What is wrong with an address, in words; nothing where it is an ordinary public one.
+/// Why an address is refused, in words; `None` for an ordinary public one.
 pub(super) fn refused_kind(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(v4) => refused_v4(v4),
@@ -15,8 +16,8 @@ pub(super) fn refused_kind(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 address that an IPv6 one leads to: mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`, what DNS64
-/// makes of every IPv4 host) and 6to4 (`2002::/16`).
+/// The IPv4 address inside an IPv6 one: mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`, which DNS64 gives to
+/// every IPv4 host) and 6to4 (`2002::/16`).
 pub(super) fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(v6) = address else { return None };
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
@@ -31,7 +32,7 @@ fn refused_v4(address: Ipv4Addr) -> Option<&'static str> {
     match address.octets() {
         [127, ..] => Some("a loopback address"),
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some("a private address"),
-        // Of the large clouds, and of two that keep theirs outside the link-local range.
+        // Metadata services of the large clouds, two of them outside the link-local range.
         [169, 254, 169, 254] | [100, 100, 100, 200] | [168, 63, 129, 16] => {
             Some("the metadata service's address")
         }
@@ -50,15 +51,15 @@ fn refused_v6(address: Ipv6Addr) -> Option<&'static str> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some("an unspecified address"),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some("a loopback address"),
-        // The metadata service of a large cloud, inside fc00::/7.
+        // A metadata service of a large cloud, inside fc00::/7.
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Some("the metadata service's address"),
         [0xfc00..=0xfdff, ..] => Some("a private address"),
         [0xfe80..=0xfebf, ..] => Some("a link-local address"),
         [0xff00..=0xffff, ..] => Some("a multicast address"),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Some("a documentation address"),
-        // 2001::/23 is for protocols: Teredo, benchmarks, ORCHID.
+        // 2001::/23 is reserved for protocols: Teredo, benchmarks, ORCHID.
         [0x2001, 0..=0x01ff, ..] => Some("a reserved address"),
-        // All that is handed out to anybody; IPv4-compatible and site-local addresses are among the rest.
+        // Global unicast; IPv4-compatible and site-local addresses are outside of it.
         [0x2000..=0x3fff, ..] => None,
         _ => Some("a reserved address"),
     }
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_inside_an_ipv6_one_is_judged_as_what_it_leads_to() {
+    fn an_ipv4_address_inside_an_ipv6_one_is_judged_itself() {
         for host in [
             "::ffff:127.0.0.1",
             "::ffff:7f00:1",
@@ -150,7 +151,7 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "2002:7f00:1::",
             "2002:c0a8:101::1",
-            // IPv4-compatible: nothing legitimate is there.
+            // IPv4-compatible: no legitimate host has such an address.
             "::127.0.0.1",
             "::1.1.1.1",
         ] {

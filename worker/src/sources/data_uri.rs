@@ -1,7 +1,7 @@
-//! Pictures that come inside the task: `data:image/png;base64,…` (RFC 2397), strictly but for white space,
-//! which encoders and editors of text put between the digits.
+//! Pictures inside the task: `data:image/png;base64,…` (RFC 2397). Parsing is strict except for white space,
+//! which encoders and text editors insert.
 //!
-//! The media type in it is not looked at: what the picture is, its content says.
+//! Its media type is ignored: the content determines the format.
 
 use std::borrow::Cow;
 
@@ -10,19 +10,19 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
-/// With and without padding, for both are common; nothing else is lenient, so that one picture has few spellings.
+/// Both with and without padding, which are common; otherwise strict, so that one picture has few spellings.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Why a `data:` URI holds no bytes. Never repeats the data.
+/// Why a `data:` URI holds no bytes. The data is never repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DataUriError {
     /// Not a `data:` URI in base64.
     #[error("the data URI cannot be read: {0}")]
     Bad(String),
-    /// More bytes than allowed, found before any decoding.
+    /// Too many bytes, found before any decoding.
     #[error("the picture in the data URI has more than {limit} bytes, which is the limit")]
     TooLarge {
         /// In bytes.
@@ -31,7 +31,7 @@ pub(super) enum DataUriError {
 }
 
 impl DataUriError {
-    /// The code that a producer sees.
+    /// The error code in a producer's event.
     pub(super) const fn code(&self) -> &'static str {
         match self {
             Self::Bad(_) => "bad_data_uri",
@@ -40,7 +40,7 @@ impl DataUriError {
     }
 }
 
-/// The bytes in a `data:` URI, at most `limit` of them.
+/// The bytes of a `data:` URI, at most `limit`.
 ///
 /// # Errors
 /// [`DataUriError`].
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_decoded_with_and_without_padding_whatever_the_media_type_says() {
+    fn base64_is_decoded_with_and_without_padding_for_any_media_type() {
         for uri in [
             "data:image/png;base64,aGVsbG8=",
             "data:image/png;base64,aGVsbG8",
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_in_a_data_uri_is_taken_and_counts_for_nothing() {
+    fn white_space_in_a_data_uri_is_ignored() {
         for uri in [
             "data:image/png;base64,aGVs\nbG8=",
             "data:image/png;base64,aGVs\r\n bG8=\r\n",
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_said_without_repeating_the_data() {
+    fn undecodable_data_is_refused_without_repeating_it() {
         for (uri, why) in [
             ("", "does not begin with"),
             ("aGVsbG8=", "does not begin with"),
@@ -127,7 +127,7 @@ mod tests {
             ("data:image/png;base64,aGV-bG8=", "URL-safe"),
             ("data:image/png;base64,aGVsbG8==", "not base64"),
             ("data:image/png;base64,aGVsb", "not base64"),
-            // Bits that no byte is made of: a second spelling of the same picture.
+            // Leftover bits: a second spelling of the same picture.
             ("data:image/png;base64,aGVsbG9=", "not base64"),
             ("data:image/png;base64,aGVs*G8=", "not base64"),
         ] {
@@ -150,7 +150,7 @@ mod tests {
                 }
             }
         }
-        // Not base64 at all, and refused for its length: nothing was decoded.
+        // Not base64, but refused for its length: nothing was decoded.
         let uri = format!("data:image/png;base64,{}", "*".repeat(1000));
         assert_eq!(decode(&uri, 5).map_err(|error| error.code()), Err("too_large"));
     }

@@ -1,10 +1,10 @@
-//! Fetches pictures from hosts that are not vouched for: guarded, bounded in size and time, never decorated.
-//! What a host has compressed although it was not asked to is made plain, within the same bound.
+//! Fetches pictures from untrusted hosts: guarded, bounded in size and time, without credentials. Unrequested
+//! compression is decoded within the same bound.
 //!
-//! Redirects are followed by hand, so that each hop passes the same checks. A redirect from https to http is
-//! refused: whoever names an https address was promised that nobody on the way swaps the picture, and an
-//! http address can be named directly where that does not matter. Errors are shown to producers and kept in
-//! tables, so they name the host and the limit and never a path, a query (signed URLs) or credentials.
+//! Redirects are followed here, not by the client, so that each hop passes the same checks. A redirect from
+//! https to http is refused: an https address promises that the picture is not replaced on the way, and a
+//! producer can name an http address directly. Errors are shown to producers and stored, so they name the
+//! host and the limit and never a path, a query (signed URLs) or credentials.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -29,23 +29,23 @@ use super::guard::{AllowHosts, GuardedResolver, RefusedAddress};
 use super::memory::{Memory, Share};
 
 const USER_AGENT: &str = concat!("retouch/", env!("CARGO_PKG_VERSION"));
-/// Of the whole deadline, what one address may take that never answers; a name may have several.
+/// The share of the deadline for an address that never answers; a name may have several.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
-/// Short: the caller has a wait ladder for hosts that are down for longer.
+/// Short: the caller has a wait ladder for longer outages.
 const RETRY: Pace = Pace { first: Duration::from_millis(400), most: Duration::from_secs(2) };
-/// Most bytes of a picture that is to be edited, wherever it comes from.
+/// Most bytes of an input picture from any source.
 pub const MOST_BYTES: usize = 20 * 1024 * 1024;
 
-/// How much, how long and how far.
+/// Limits of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchLimits {
     /// Most bytes of one picture.
     pub max_bytes: usize,
-    /// For everything from the name's lookup to the last byte, all redirects included.
+    /// From the lookup of the name to the last byte, all redirects included.
     pub deadline: Duration,
     /// Most redirects.
     pub max_redirects: usize,
-    /// How often a temporary error is tried again, inside the deadline.
+    /// Retries of a temporary error, within the deadline.
     pub retries: u32,
 }
 
@@ -55,77 +55,77 @@ impl Default for FetchLimits {
     }
 }
 
-/// What is fetched, where that changes the rules.
+/// The kind of a fetch, which decides the rules.
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
-    /// A picture of a task, from any host that the guard lets pass.
+    /// A picture of a task, from any host that passes the guard.
     Source,
-    /// A provider's temporary result, at every hop from one of its own hosts, and past the guard all the same.
+    /// A provider's temporary result: every hop must be one of the provider's hosts and pass the guard.
     ProviderResult {
         /// The provider's hosts.
         hosts: &'a AllowHosts,
     },
 }
 
-/// Why there is no picture.
+/// Why a fetch failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// Not an address that is fetched from, whoever listens there.
+    /// An address that is never fetched from, on any host.
     #[error("the URL cannot be used: {0}")]
     BadUrl(String),
-    /// The guard refuses it.
+    /// Refused by the guard.
     #[error(transparent)]
     PrivateAddress(#[from] RefusedAddress),
-    /// A provider's result on a host that is none of the provider's.
+    /// A provider's result on another host than the provider's.
     #[error("{host} is none of the hosts that the provider's results may be on")]
     ForeignHost {
-        /// As it was asked for.
+        /// The requested host.
         host: String,
     },
     /// 404 or 410.
     #[error("{host} has no such picture: it answered {status}")]
     NotFound {
-        /// Who answered.
+        /// The host.
         host: String,
         /// The HTTP status.
         status: u16,
     },
-    /// Not to us, not like this: asking again changes nothing.
+    /// Access is refused: repeating the request changes nothing.
     #[error("{host} does not hand the picture out: it answered {status}")]
     Refused {
-        /// Who answered.
+        /// The host.
         host: String,
         /// The HTTP status.
         status: u16,
     },
-    /// Cannot be reached, is too slow or has a fault of its own: asking again may help.
+    /// Unreachable, too slow or faulty: repeating the request may help.
     #[error("{host} {why}")]
     Unavailable {
-        /// Who should have answered.
+        /// The host.
         host: String,
-        /// What it did, in words.
+        /// What happened, in words.
         why: String,
     },
-    /// More bytes than allowed; the rest was not read.
+    /// Too many bytes; the rest was not read.
     #[error("the picture at {host} has more than {limit} bytes, which is the limit")]
     TooLarge {
-        /// Who sends it.
+        /// The host.
         host: String,
         /// In bytes.
         limit: usize,
     },
-    /// A chain of redirects without end.
+    /// Too many redirects.
     #[error("{host} redirects once more after {limit} redirects, which is the limit")]
     TooManyRedirects {
-        /// Who redirects.
+        /// The redirecting host.
         host: String,
-        /// How many are followed.
+        /// Redirects that are followed.
         limit: usize,
     },
 }
 
 impl FetchError {
-    /// The code that a producer sees.
+    /// The error code in a producer's event.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::BadUrl(_) => "bad_url",
@@ -139,7 +139,7 @@ impl FetchError {
         }
     }
 
-    /// The host that it is about, where it is about one.
+    /// The host, for errors that concern one.
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::BadUrl(_) => None,
@@ -153,7 +153,7 @@ impl FetchError {
         }
     }
 
-    /// Whether asking again may help.
+    /// Whether repeating the request may help.
     pub const fn is_temporary(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
@@ -168,7 +168,7 @@ impl FetchError {
     }
 }
 
-/// The one client that everything from outside is fetched with. Clones share it.
+/// The one client for all downloads. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
     client: Client,
@@ -177,10 +177,10 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A client of its own, with hosts that are exempt from the guard.
+    /// A client with hosts that are exempt from the guard.
     ///
     /// # Errors
-    /// Where TLS cannot be set up, e.g. because the system has no root certificates.
+    /// TLS cannot be set up, e.g. because the system has no root certificates.
     pub fn new(allow: AllowHosts, limits: FetchLimits) -> anyhow::Result<Self> {
         let allow = Arc::new(allow);
         let resolver = GuardedResolver::new(Arc::clone(&allow));
@@ -193,25 +193,26 @@ impl Fetcher {
         resolver: GuardedResolver,
     ) -> anyhow::Result<Self> {
         crate::tls::init();
-        // Without an encoding the bytes that are counted are the bytes of the picture.
+        // Without an encoding, the counted bytes are the bytes of the picture.
         let identity = (ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let client = Client::builder()
             .user_agent(USER_AGENT)
             .default_headers(HeaderMap::from_iter([identity]))
-            // A proxy would resolve and connect in our place, where the guard cannot see it.
+            // A proxy would resolve names and connect in our place, outside of the guard.
             .no_proxy()
             .redirect(redirect::Policy::none())
             .referer(false)
             .dns_resolver(resolver)
             .connect_timeout(CONNECT_TIMEOUT.min(limits.deadline))
-            // As many as intake fetches together from a host that many pictures are on: a connection that is not kept is made anew.
+            // As many as intake fetches at once from one popular host: a connection that is not kept must be
+            // made anew.
             .pool_max_idle_per_host(256)
             .pool_idle_timeout(Duration::from_secs(15))
             .build()?;
         Ok(Self { client, allow, limits })
     }
 
-    /// What it was made with.
+    /// The limits of this client.
     pub const fn limits(&self) -> FetchLimits {
         self.limits
     }
@@ -224,7 +225,8 @@ impl Fetcher {
         Ok(self.retried(url, purpose, None).await?.bytes)
     }
 
-    /// The picture at `url`, hashed as it comes, and its share of `memory`, which is waited for beside the deadline.
+    /// The picture at `url`, hashed on arrival, and its share of `memory`; waiting for memory extends the
+    /// deadline.
     ///
     /// # Errors
     /// [`FetchError`].
@@ -278,26 +280,26 @@ impl Fetcher {
         let (from, response) = answer.unwrap_or_else(|_| Err(self.too_slow(url)))?;
         let codings = coding::named(response.headers());
         let announced = self.most_bytes(&from, &response)?;
-        // How much comes of what is compressed, no header says.
+        // Headers do not tell the decompressed size.
         let most = if codings.is_empty() { announced } else { self.limits.max_bytes };
         let mut share = None;
         if let Some(memory) = memory {
             let waiting = Instant::now();
             share = Some(memory.share(most).await);
-            // The host is not to blame for our being full.
+            // The host is not responsible for our full memory.
             *deadline += waiting.elapsed();
         }
         let body = tokio::time::timeout_at(*deadline, self.body(&from, response, share)).await;
         let body = body.unwrap_or_else(|_| Err(self.too_slow(url)))?;
-        // A result is paid for: one that is compressed in silence is told by its first bytes.
+        // A result is paid for: undeclared compression is recognised by its first bytes.
         let unnamed = matches!(purpose, Purpose::ProviderResult { .. });
         if codings.is_empty() && !unnamed { Ok(body) } else { self.plain(&from, body, codings).await }
     }
 
-    /// The body without its codings, be they named or not.
+    /// The body without its codings, declared or not.
     async fn plain(&self, url: &Url, body: Body, codings: String) -> Result<Body, FetchError> {
         let (limit, coded) = (self.limits.max_bytes, body.bytes.clone());
-        // Megabytes may come of it: not on the thread that fetches for all others.
+        // It may grow to megabytes: decode it off the async threads.
         let decoded = tokio::task::spawn_blocking(move || {
             let plain = if codings.is_empty() { coded } else { coding::decode(&codings, coded, limit)? };
             coding::decode_unnamed(plain, limit)
@@ -320,7 +322,7 @@ impl Fetcher {
         }
     }
 
-    /// Up to the headers of the answer that has the body, and where that came from.
+    /// Returns the final answer's headers, and its URL.
     async fn follow(&self, url: &Url, purpose: Purpose<'_>) -> Result<(Url, Response), FetchError> {
         let mut url = url.clone();
         for _ in 0..=self.limits.max_redirects {
@@ -335,7 +337,7 @@ impl Fetcher {
         Err(FetchError::TooManyRedirects { host: host_of(&url), limit: self.limits.max_redirects })
     }
 
-    /// Of every hop, before anything is sent there.
+    /// Checks every hop before a request is sent there.
     fn check(&self, url: &Url, purpose: Purpose<'_>) -> Result<(), FetchError> {
         if !matches!(url.scheme(), "http" | "https") {
             let why = format!("its scheme is {}, not http or https", url.scheme());
@@ -356,7 +358,7 @@ impl Fetcher {
         Ok(self.allow.check_literal(&host)?)
     }
 
-    /// How many bytes there can be: a Content-Length that is too much ends it here.
+    /// The size limit of this answer: a Content-Length beyond the limit is refused here.
     fn most_bytes(&self, url: &Url, response: &Response) -> Result<usize, FetchError> {
         let limit = self.limits.max_bytes;
         match response.content_length().map(usize::try_from) {
@@ -370,7 +372,7 @@ impl Fetcher {
         FetchError::TooLarge { host: host_of(url), limit: self.limits.max_bytes }
     }
 
-    /// Counts what arrives: a Content-Length is believed only where it says that there is too much.
+    /// Counts the arriving bytes: a Content-Length is trusted only if it is too large.
     async fn body(
         &self,
         url: &Url,
@@ -395,7 +397,7 @@ impl Fetcher {
     }
 }
 
-/// A picture that was fetched for a task.
+/// A picture fetched for a task.
 pub(super) struct Fetched {
     pub(super) bytes: Bytes,
     pub(super) hash: ImageHash,
@@ -404,12 +406,12 @@ pub(super) struct Fetched {
 
 struct Body {
     bytes: Bytes,
-    /// Where there is a share.
+    /// Set if there is a share of memory.
     hash: Option<ImageHash>,
     share: Option<Share>,
 }
 
-/// What an answer that is no error asks for.
+/// The next step after an answer without an error.
 enum Next {
     Body,
     Redirect,
@@ -422,11 +424,11 @@ fn read_status(url: &Url, status: StatusCode) -> Result<Next, FetchError> {
         200 => Ok(Next::Body),
         301 | 302 | 303 | 307 | 308 => Ok(Next::Redirect),
         404 | 410 => Err(FetchError::NotFound { host, status }),
-        // Too slow, too early, too many: the picture may well be there the next time.
+        // Timeout, too early, too many requests: the picture may be available later.
         408 | 425 | 429 | 500..=599 => {
             Err(FetchError::Unavailable { host, why: format!("answered {status}") })
         }
-        // A part that was not asked for, an answer without content or with another meaning: no picture either.
+        // An unrequested part, an empty answer or another meaning: not a picture either.
         0..=199 | 201..=300 | 304..=306 | 309..=499 | 600..=u16::MAX => {
             Err(FetchError::Refused { host, status })
         }
@@ -449,7 +451,7 @@ fn redirected(from: &Url, response: &Response) -> Result<Url, FetchError> {
     Ok(to)
 }
 
-/// Every failure of the client's own, in words without the URL.
+/// Describes the client's own failures without the URL.
 fn failed(url: &Url, error: &reqwest::Error) -> FetchError {
     let mut cause: &dyn StdError = error;
     loop {
@@ -464,7 +466,7 @@ fn failed(url: &Url, error: &reqwest::Error) -> FetchError {
     if error.is_builder() {
         return FetchError::BadUrl("it cannot be sent in a request".to_owned());
     }
-    // The innermost cause is the system's or the TLS library's; reqwest's own outermost one repeats the URL.
+    // The innermost cause is the system's or the TLS library's; reqwest's outermost one repeats the URL.
     let why = if error.is_timeout() {
         "did not answer in time".to_owned()
     } else if error.is_connect() {
@@ -475,7 +477,7 @@ fn failed(url: &Url, error: &reqwest::Error) -> FetchError {
     FetchError::Unavailable { host: host_of(url), why }
 }
 
-/// The host, and the port where it is not the usual one.
+/// The host, and the port unless it is the default.
 fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or("the URL");
     match url.port() {

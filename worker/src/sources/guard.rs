@@ -1,8 +1,9 @@
-//! Which addresses may be fetched from: a task must not make the worker read what only the worker can reach.
+//! The guard: addresses that may be fetched from. A task must not make the worker read what only the worker
+//! can reach.
 //!
-//! What is checked is what is connected to: `GuardedResolver` is the only resolver the client has, and hands
-//! on nothing but checked addresses, so there is no second lookup for a rebinding name to answer differently.
-//! A literal address never reaches a resolver and is checked before the request.
+//! The checked address is the one connected to: `GuardedResolver` is the client's only resolver and returns
+//! only checked addresses, so a rebinding name has no second lookup to answer differently. A literal address
+//! never reaches a resolver and is checked before the request.
 
 use std::fmt;
 use std::future::Future;
@@ -18,26 +19,26 @@ use url::Host;
 
 use super::addresses::{embedded, refused_kind};
 
-/// An address, or a name with such an address, that sources may not be fetched from.
+/// A refused address, or a name that resolves to one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{host} leads to {kind}, which is refused; an operator can allow it by name in RETOUCH_ALLOW_HOSTS")]
 pub struct RefusedAddress {
-    /// As it was asked for; the address behind a name is not told, for the producer need not know it.
+    /// The requested host; the address behind a name is not revealed to producers.
     pub host: String,
     /// In words, e.g. `a loopback address`.
     pub kind: &'static str,
 }
 
-/// Hosts and networks that are exempt from the guard: what `RETOUCH_ALLOW_HOSTS` says.
+/// Hosts and networks that are exempt from the guard: `RETOUCH_ALLOW_HOSTS`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowHosts {
     names: Vec<String>,
-    /// With their leading dot.
+    /// Including the leading dot.
     suffixes: Vec<String>,
     networks: Vec<IpNet>,
 }
 
-/// An entry of `RETOUCH_ALLOW_HOSTS` that is none.
+/// An invalid entry of `RETOUCH_ALLOW_HOSTS`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{entry:?} is no host to allow: {reason}")]
 pub struct BadAllowHost {
@@ -55,7 +56,7 @@ impl AllowHosts {
         }
     }
 
-    /// What either lists.
+    /// The union of both lists.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.names.extend(other.names);
@@ -64,7 +65,7 @@ impl AllowHosts {
         self
     }
 
-    /// What is wrong with an address, in words; nothing where it is an ordinary public one. Nothing is exempt.
+    /// Why an address is refused, in words; `None` for an ordinary public one. Ignores exemptions.
     pub fn refused_kind(address: IpAddr) -> Option<&'static str> {
         refused_kind(address)
     }
@@ -82,7 +83,7 @@ impl AllowHosts {
         })
     }
 
-    /// Checks one address, whether it was written so or found behind a name that is not listed.
+    /// Checks one address, literal or from a name that is not listed.
     fn check_address(&self, host: &str, address: IpAddr) -> Result<(), RefusedAddress> {
         match refused_kind(address) {
             Some(kind) if !self.lists_address(address) => Err(RefusedAddress { host: host.to_owned(), kind }),
@@ -90,10 +91,10 @@ impl AllowHosts {
         }
     }
 
-    /// Checks the host of a URL before the request; of a name, only the resolver can tell.
+    /// Checks the host of a URL before the request; the resolver checks names.
     ///
     /// # Errors
-    /// [`RefusedAddress`] where it is a literal address in a refused range.
+    /// [`RefusedAddress`] for a literal address in a refused range.
     pub fn check_literal(&self, host: &Host<&str>) -> Result<(), RefusedAddress> {
         match host {
             Host::Domain(_) => Ok(()),
@@ -102,7 +103,7 @@ impl AllowHosts {
         }
     }
 
-    /// One refused address refuses the name: which of several is connected to is not ours to choose.
+    /// One refused address refuses the name: the client chooses among several.
     fn check_resolved(&self, name: &str, addresses: &[SocketAddr]) -> Result<(), RefusedAddress> {
         if self.lists_name(name) {
             return Ok(());
@@ -145,7 +146,7 @@ impl AllowHosts {
     }
 }
 
-/// Spelled as `url` spells the hosts of URLs, or the two would never match.
+/// Normalised as `url` normalises the hosts of URLs, or the two would never match.
 fn host(text: &str) -> Result<Host, &'static str> {
     if text.contains('*') {
         return Err("* may only stand for all that is before a dot, as in *.example.com");
@@ -178,10 +179,10 @@ impl FromStr for AllowHosts {
     }
 }
 
-/// Asks the system for the addresses of a name.
+/// The system's lookup of a name.
 type Lookup = fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// Resolves names and refuses those that lead to a guarded address.
+/// Resolves names and refuses those with a guarded address.
 pub(super) struct GuardedResolver {
     allow: Arc<AllowHosts>,
     lookup: Lookup,
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_no_spelling_that_gets_past() {
+    fn no_spelling_of_an_address_passes_the_guard() {
         for host in [
             "2130706433",
             "0x7f000001",
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_compared_as_urls_spell_them() {
+    fn names_are_compared_in_the_spelling_of_urls() {
         let allow = allow("MinIO.Internal., *.Bücher.example");
         for (name, listed) in [
             ("minio.internal", true),
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn two_lists_together_list_what_either_does() {
+    fn the_union_of_two_lists_lists_the_hosts_of_both() {
         let both = allow("a.example, 10.0.0.1").and(allow("*.b.example"));
         for (name, listed) in [("a.example", true), ("x.b.example", true), ("b.example", false)] {
             assert_eq!(both.lists(&Host::Domain(name)), listed, "{name}");

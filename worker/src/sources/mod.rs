@@ -1,9 +1,9 @@
-//! Gets the pictures of a task from where the producer says they are: a URL, the task itself, our own blobs.
+//! Loads the pictures of a task from their sources: a URL, the task itself, our own blobs.
 //!
-//! Nothing in here is believed: addresses are guarded, sizes counted, digests checked, formats told by
-//! content. A picture that cannot be had fails alone ([`LoadError::BadInput`]); a host that is down is asked
-//! again later ([`LoadError::Temporary`]); our own store being down says nothing about the picture and holds
-//! the task ([`LoadError::StoreUnavailable`]).
+//! All input is untrusted: addresses are guarded, sizes counted, digests checked, formats recognised by
+//! content. A picture that cannot be loaded fails alone ([`LoadError::BadInput`]); a host that is down is
+//! asked again later ([`LoadError::Temporary`]); an outage of our own store is no verdict on the picture and
+//! holds the task ([`LoadError::StoreUnavailable`]).
 
 mod addresses;
 mod data_uri;
@@ -26,14 +26,14 @@ use fetch::{FetchError, Fetched, Fetcher};
 use memory::Memory;
 pub(crate) use memory::Share;
 
-/// A picture at hand.
+/// A loaded picture.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The encoded file, exactly as it came.
+    /// The encoded file as received.
     pub bytes: Bytes,
     /// SHA-256 of the bytes.
     pub hash: ImageHash,
-    /// What its header says.
+    /// From its header.
     pub media: Media,
     _share: Share,
 }
@@ -44,7 +44,7 @@ impl Loaded {
         Self { bytes, hash, media, _share: share }
     }
 
-    /// One that a command has read itself: beside what intake holds.
+    /// A picture that a command has read itself, outside intake's memory.
     pub fn at_hand(bytes: Bytes, media: Media) -> Self {
         let hash = ImageHash::of(&bytes);
         Self { bytes, hash, media, _share: Share::none() }
@@ -56,7 +56,7 @@ impl Loaded {
     }
 }
 
-/// A picture's bytes at hand, and nobody has looked what they are: where their digest is enough, nobody need.
+/// A picture's bytes, not yet recognised: for lookups the digest is enough.
 #[derive(Debug)]
 pub struct Unrecognised {
     bytes: Bytes,
@@ -66,10 +66,10 @@ pub struct Unrecognised {
 }
 
 impl Unrecognised {
-    /// Looks what it is.
+    /// Recognises its format.
     ///
     /// # Errors
-    /// [`LoadError::BadInput`] where it is no picture.
+    /// [`LoadError::BadInput`] if it is not a picture.
     pub fn recognise(self) -> Result<Loaded, LoadError> {
         #[cfg(feature = "double")]
         if self.bytes.ends_with(DEADLY) {
@@ -80,27 +80,27 @@ impl Unrecognised {
     }
 }
 
-/// Why a picture is not at hand. Codes are for programs, messages for people; neither tells a path, a query
+/// Why a picture was not loaded. Codes are for programs, messages for people; neither reveals a path, a query
 /// or a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// This picture cannot be had, now or later: the image fails, the others go on.
+    /// This picture cannot be loaded, now or later: the image fails, the others go on.
     #[error("{message}")]
     BadInput {
-        /// What the producer sees, e.g. `source_not_found`.
+        /// The code in the event, e.g. `source_not_found`.
         code: &'static str,
         /// In words.
         message: String,
     },
-    /// Its host does not answer properly at the moment, and was asked more than once: try the task again later.
+    /// Its host is unavailable after several requests: try the task again later.
     #[error("{message}")]
     Temporary {
-        /// What the producer sees when later never comes, e.g. `source_unavailable`.
+        /// The code in the event if no retry succeeds, e.g. `source_unavailable`.
         code: &'static str,
         /// In words.
         message: String,
     },
-    /// Our own blob store cannot be asked: hold the work.
+    /// Our own blob store is unavailable: hold the work.
     #[error("the blob store cannot be used: {0}")]
     StoreUnavailable(String),
 }
@@ -138,14 +138,14 @@ impl From<MediaError> for LoadError {
     }
 }
 
-/// The process dies of a picture that ends like this, as of a decoder's bug. For the test suite only.
+/// A picture that ends like this kills the process, as a decoder's bug would. For the test suite only.
 #[cfg(feature = "double")]
 pub const DEADLY: &[u8] = b"retouch: this picture is deadly";
 
-/// A message without a picture in it; 256 of them have 16 MiB together.
+/// A message too small to hold a picture; 256 of them have 16 MiB together.
 const SMALL_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// Everything that pictures are loaded with. Clones share it.
+/// Loads pictures. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Sources {
     fetcher: Fetcher,
@@ -156,16 +156,15 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The fetcher's limit of size holds for every kind of source; `memory` bytes, for all pictures that are at hand at once: what
-    /// is beyond waits. Masks have a quarter of that beside it.
+    /// The fetcher's size limit holds for every kind of source; `memory` bounds the bytes of all loaded
+    /// pictures: further ones wait. Masks have a quarter of that on top.
     pub fn new(fetcher: Fetcher, blobs: Blobs, memory: usize) -> Self {
         let [masks, messages] = [memory / 4, memory].map(Memory::of);
         Self { fetcher, blobs, memory: Memory::of(memory), masks, messages }
     }
 
-    /// Waits for the memory that a message takes while it is worked on, beside its bytes: the pictures in it
-    /// become texts of their own, and one that is written with escapes is a text twice while it is parsed.
-    /// What is small waits for nothing.
+    /// Waits for the memory that a message needs beside its bytes: its pictures become texts of their own,
+    /// and an escaped one exists twice while it is parsed. A small message does not wait.
     pub(crate) async fn room_for_message(&self, bytes: usize) -> Share {
         if bytes <= SMALL_MESSAGE_BYTES {
             return Share::none();
@@ -173,8 +172,8 @@ impl Sources {
         self.messages.share(bytes.saturating_mul(2)).await
     }
 
-    /// One picture, whole and recognised. It has its share of the memory until it is dropped: whoever holds one must not wait
-    /// for another.
+    /// Loads one picture, whole and recognised. It holds its share of the memory until it is dropped: a
+    /// holder must not wait for another one.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -182,7 +181,7 @@ impl Sources {
         self.read(source).await?.recognise()
     }
 
-    /// As [`Sources::load`], for whoever may do with the digest.
+    /// As [`Sources::load`] without recognition, for callers that may need only the digest.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -190,7 +189,8 @@ impl Sources {
         self.read_into(&self.memory, source).await
     }
 
-    /// A mask, as [`Sources::load`]. It is held while the task's pictures are loaded, so that it has memory of its own.
+    /// A mask, as [`Sources::load`]. It is held while the task's pictures are loaded, so masks have memory of
+    /// their own.
     ///
     /// # Errors
     /// [`LoadError`].

@@ -1,4 +1,4 @@
-//! The promises of loading, each kind of source end to end.
+//! Promises of loading, each kind of source end to end.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -48,10 +48,10 @@ async fn serve(app: Router) -> String {
 }
 
 #[tokio::test]
-async fn a_picture_is_the_same_from_wherever_it_comes() {
+async fn a_picture_is_the_same_from_every_source() {
     let blobs = in_memory();
     let kept = blobs.put(pixel(), "image/png").await.expect("kept");
-    // A name and a Content-Type that lie.
+    // The name and the Content-Type are wrong.
     let url = serve(Router::new().fallback(|| async { ([("content-type", "image/jpeg")], pixel()) })).await;
     let sources = sources(blobs);
     for source in
@@ -65,11 +65,11 @@ async fn a_picture_is_the_same_from_wherever_it_comes() {
 }
 
 #[tokio::test]
-async fn what_is_no_picture_is_bad_input_with_its_reason() {
+async fn a_source_without_a_picture_is_bad_input_with_a_reason() {
     let blobs = in_memory();
     let text = blobs.put(Bytes::from_static(b"not a picture"), "text/plain").await.expect("kept");
     let long = blobs.put(vec![0; 1001].into(), "image/png").await.expect("kept");
-    let absent = Digest32::of(b"nobody kept this");
+    let absent = Digest32::of(b"never stored");
     let page = serve(Router::new().fallback(|| async { "<html>a page</html>" })).await;
     let gone = serve(Router::new()).await;
     let sources = sources(blobs);
@@ -100,7 +100,7 @@ async fn a_host_that_is_down_is_temporary() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_asked_is_not_the_pictures_fault() {
+async fn an_unavailable_store_is_not_the_pictures_fault() {
     let folder = std::env::temp_dir().join(format!("retouch-sources-{}", uuid::Uuid::now_v7()));
     let blobs = Blobs::open(&BlobsLocation::Folder(folder.clone())).expect("opens");
     let kept = blobs.put(pixel(), "image/png").await.expect("kept");

@@ -1,11 +1,12 @@
-//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): what `traceparent` and `tracestate` say, and nothing else.
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): parses and writes `traceparent` and
+//! `tracestate`.
 
 use std::fmt::Write;
 
 /// The longest `tracestate` that is passed on; the specification asks for 512 at least.
 const MOST_STATE: usize = 512;
 
-/// Where work belongs: a trace, and the span in it that caused the work.
+/// A trace, and its span that caused this work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     trace_id: [u8; 16],
@@ -20,7 +21,7 @@ impl TraceContext {
         Self { trace_id, span_id, flags, state: state.filter(|state| is_state(state)) }
     }
 
-    /// A trace of its own. Not sampled: nobody has recorded it.
+    /// A new trace, not sampled, since no recorder has it.
     pub(crate) fn fresh() -> Self {
         let mut trace_id: [u8; 16] = rand::random();
         // All zeros mean "none".
@@ -28,13 +29,12 @@ impl TraceContext {
         Self { trace_id, span_id: span_id(), flags: 0, state: None }
     }
 
-    /// Another span of the same trace.
+    /// A new span of the same trace.
     pub(crate) fn child(&self) -> Self {
         Self { span_id: span_id(), ..self.clone() }
     }
 
-    /// From the two headers. What is not as the specification wants it is as if it were not there; without a valid
-    /// `traceparent` the other means nothing.
+    /// From the two headers. An invalid header is ignored; without a valid `traceparent`, so is `tracestate`.
     pub fn read(traceparent: Option<&str>, tracestate: Option<&str>) -> Option<Self> {
         let (trace_id, span_id, flags) = parent(traceparent?)?;
         let state = tracestate.map(str::trim).filter(|state| is_state(state));
@@ -76,7 +76,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Version 00 has exactly four fields; later ones may have more, of which the first four mean the same. Only lower case.
+/// Version 00 has exactly four fields; later versions may append more. Lower case only.
 fn parent(text: &str) -> Option<([u8; 16], [u8; 8], u8)> {
     let mut fields = text.trim().splitn(5, '-');
     let [version] = bytes(fields.next()?)?;
@@ -84,7 +84,7 @@ fn parent(text: &str) -> Option<([u8; 16], [u8; 8], u8)> {
     let [flags] = bytes(fields.next()?)?;
     let whole = version != 0 || fields.next().is_none();
     let valid = whole && version != 0xff && trace_id != [0; 16] && span_id != [0; 8];
-    // Flags of later versions are not ours to pass on.
+    // Unknown flags of later versions are dropped.
     valid.then_some((trace_id, span_id, flags & 0x03))
 }
 
@@ -118,7 +118,7 @@ mod tests {
     const VALID: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn a_valid_parent_is_read_and_written_as_it_was() {
+    fn a_valid_parent_is_parsed_and_written_unchanged() {
         let read = TraceContext::read(Some(VALID), Some("a=1,b=2")).unwrap();
         assert_eq!((read.traceparent().as_str(), read.trace_id().as_str()), (VALID, TRACE));
         assert_eq!(read.state(), Some("a=1,b=2"));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_as_the_specification_wants_it_is_as_if_it_were_not_there() {
+    fn invalid_trace_headers_are_ignored() {
         for invalid in [
             "",
             "00",
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_understood_as_far_as_it_is_the_same() {
+    fn the_common_fields_of_a_later_version_are_parsed() {
         let later = VALID.replacen("00", "cc", 1) + "-what-ever";
         assert_eq!(TraceContext::read(Some(&later), None).unwrap().traceparent(), VALID);
     }

@@ -1,7 +1,8 @@
-//! Traces: the W3C context of a message, taken up, passed on and shown in the log; OTLP export behind the feature `otlp`.
+//! Traces: the W3C context of a message, continued, passed on and shown in the log; OTLP export behind the
+//! feature `otlp`.
 //!
-//! What must stay true: a context comes from outside and decides nothing; it goes to events, edit messages and a
-//! provider's own API, never to the hosts that sources or results are on.
+//! Invariant: a context is untrusted and decides nothing; it is sent to events, edit messages and a
+//! provider's own API, never to the hosts of sources or results.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -17,7 +18,7 @@ pub(crate) mod otlp;
 
 pub use context::TraceContext;
 
-/// The target of spans that are for traces and not for the log, whose lines name the task or the edit.
+/// The target of spans for traces only; lines of the log name the task or the edit themselves.
 pub(crate) const PHASE: &str = "retouch_worker::phase";
 
 tokio::task_local! {
@@ -44,7 +45,7 @@ pub(crate) fn phase_span(phase: Phase) -> Span {
     tracing::info_span!(target: PHASE, "phase", otel.name = phase.as_str())
 }
 
-/// Works in `span`, as a part of the trace that the message's headers name, or of a new one.
+/// Runs `work` in `span`, as part of the trace in the message's headers, or of a new one.
 pub(crate) fn within<'a, T>(
     span: Span,
     headers: &Headers,
@@ -58,7 +59,7 @@ pub(crate) fn within<'a, T>(
     CURRENT.scope(context, work.instrument(span)).boxed()
 }
 
-/// Carries work on elsewhere, in the span and the trace that it began in.
+/// Runs work elsewhere in its original span and trace.
 pub(crate) fn onward<T>(work: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
     let work = work.instrument(Span::current());
     match CURRENT.try_with(Clone::clone) {
@@ -67,19 +68,19 @@ pub(crate) fn onward<T>(work: impl Future<Output = T> + Send + 'static) -> BoxFu
     }
 }
 
-/// The trace that this work is a part of, and its span.
+/// The trace and span of the current work.
 pub(crate) fn current() -> Option<TraceContext> {
     let own = || CURRENT.try_with(Clone::clone).ok();
     exported(&Span::current()).or_else(own)
 }
 
-/// What a message's headers say.
+/// Reads the context from a message's headers.
 pub(crate) fn read(headers: &Headers) -> Option<TraceContext> {
     let header = |name| headers.get(name).map(String::as_str);
     TraceContext::read(header(TRACEPARENT), header(TRACESTATE))
 }
 
-/// Puts a context into a message's headers.
+/// Writes a context into a message's headers.
 pub(crate) fn stamp(headers: &mut Headers, context: Option<&TraceContext>) {
     let Some(context) = context else { return };
     headers.insert(TRACEPARENT.to_owned(), context.traceparent());
@@ -89,7 +90,7 @@ pub(crate) fn stamp(headers: &mut Headers, context: Option<&TraceContext>) {
     };
 }
 
-/// Puts the current context into a request to a provider's own API.
+/// Writes the current context into a request to a provider's own API.
 pub(crate) fn outgoing(request: RequestBuilder) -> RequestBuilder {
     let Some(context) = current() else { return request };
     let request = request.header(TRACEPARENT, context.traceparent());

@@ -26,10 +26,10 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::{PHASE, TraceContext};
 
-/// For what is left to be sent at the end.
+/// Time limit for sending the rest at the end.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Sends on the program's own runtime: the exporter has threads of its own, without one.
+/// Sends on the program's own runtime: the exporter's threads have none.
 #[derive(Debug)]
 struct OnRuntime {
     client: reqwest::Client,
@@ -44,14 +44,14 @@ impl HttpClient for OnRuntime {
     }
 }
 
-/// The export of a program that runs; to be ended with it.
+/// The running export; end it with the program.
 #[derive(Debug)]
 pub(crate) struct Exporting(SdkTracerProvider);
 
 impl Exporting {
-    /// Sends what is left; waits for it a few seconds at most.
+    /// Sends the rest within a few seconds.
     pub(crate) async fn end(self) {
-        // It blocks its thread, and what it waits for needs the runtime.
+        // It blocks its thread, and its requests need the runtime.
         let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH)).await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("some spans were not exported");
@@ -62,7 +62,7 @@ impl Exporting {
 /// The layer that exports, if an endpoint is set.
 ///
 /// # Errors
-/// The `OTEL_*` variables make no sense.
+/// Invalid `OTEL_*` variables.
 pub(crate) fn layer<S>() -> Result<Option<(impl Layer<S>, Exporting)>>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -88,8 +88,8 @@ where
     Ok(Some((layer, Exporting(provider))))
 }
 
-/// A layer's own filter that is asked each time. Where its word is kept for always, tracing-subscriber 0.3 reads the answer to the
-/// question before, of another line or span on the same thread that no layer wanted, and drops what it should not.
+/// Wraps a layer's filter so that it is evaluated for each event. With cached answers, tracing-subscriber 0.3
+/// takes the result for an earlier line or span on the same thread that no layer wanted, and drops events.
 pub(crate) struct EachTime<F>(pub(crate) F);
 
 impl<S, F: Filter<S>> Filter<S> for EachTime<F> {
@@ -135,7 +135,7 @@ fn ours(target: &str) -> bool {
     target == PHASE || target.starts_with("retouch_worker")
 }
 
-/// Makes `span` a part of the trace that a message names, and tells which it is then. `None` where it is not exported.
+/// Makes `span` part of the trace in a message, and returns its context. `None` if it is not exported.
 pub(super) fn adopted(span: &Span, incoming: Option<&TraceContext>) -> Option<TraceContext> {
     if let Some(incoming) = incoming {
         let (trace_id, span_id, flags) = incoming.parts();
@@ -147,13 +147,13 @@ pub(super) fn adopted(span: &Span, incoming: Option<&TraceContext>) -> Option<Tr
             true,
             state,
         );
-        // Refused only where the span is not exported.
+        // Fails only for a span that is not exported.
         let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
     }
     exported(span)
 }
 
-/// The context of a span that is exported.
+/// The context of an exported span.
 pub(super) fn exported(span: &Span) -> Option<TraceContext> {
     let context = span.context();
     let span = context.span();

@@ -1,4 +1,4 @@
-//! The simulation's provider: books in memory, answers that get lost.
+//! The simulation's provider: books in memory, and lost answers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -23,10 +23,10 @@ pub(super) struct Provider {
     pub(super) faults: u64,
 }
 
-/// One worker's way to it.
+/// One worker's connection to it.
 pub(super) struct ToProvider(pub(super) Arc<Mutex<Provider>>);
 
-/// What becomes of a submit.
+/// The fate of a submit.
 enum Answer {
     Throttled,
     Lost,
@@ -48,7 +48,7 @@ impl Provider {
             return Answer::Throttled;
         }
         if luck < 4 {
-            // Never arrived, which nobody can know.
+            // Never arrived, which the worker cannot know.
             return Answer::Lost;
         }
         let result = double::expected(input).unwrap();
@@ -80,7 +80,7 @@ impl Editor for ToProvider {
         let (image, is_async) =
             (Digest32::of(&request.image.bytes), request.spec.edit_type == "double_async");
         let edit = format!("{image} {}", request.spec.edit_type);
-        // Its answer is on its way for a moment, in which its asker may die.
+        // The answer takes a moment, in which the worker may die.
         let answer = self.0.lock().unwrap().submit(edit, is_async, &request.image.bytes);
         tokio::time::sleep(Duration::from_millis(2)).await;
         match answer {

@@ -14,7 +14,7 @@ use super::writer::Write;
 use super::{Inner, closed, failure};
 use crate::broker::{BrokerError, Consumer, Delivery, Settle};
 
-/// Nothing is due: whatever comes is told.
+/// Nothing is due: new messages wake the consumer.
 const IDLE: Duration = Duration::from_secs(3600);
 
 struct EmbeddedConsumer {
@@ -51,8 +51,8 @@ impl Consumer for EmbeddedConsumer {
     }
 }
 
-/// Feeds one consumer until it is dropped or the broker closed. Only the waiting is broken off: an interrupted claim would
-/// hold its messages until it expires.
+/// Feeds one consumer until it is dropped or the broker closes. Only the wait can be cancelled: an
+/// interrupted claim would hold its messages until it expires.
 async fn feed(
     inner: Arc<Inner>,
     queue: String,
@@ -84,7 +84,7 @@ async fn feed(
         match claimed {
             Ok(deliveries) => {
                 for delivery in deliveries {
-                    // What cannot be sent is dropped, and goes back.
+                    // An unsent delivery is dropped, which gives its message back.
                     let _gone = send.send(Ok(delivery)).await;
                 }
             }
@@ -96,7 +96,7 @@ async fn feed(
     }
 }
 
-/// Whatever else may be claimed in one go.
+/// The other permits that are free now.
 fn rest(permits: &Arc<Semaphore>) -> impl Iterator<Item = OwnedSemaphorePermit> {
     std::iter::from_fn(|| Arc::clone(permits).try_acquire_owned().ok())
 }
@@ -108,7 +108,7 @@ async fn wait_until_due(
 ) -> Result<(), BrokerError> {
     loop {
         changed.borrow_and_update();
-        // Looking takes no lock on the file; claiming does.
+        // Reading takes no lock on the file; claiming does.
         let due = sql::next_due(&mut *inner.reader.lock().await, queue).await;
         let due = due.map_err(|error| failure(&error))?.unwrap_or(IDLE);
         if due.is_zero() {
@@ -121,16 +121,16 @@ async fn wait_until_due(
     }
 }
 
-/// The bytes of one consumer's deliveries that are not settled.
+/// Bytes of one consumer's unsettled deliveries.
 struct Ahead {
     max_bytes: usize,
     bytes: AtomicUsize,
-    /// For the one feed.
+    /// Wakes the one feed.
     less: Notify,
 }
 
 impl Ahead {
-    /// Waits until there is room, and says how much.
+    /// Waits until there is room, and returns its size.
     async fn room(&self) -> usize {
         loop {
             let room = self.max_bytes.saturating_sub(self.bytes.load(Ordering::Acquire));
@@ -147,7 +147,7 @@ impl Ahead {
     }
 }
 
-/// One delivery's part of what is ahead.
+/// One delivery's share of the bytes ahead.
 struct HeldBytes {
     ahead: Arc<Ahead>,
     bytes: usize,
@@ -160,7 +160,7 @@ impl Drop for HeldBytes {
     }
 }
 
-/// Claims at most one message for each permit, and as many as there is room for.
+/// Claims at most one message a permit, within the free room.
 async fn claim(
     inner: &Arc<Inner>,
     queue: &str,
@@ -189,7 +189,7 @@ async fn claim(
     Ok(claimed.into_iter().zip(permits).map(deliver).collect())
 }
 
-/// Dropped without a word (its handler panicked or was aborted), it gives the message back.
+/// Dropped unsettled (its handler panicked or was aborted), it gives the message back.
 struct Settler {
     inner: Arc<Inner>,
     id: i64,
@@ -227,7 +227,7 @@ impl Drop for Settler {
             self.inner.held.remove(self.id, &self.owner);
             let (answer, _nobody_waits) = oneshot::channel();
             let (id, owner) = (self.id, self.owner.clone());
-            // A closed broker has given it back already.
+            // A closed broker has already given it back.
             let _closed = self.inner.send(Write::GiveBack { id, owner, answer });
         }
     }

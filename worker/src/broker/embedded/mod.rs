@@ -1,8 +1,8 @@
 //! The broker port in the SQLite file: for a laptop, a demo and tests, not for many machines.
 //!
-//! The same promises as on RabbitMQ. A message is held by a claim that expires unless it is renewed, so what a killed
-//! process held comes back; several processes may share the file. A message in this process wakes its consumer at once, one
-//! from another process when the file is seen to have changed.
+//! It keeps the same promises as RabbitMQ. A claim holds a message and expires unless it is renewed, so
+//! messages of a killed process come back; several processes may share the file. A message from this process
+//! wakes its consumer at once, one from another process when the change of the file is noticed.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,22 +24,22 @@ mod consumer;
 mod sql;
 mod writer;
 
-/// How often the file is looked at for what other processes wrote.
+/// How often to check the file for changes by other processes.
 const LOOK: Duration = Duration::from_millis(200);
-/// For other writers of the file, the store's among them.
+/// How long to wait for other writers of the file, the store's among them.
 const BUSY: Duration = Duration::from_secs(15);
 
 /// The embedded broker. Its tables come with the migrations.
 pub struct Embedded {
     inner: Arc<Inner>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    /// Of tasks and of dead messages that are claimed ahead.
+    /// Bound for claimed tasks, and likewise for dead messages.
     max_bytes_ahead: usize,
 }
 
 struct Inner {
     names: Topology,
-    /// Gone when the broker is closed.
+    /// None once the broker is closed.
     writes: Mutex<Option<mpsc::UnboundedSender<Write>>>,
     reader: tokio::sync::Mutex<SqliteConnection>,
     held: Arc<Held>,
@@ -57,8 +57,8 @@ impl Embedded {
         Self::connect(SqliteConnectOptions::new().filename(path)).await
     }
 
-    /// Opens the same file as `pool` does, with connections of its own. (Not for databases in memory, of which every
-    /// connection has another.)
+    /// Opens the file of `pool` with connections of its own. (Not for databases in memory: each connection
+    /// has its own.)
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -69,7 +69,7 @@ impl Embedded {
     async fn connect(options: SqliteConnectOptions) -> Result<Self, BrokerError> {
         let options = options
             .journal_mode(SqliteJournalMode::Wal)
-            // What is published is on the disk: in WAL mode NORMAL could lose the last transactions.
+            // A published message is on disk: in WAL mode NORMAL could lose the last transactions.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY);
@@ -93,8 +93,7 @@ impl Embedded {
         Ok(Self { inner, writer: Mutex::new(Some(tokio::spawn(run))), max_bytes_ahead: usize::MAX })
     }
 
-    /// Claims no further task while those that are not settled have so many bytes, and likewise of dead
-    /// messages.
+    /// Claims no further task while unsettled tasks have this many bytes, and likewise dead messages.
     #[must_use]
     pub fn with_bytes_ahead(mut self, max_bytes_ahead: usize) -> Self {
         self.max_bytes_ahead = max_bytes_ahead;
@@ -102,12 +101,12 @@ impl Embedded {
     }
 }
 
-/// Wakes the consumers when somebody has written to the file.
+/// Wakes the consumers when another process has written to the file.
 async fn look(inner: Arc<Inner>) {
     let mut last = None;
     let watch = async {
         loop {
-            // An error shows at the consumers, who ask the file, too.
+            // The consumers read the file too and report the error.
             if let Ok(version) = sql::data_version(&mut *inner.reader.lock().await).await
                 && last.replace(version) != Some(version)
             {
@@ -158,7 +157,7 @@ impl Inner {
 
 #[async_trait]
 impl Broker for Embedded {
-    /// Its queues are in the file that is the database.
+    /// Its queues are in the database file itself.
     async fn bind(&self, _installation: &str) -> Result<(), BrokerError> {
         Ok(())
     }
@@ -170,7 +169,7 @@ impl Broker for Embedded {
         self.inner.write(|answer| Write::Declare { queues, answer }).await
     }
 
-    /// Queues are rows, and nothing deletes them.
+    /// Queues are rows, which only a migration removes.
     async fn restore(&self) -> Result<(), BrokerError> {
         Ok(())
     }
@@ -179,7 +178,7 @@ impl Broker for Embedded {
         let (queue, delay, required) = match to {
             Destination::Queue(queue) => (self.inner.queue_name(&queue), Duration::ZERO, true),
             Destination::Delayed(queue, delay) => (self.inner.queue_name(&queue), delay, true),
-            // Events and replies have no queue here unless somebody has made one of that name.
+            // Events and replies have a queue here only if one of that name was created.
             Destination::Event(key) => (key, Duration::ZERO, false),
             Destination::Reply(name) => (name, Duration::ZERO, true),
         };
@@ -193,7 +192,7 @@ impl Broker for Embedded {
         self.inner.depth(&name).await?;
         let max_bytes = match queue {
             Queue::Tasks | Queue::Dead => self.max_bytes_ahead,
-            // Our own messages, of a hundred bytes.
+            // Edit messages: about a hundred bytes each.
             Queue::Edits { .. } => usize::MAX,
         };
         Ok(Box::new(consumer::start(&self.inner, name, prefetch, max_bytes)))

@@ -10,7 +10,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use crate::broker::{Headers, Message};
 
-/// What a claim holds.
+/// A claimed message.
 pub(super) struct Claimed {
     pub(super) id: i64,
     pub(super) message: Message,
@@ -33,7 +33,7 @@ pub(super) async fn insert(
     message: &Message,
     delay: Duration,
 ) -> sqlx::Result<bool> {
-    // The clock's milliseconds are cut, so one more makes a delay never too short.
+    // The clock is cut to milliseconds, so one more keeps a delay from being too short.
     let wait = if delay.is_zero() { 0 } else { millis(delay).saturating_add(1) };
     let headers =
         serde_json::to_string(&message.headers).map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -143,21 +143,21 @@ pub(super) async fn give_back(
     Ok(done.rows_affected() == 1)
 }
 
-/// What was not renewed in time, with its owner.
+/// Expired claims, with their owners.
 pub(super) async fn expired(connection: &mut SqliteConnection) -> sqlx::Result<Vec<(i64, String)>> {
     let select = "SELECT id, owner FROM broker_messages
         WHERE owner IS NOT NULL AND visible_at <= CAST(unixepoch('subsec') * 1000 AS INTEGER)";
     sqlx::query_as(select).fetch_all(connection).await
 }
 
-/// Keeps what these claims hold; `owners` is a JSON array.
+/// Renews these claims; `owners` is a JSON array.
 pub(super) async fn renew(connection: &mut SqliteConnection, owners: &str) -> sqlx::Result<()> {
     let update = "UPDATE broker_messages SET visible_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2
         WHERE owner IN (SELECT value FROM json_each(?1))";
     sqlx::query(update).bind(owners).bind(millis(LOCK)).execute(connection).await.map(|_done| ())
 }
 
-/// How long until something in this queue, or the end of anybody's hold, is due; `None` when there is neither.
+/// Time until the next message of this queue, or the end of a claim, is due; `None` if there is neither.
 pub(super) async fn next_due(
     connection: &mut SqliteConnection,
     queue: &str,
@@ -178,7 +178,7 @@ pub(super) async fn depth(connection: &mut SqliteConnection, queue: &str) -> sql
     sqlx::query_scalar(select).bind(queue).fetch_optional(connection).await
 }
 
-/// Changes when anybody but this connection has written to the file.
+/// Changes when another connection has written to the file.
 pub(super) async fn data_version(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
 }

@@ -1,7 +1,7 @@
 //! All writes of one embedded broker, one after the other on one connection.
 //!
-//! What waits at the same time shares a transaction, and so the wait for the disk; and one process never waits for
-//! its own lock on the file.
+//! Concurrent writes share a transaction, and so the wait for the disk; a process never waits for its own
+//! lock on the file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +15,10 @@ use crate::broker::Message;
 
 /// Most writes in one transaction.
 const BATCH: usize = 256;
-/// How often what is held is renewed: three times before a hold would end.
+/// How often claims are renewed: three times before a claim would expire.
 const RENEW: Duration = Duration::from_secs(20);
 
-/// One write and where its answer goes; nobody waits for the rest of a dropped one.
+/// One write and the channel of its answer. A write whose caller is gone is still done.
 pub(super) enum Write {
     Declare { queues: Vec<String>, answer: Answer<()> },
     Publish { queue: String, message: Message, delay: Duration, answer: Answer<bool> },
@@ -29,7 +29,7 @@ pub(super) enum Write {
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, Arc<sqlx::Error>>>;
 
-/// What this broker's deliveries hold: the owner by message.
+/// Claims of this broker's deliveries: the owner by message.
 #[derive(Default)]
 pub(super) struct Held(Mutex<HashMap<i64, String>>);
 
@@ -44,7 +44,7 @@ impl Held {
 
     pub(super) fn remove(&self, id: i64, owner: &str) {
         let mut held = self.lock();
-        // A later claim may hold it by now.
+        // A later claim may hold the message by now.
         if held.get(&id).is_some_and(|holder| holder == owner) {
             held.remove(&id);
         }
@@ -58,7 +58,7 @@ impl Held {
         self.lock().get(&id).is_some_and(|holder| holder == owner)
     }
 
-    /// As a JSON array, or nothing.
+    /// The owners as a JSON array, or `None` without claims.
     fn owners(&self) -> Option<String> {
         let held = self.lock();
         let owners: BTreeSet<_> = held.values().collect();
@@ -66,7 +66,7 @@ impl Held {
     }
 }
 
-/// Works until every sender is gone, then closes the connection.
+/// Runs until every sender is gone, then closes the connection.
 pub(super) async fn run(
     mut connection: SqliteConnection,
     mut writes: mpsc::UnboundedReceiver<Write>,
@@ -87,11 +87,11 @@ pub(super) async fn run(
                 changed.send_replace(());
             }
             _ = renew.tick() => {
-                // It is tried twice more before anything expires.
+                // Two more renewals are tried before a claim expires.
                 if let Some(owners) = held.owners()
                     && let Err(error) = sql::renew(&mut connection, &owners).await
                 {
-                    tracing::warn!(%error, "cannot renew what is held");
+                    tracing::warn!(%error, "cannot renew the claims on messages");
                 }
             }
         }
@@ -99,7 +99,7 @@ pub(super) async fn run(
     let _closed = connection.close().await;
 }
 
-/// Tells one caller how it went; called after the commit.
+/// Reports the result to one caller; called after the commit.
 type Tell = Box<dyn FnOnce(Option<&Arc<sqlx::Error>>) + Send>;
 
 async fn write(connection: &mut SqliteConnection, batch: Vec<Write>, held: &Held, dead: &str) {
@@ -115,7 +115,7 @@ async fn write(connection: &mut SqliteConnection, batch: Vec<Write>, held: &Held
     for write in batch {
         match &failed {
             None => failed = apply(&mut transaction, write, held, dead, &mut tell).await.err(),
-            // Nothing of a failed transaction has happened.
+            // The failed transaction was rolled back as a whole.
             Some(_) => tell.push(refuse(write)),
         }
     }
@@ -129,7 +129,7 @@ async fn write(connection: &mut SqliteConnection, batch: Vec<Write>, held: &Held
     }
 }
 
-/// Runs one write inside the transaction and leaves word whom to tell.
+/// Runs one write inside the transaction and queues the report to its caller.
 async fn apply(
     connection: &mut SqliteConnection,
     write: Write,
@@ -167,8 +167,8 @@ async fn apply(
     }
 }
 
-/// Before anything is taken, what was not renewed in time is given back. Our own is kept: this process may have slept
-/// with its machine, and goes on working.
+/// Gives back messages with expired claims before claiming others. Our own claims are kept: this process may
+/// have slept with its machine, and goes on working.
 async fn free(connection: &mut SqliteConnection, held: &Held, dead: &str) -> sqlx::Result<()> {
     let expired = sql::expired(connection).await?;
     let (ours, lost): (Vec<_>, Vec<_>) = expired.into_iter().partition(|(id, owner)| held.has(*id, owner));
@@ -176,7 +176,7 @@ async fn free(connection: &mut SqliteConnection, held: &Held, dead: &str) -> sql
         sql::renew(connection, &owners).await?;
     }
     for (id, owner) in lost {
-        tracing::info!(id, "giving back what a process held that is gone");
+        tracing::info!(id, "giving back a message whose process is gone");
         sql::give_back(connection, id, &owner, dead).await?;
     }
     Ok(())

@@ -1,8 +1,8 @@
-//! Acknowledgements of one channel, together: those that are asked for while others are on their way go in one frame as far as
-//! nothing older is still at work, and each for itself beyond that.
+//! Batched acknowledgements of one channel: those requested while others are being written go in one
+//! `multiple` frame up to the oldest delivery still at work, the rest one by one.
 //!
-//! What must stay true: nothing is acknowledged that its handler has not asked for. A delivery counts as at work from the moment it
-//! is handed out until its acknowledgement or its return is on the wire.
+//! Invariant: only deliveries whose handler asked for it are acknowledged. A delivery counts as at work from
+//! hand-out until its acknowledgement or its return is on the wire.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,10 @@ use lapin::types::DeliveryTag;
 
 use crate::together::Together;
 
-/// Acknowledgements that are looked at in one go.
+/// Acknowledgements in one batch.
 const MOST: usize = 1024;
 
-/// What one channel has handed out and not settled.
+/// Unsettled deliveries of one channel.
 pub(super) struct Acks {
     at_work: Mutex<BTreeSet<DeliveryTag>>,
     asked: Arc<Together<(DeliveryTag, Acker), bool>>,
@@ -35,12 +35,12 @@ impl Acks {
         self.at_work().insert(tag);
     }
 
-    /// Its return is on the wire.
+    /// Notes that its return is on the wire.
     pub(super) fn returned(&self, tag: DeliveryTag) {
         self.at_work().remove(&tag);
     }
 
-    /// Acknowledges a delivery. `false`: the broker did not hear it.
+    /// Acknowledges a delivery. `false`: the broker did not receive it.
     pub(super) async fn ack(self: &Arc<Self>, tag: DeliveryTag, acker: Acker) -> bool {
         let acks = Arc::clone(self);
         let send = move |asked: Vec<(DeliveryTag, Acker)>| {
@@ -50,7 +50,7 @@ impl Acks {
         self.asked.ask((tag, acker), send).await.unwrap_or(false)
     }
 
-    /// Whether the broker heard each, in their order.
+    /// Whether the broker received each, in their order.
     async fn send(&self, asked: Vec<(DeliveryTag, Acker)>) -> Vec<bool> {
         let tags: BTreeSet<DeliveryTag> = asked.iter().map(|(tag, _)| *tag).collect();
         let together = last_together(&self.at_work(), &tags);
@@ -62,7 +62,7 @@ impl Acks {
         });
         let heard: BTreeMap<DeliveryTag, bool> = join_all(heard).await.into_iter().collect();
         self.at_work().retain(|tag| !tags.contains(tag));
-        // What went together was heard with the last of it.
+        // A `multiple` frame answers for all its tags.
         let told = |tag: DeliveryTag| together.filter(|last| tag <= *last).unwrap_or(tag);
         asked.iter().map(|(tag, _)| heard.get(&told(*tag)) == Some(&true)).collect()
     }
@@ -72,7 +72,7 @@ impl Acks {
     }
 }
 
-/// The last of `asked` before which nothing else is at work, where that is more than one.
+/// The last tag of `asked` with no other delivery at work before it, if that covers more than one.
 fn last_together(at_work: &BTreeSet<DeliveryTag>, asked: &BTreeSet<DeliveryTag>) -> Option<DeliveryTag> {
     let other = at_work.difference(asked).next().copied().unwrap_or(DeliveryTag::MAX);
     let mut together = asked.range(..other);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_goes_together_up_to_the_first_that_is_still_at_work() {
+    fn acks_are_batched_up_to_the_first_delivery_at_work() {
         assert_eq!(last(&[1, 2, 3], &[1, 2, 3]), Some(3));
         assert_eq!(last(&[1, 2, 3, 4, 5], &[1, 2, 4, 5]), Some(2));
         assert_eq!(last(&[1, 2, 3], &[2, 3]), None, "1 is still at work");

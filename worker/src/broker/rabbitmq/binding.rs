@@ -1,10 +1,10 @@
-//! Which database the namespace belongs to. Two databases behind one namespace would each pay for what the
-//! other has paid for, and each would strand the other's tasks.
+//! The database that the namespace belongs to. Two databases behind one namespace would pay for the same
+//! edits twice, and strand each other's tasks.
 //!
-//! An exchange says it, not a queue: an exchange is there on every node of a cluster and holds nothing.
-//! RabbitMQ declares it in one transaction and compares its alternate exchange, so that of two databases that
-//! come at once one wins, and the refusal of the other names the winner. A login without the right to
-//! *configure* may not have arguments compared; it asks for the second exchange, whose name holds the id.
+//! An exchange records it, not a queue: an exchange exists on every node of a cluster and holds no messages.
+//! RabbitMQ declares it in one transaction and compares its alternate exchange: of two databases that bind at
+//! once one wins, and the refusal of the other names the winner. A login without the *configure* right may
+//! not have arguments compared; it checks the second exchange instead, whose name holds the id.
 
 use lapin::Connection;
 use lapin::options::ExchangeDeleteOptions;
@@ -15,23 +15,23 @@ use super::convert::{error, short};
 use super::topology::{Exchange, Plan, Step, inequivalent, open, run};
 use crate::broker::BrokerError;
 
-/// The id of no database: ids are hexadecimal.
+/// Not the id of any database: ids are hexadecimal.
 const NO_ID: &str = "none";
-/// A worker of the other database may bind the namespace again between our deleting and our declaring.
+/// A worker of the other database may bind the namespace again between our delete and our declare.
 const REBIND_TRIES: u32 = 20;
 
-/// Whose the namespace is.
+/// Owner of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Belongs {
-    /// No database has been here yet.
+    /// No database has bound it yet.
     Unbound,
-    /// That of this installation.
+    /// This installation.
     Ours,
-    /// That of another one; none where the broker does not tell its id.
+    /// Another installation; `None` if the broker does not report its id.
     Other(Option<String>),
 }
 
-/// How an exchange is on the broker.
+/// State of an exchange on the broker.
 enum Found {
     Same,
     Missing,
@@ -44,8 +44,8 @@ pub(super) async fn bind(connection: &Connection, names: &Topology, id: &str) ->
     match compare(connection, names, id).await? {
         Belongs::Ours => {
             let [_main, ours] = Plan::of_installation(names, id);
-            // Denied: who manages the broker has declared it, or else this login could not have been told
-            // "ours".
+            // Access denied: an administrator must have declared it, otherwise this login could not learn the
+            // owner.
             ask(connection, &ours, false).await?;
             Ok(())
         }
@@ -65,7 +65,7 @@ pub(super) async fn bind(connection: &Connection, names: &Topology, id: &str) ->
     }
 }
 
-/// Whose the namespace is; declares nothing. Without an id every bound namespace is another's.
+/// The owner of the namespace; declares nothing. Without an id every bound namespace is another's.
 pub(super) async fn look(
     connection: &Connection,
     names: &Topology,
@@ -75,12 +75,12 @@ pub(super) async fn look(
     let [main, _ours] = Plan::of_installation(names, id);
     match ask(connection, &main, true).await? {
         Found::Missing => Ok(Belongs::Unbound),
-        // It is there, so declaring it creates nothing and only compares.
+        // It exists, so declaring it creates nothing and only compares.
         Found::Same | Found::Denied | Found::Other(_) => compare(connection, names, id).await,
     }
 }
 
-/// Binds the namespace to this installation, whose ever it was.
+/// Binds the namespace to this installation, also if it is bound to another.
 pub(super) async fn rebind(connection: &Connection, names: &Topology, id: &str) -> Result<(), BrokerError> {
     for _ in 0..REBIND_TRIES {
         match look(connection, names, Some(id)).await? {
@@ -101,7 +101,7 @@ pub(super) async fn rebind(connection: &Connection, names: &Topology, id: &str) 
     ))
 }
 
-/// Declares the exchange that only one installation can make.
+/// Declares the exchange that only one installation can create.
 async fn compare(connection: &Connection, names: &Topology, id: &str) -> Result<Belongs, BrokerError> {
     let [main, ours] = Plan::of_installation(names, id);
     match ask(connection, &main, false).await? {
@@ -118,7 +118,7 @@ async fn compare(connection: &Connection, names: &Topology, id: &str) -> Result<
     })
 }
 
-/// On a channel of its own: a refusal ends it.
+/// Uses its own channel: a refusal ends it.
 async fn ask(connection: &Connection, exchange: &Exchange, passive: bool) -> Result<Found, BrokerError> {
     let channel = open(connection).await?;
     match run(&channel, &Step::Exchange(exchange), passive).await {
@@ -136,8 +136,8 @@ async fn delete(connection: &Connection, exchange: &str) -> Result<(), BrokerErr
     deleted.map_err(|failed| error(AmqpError::from_lapin(&failed)))
 }
 
-/// The other's id, of the broker's reply. A reply has at most 255 bytes: with a long namespace the id is cut
-/// off.
+/// The other installation's id, from the broker's reply. A reply has at most 255 bytes: a long namespace cuts
+/// the id off.
 fn theirs(names: &Topology, reply: &str) -> Option<String> {
     let (_argument, _ours, theirs) = inequivalent(reply)?;
     let id = theirs.strip_prefix(&names.installation_of(""))?;

@@ -1,5 +1,5 @@
-//! Deliveries from RabbitMQ. Each consumer has a channel of its own, which lives as long as the consumer or any of its
-//! deliveries: a consumer that is dropped stops, and what is under way can still be acknowledged.
+//! Deliveries from RabbitMQ. Each consumer has its own channel, which lives as long as the consumer or any of
+//! its deliveries: a dropped consumer stops, and deliveries under way can still be acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use super::prefetch::Prefetch;
 use super::{convert, passive};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue, Settle};
 
-/// How often a consumer that hears nothing asks whether the broker still knows it, and how long the answer may take:
-/// within 15 s of losing it the worker says so.
+/// How often an idle consumer checks that the broker still knows it, and the limit for the answer: the worker
+/// reports a lost consumer within 15 s.
 const PROBE: Duration = Duration::from_secs(5);
 const PROBE_ANSWER: Duration = Duration::from_secs(8);
 const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
@@ -27,7 +27,7 @@ const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: t
 pub(super) struct RabbitConsumer {
     channel: Channel,
     stream: Option<lapin::Consumer>,
-    /// What was sent ahead under an earlier prefetch; it comes first.
+    /// Deliveries prefetched under an earlier prefetch; they come first.
     earlier: Vec<lapin::Consumer>,
     prefetch: Prefetch,
     queue: ShortString,
@@ -52,7 +52,7 @@ impl RabbitConsumer {
         Ok(Self { channel, stream, earlier, prefetch, queue: name, is_dead_queue, acks, probe })
     }
 
-    /// The next of what was sent ahead under an earlier prefetch.
+    /// The next delivery prefetched under an earlier prefetch.
     async fn next_of_earlier(&mut self) -> Option<Result<lapin::message::Delivery, lapin::Error>> {
         while let Some(stream) = self.earlier.first_mut() {
             if let Some(received) = stream.next().await {
@@ -63,7 +63,7 @@ impl RabbitConsumer {
         None
     }
 
-    /// Takes what has come, and sends for more or fewer from now on where its size says so.
+    /// Takes a delivery, and changes the prefetch if its size says so.
     async fn take(
         &mut self,
         received: Result<lapin::message::Delivery, lapin::Error>,
@@ -75,9 +75,9 @@ impl RabbitConsumer {
         Ok(delivery)
     }
 
-    /// RabbitMQ keeps the prefetch that a consumer began with, so another prefetch takes another consumer.
-    /// What the first one was sent ahead stays with this channel; what is still on its way goes back to the
-    /// queue, and comes to the second one.
+    /// RabbitMQ fixes the prefetch when a consumer starts, so another prefetch takes another consumer.
+    /// Deliveries of the first one stay with this channel; messages still on their way return to the queue
+    /// and reach the second one.
     async fn begin_anew(&mut self, prefetch: u16) -> Result<(), BrokerError> {
         let Some(stream) = self.stream.take() else { return Ok(()) };
         let tag = stream.tag();
@@ -85,11 +85,12 @@ impl RabbitConsumer {
         let cancelled = self.channel.basic_cancel(tag, BasicCancelOptions::default());
         cancelled.await.map_err(|error| lost(&error.to_string()))?;
         self.stream = Some(begin(&self.channel, &self.queue, prefetch).await?);
-        tracing::debug!(queue = %self.queue, prefetch, "sending for another number of messages");
+        tracing::debug!(queue = %self.queue, prefetch, "changing the prefetch");
         Ok(())
     }
 
-    /// A socket that is up proves nothing: ask the broker whether the queue has a consumer and this channel is heard.
+    /// An open socket proves nothing: ask the broker whether the queue has a consumer and this channel
+    /// answers.
     async fn probe(&self) -> Result<(), BrokerError> {
         let answer = tokio::time::timeout(PROBE_ANSWER, passive(&self.channel, self.queue.clone())).await;
         let Ok(answer) = answer else {
@@ -173,7 +174,7 @@ impl Drop for RabbitConsumer {
     }
 }
 
-/// Stops the consumer and gives back what was sent ahead of it: the channel may stay open for long.
+/// Stops the consumer and returns its prefetched deliveries: the channel may stay open for long.
 async fn stop(channel: Channel, mut stream: lapin::Consumer) {
     let cancelled = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
     if cancelled.await.is_err() {
@@ -184,7 +185,7 @@ async fn stop(channel: Channel, mut stream: lapin::Consumer) {
     }
 }
 
-/// Dropped without a word (its handler panicked or was aborted), it gives the delivery back.
+/// Dropped unsettled (its handler panicked or was aborted), it gives the delivery back.
 struct Settler {
     acker: Option<Acker>,
     tag: DeliveryTag,
@@ -217,7 +218,7 @@ impl Settle for Settler {
 impl Drop for Settler {
     fn drop(&mut self) {
         if let Some(acker) = self.acker.take() {
-            // The first poll hands it to the connection; there is nobody to wait for the rest.
+            // The first poll hands it to the connection; its result has no receiver.
             let _sent = acker.nack(REQUEUE).now_or_never();
             self.acks.returned(self.tag);
         }

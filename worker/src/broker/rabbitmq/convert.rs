@@ -1,4 +1,4 @@
-//! Between the port's messages and AMQP's: names, headers, properties, errors. No input or output here.
+//! Conversion between the port's messages and AMQP's: names, headers, properties, errors. No I/O here.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ fn routing_key(queue: &Queue) -> String {
     }
 }
 
-/// What could not be reached, for the error.
+/// The unreachable destination, for the error.
 pub(super) fn target(topology: &Topology, to: &Destination) -> String {
     match to {
         Destination::Queue(queue) => queue_name(topology, queue),
@@ -107,7 +107,7 @@ pub(super) fn incoming(received: &mut Received) -> Message {
     }
 }
 
-/// Whether the message may have been delivered before: some versions count only in a header.
+/// Whether the message may have been delivered before: some versions report it only in a header.
 pub(super) fn redelivered(received: &Received) -> bool {
     let headers = received.properties.headers().as_ref();
     let count = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
@@ -116,8 +116,8 @@ pub(super) fn redelivered(received: &Received) -> bool {
         || matches!(count, Some(AMQPValue::LongInt(count)) if *count > 0)
 }
 
-/// Why and from where the broker moved the message here: the newest death, because a message that was delayed has
-/// expired on the wait ladder before.
+/// Reason and queue of the newest dead-lettering by the broker: a delayed message has also expired on the
+/// wait ladder before.
 pub(super) fn broker_death(received: &Received) -> Option<(String, String)> {
     let headers = received.properties.headers().as_ref()?.inner();
     let last = |name| headers.get(name).and_then(text);
@@ -139,8 +139,8 @@ fn is_ours(name: &str) -> bool {
     (name.starts_with("x-retouch-") && name != NUMBER_HEADER) || [TRACEPARENT, TRACESTATE].contains(&name)
 }
 
-/// What the broker added is left behind: carried along, it would be counted on by newer versions (a message on the
-/// wait ladder would look like a cycle) and not be updated by older ones.
+/// Drops the broker's headers: newer versions would rely on them (a message on the wait ladder would look
+/// like a cycle), older ones would not update them.
 fn ours(table: &FieldTable) -> Headers {
     table
         .inner()
@@ -168,7 +168,7 @@ fn text(value: &AMQPValue) -> Option<String> {
         AMQPValue::ShortString(text) => Some(text.to_string()),
         AMQPValue::LongLongInt(number) => Some(number.to_string()),
         AMQPValue::LongInt(number) => Some(number.to_string()),
-        // Nothing of ours has another type.
+        // Our headers have no other type.
         _ => None,
     }
 }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_death_is_told() {
+    fn the_newest_death_is_reported() {
         let death = |reason: &str, queue: &str| {
             let mut table = FieldTable::default();
             table.insert("reason".into(), string(reason));

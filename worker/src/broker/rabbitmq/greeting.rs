@@ -1,5 +1,5 @@
-//! Who the broker says it is. The client library keeps nothing of the first frame, so this reads it on a line of its own and
-//! hangs up: the broker logs that as a client that left early, and nothing else comes of it.
+//! Name and version of the broker. The client library drops the first frame, so this reads it on its own
+//! connection and hangs up: the broker only logs a client that left early.
 
 use std::pin::pin;
 
@@ -8,10 +8,10 @@ use retouch_shared::amqp::{AmqpError, Link};
 
 /// <https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf>, 4.2.2.
 const HELLO: &[u8] = b"AMQP\x00\x00\x09\x01";
-/// Its product, version and capabilities fit many times over.
+/// Product, version and capabilities fit many times over.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// What the broker calls itself.
+/// The broker's server properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
     /// `RabbitMQ`.
@@ -29,7 +29,7 @@ pub(super) async fn greeting(link: &Link) -> Result<Option<Greeting>, AmqpError>
     line.read_exact(&mut head).await.map_err(failed)?;
     let [_kind, _, _, size @ ..] = head;
     let size = u32::from_be_bytes(size) as usize;
-    // Whatever does not speak AMQP says anything here.
+    // A peer that does not speak AMQP sends arbitrary bytes.
     if size > MOST_BYTES {
         return Ok(None);
     }
@@ -59,7 +59,7 @@ fn read(payload: &[u8]) -> Option<Greeting> {
             }
             b'F' | b'A' => drop(long(&mut table)?),
             b't' => table = table.get(1..)?,
-            // Nothing else is in it; what comes behind cannot be found then.
+            // Other types are absent from known brokers; the length of one is unknown, so reading ends here.
             _other => break,
         }
     }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn product_and_version_are_found_among_the_properties_and_nonsense_is_none() {
+    fn product_and_version_are_read_and_nonsense_is_none() {
         let inner = entry("basic.nack", b't', &[1]);
         let table = [
             entry("capabilities", b'F', &inner),

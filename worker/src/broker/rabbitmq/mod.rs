@@ -1,8 +1,8 @@
 //! The broker port on RabbitMQ 3.10 to 4.x.
 //!
-//! Publishers and consumers have a connection each, because a broker that is short of memory or disk stops reading from
-//! connections that publish, and acknowledgements must still get through. Nothing recovers by itself: an error
-//! ends what it happened on, and the next call opens it anew.
+//! Publishers and consumers have a connection each, because a broker short of memory or disk stops reading
+//! from connections that publish, and acknowledgements must still get through. Nothing recovers by itself: an
+//! error ends its channel or connection, and the next call opens a new one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -39,8 +39,8 @@ pub use rights::Rights;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the broker to confirm one message: a quorum queue writes it to disk on a majority of its members.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
-/// A busy broker that does not get the members of a quorum queue together within 5 s answers INTERNAL_ERROR and closes the
-/// connection; what was declared before that stays.
+/// A busy broker that cannot assemble the members of a quorum queue within 5 s answers INTERNAL_ERROR and
+/// closes the connection; earlier declarations stay.
 const DECLARE_ATTEMPTS: u32 = 5;
 
 /// RabbitMQ.
@@ -52,10 +52,10 @@ pub struct RabbitMq {
     declared: Mutex<Declared>,
     /// The installation that this process works for.
     installation: OnceLock<String>,
-    /// The namespace was found to belong to another one.
+    /// Set once the namespace is found bound to another installation.
     is_elsewhere: AtomicBool,
     closed: AtomicBool,
-    /// Of tasks and of dead messages that are sent ahead.
+    /// Bound for prefetched tasks, and likewise for dead messages.
     max_bytes_ahead: usize,
 }
 
@@ -63,7 +63,8 @@ impl RabbitMq {
     /// Connects to `amqp://…` or `amqps://…`.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`] where nobody answers, [`BrokerError::Misconfigured`] where the URL or the login is wrong.
+    /// [`BrokerError::Unavailable`] if the broker does not answer, [`BrokerError::Misconfigured`] if the URL
+    /// or the login is wrong.
     pub async fn connect(url: &str, topology: Topology) -> Result<Self, BrokerError> {
         let this = Self::lazy(url, topology)?;
         this.connection().await.map_err(convert::error)?;
@@ -90,16 +91,16 @@ impl RabbitMq {
         })
     }
 
-    /// Has at most about so many bytes of tasks sent ahead, and as many of dead messages.
+    /// Limits prefetched tasks, and likewise dead messages, to about this many bytes.
     #[must_use]
     pub fn with_bytes_ahead(self, max_bytes_ahead: usize) -> Self {
         Self { max_bytes_ahead, ..self }
     }
 
-    /// Compares what exists with what is needed, and changes nothing.
+    /// Compares existing declarations with the needed ones, and changes nothing.
     ///
     /// # Errors
-    /// See [`BrokerError`]; what differs is not an error but a finding.
+    /// See [`BrokerError`]; a difference is not an error but a finding.
     pub async fn check(
         &self,
         lanes: &[String],
@@ -110,8 +111,8 @@ impl RabbitMq {
         topology::check(&connection, &plan).await
     }
 
-    /// Whose the namespace is, asked without changing anything. `installation`: none where the database has
-    /// no id yet.
+    /// The owner of the namespace, without changing anything. `installation`: `None` if the database has no
+    /// id yet.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -120,7 +121,7 @@ impl RabbitMq {
         binding::look(&connection, &self.topology, installation).await
     }
 
-    /// Binds the namespace to this installation, also where it belongs to another one.
+    /// Binds the namespace to this installation, even if it belongs to another one.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -134,7 +135,7 @@ impl RabbitMq {
         format!("{}, virtual host {}", self.link.address(), self.link.vhost())
     }
 
-    /// Whether a connection can be had.
+    /// Whether the broker can be reached.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -142,7 +143,7 @@ impl RabbitMq {
         self.connection().await.map(drop).map_err(convert::error)
     }
 
-    /// Who the broker says it is; none where it does not say it as brokers do.
+    /// Product and version of the broker; `None` if the peer does not greet like one.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -150,10 +151,10 @@ impl RabbitMq {
         greeting::greeting(&self.link).await.map_err(convert::error)
     }
 
-    /// What this login may do, tried on a connection of its own.
+    /// Rights of this login, tried on a connection of their own.
     ///
     /// # Errors
-    /// See [`BrokerError`]; what it may not do is not an error but an answer.
+    /// See [`BrokerError`]; a missing right is not an error but an answer.
     pub async fn rights(&self) -> Result<Rights, BrokerError> {
         let connection = self.link.connect("retouch doctor").await.map_err(convert::error)?;
         rights::rights(&connection, &self.topology).await
@@ -171,7 +172,7 @@ impl RabbitMq {
         match tokio::time::timeout(CONNECT_TIMEOUT, connection.create_channel()).await {
             Ok(channel) => channel.map_err(|error| AmqpError::from_lapin(&error)),
             Err(_elapsed) => {
-                // A link that answers nobody may stay open for long: the next attempt takes a new one.
+                // A connection without an answer may stay open for long: the next attempt takes a new one.
                 if let Some(dead) = self.consuming.take_if(|open| Arc::ptr_eq(open, &connection)).await {
                     tokio::spawn(async move { dead.close(200, "OK".into()).await });
                 }
@@ -183,7 +184,7 @@ impl RabbitMq {
     async fn end_consumers(&self) {
         if let Some(connection) = self.consuming.take_if(|_| true).await {
             let close = connection.close(200, "OK".into());
-            // It ends all the same when the process does; the broker gives the deliveries back either way.
+            // The process's end closes it anyway; the broker gives the deliveries back either way.
             let _late = tokio::time::timeout(CONNECT_TIMEOUT, close).await;
         }
     }
@@ -231,7 +232,7 @@ impl Broker for RabbitMq {
         match &bound {
             Ok(()) => self.is_elsewhere.store(false, Ordering::Release),
             Err(BrokerError::OtherInstallation { .. }) => {
-                // What is in the queues is the other's: its consumers here end with their connection.
+                // The queues belong to the other installation: our consumers end with their connection.
                 if !self.is_elsewhere.swap(true, Ordering::AcqRel) {
                     self.end_consumers().await;
                 }
@@ -267,8 +268,8 @@ impl Broker for RabbitMq {
     }
 
     async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        // At every new beginning: the namespace may have been given to another database meanwhile, and a
-        // broker that has lost what it had is bound again.
+        // At every restart of a consumer: the namespace may have been given to another database meanwhile,
+        // and a broker that lost its data is bound again.
         if let Some(installation) = self.installation.get() {
             self.bind(installation).await?;
         }
@@ -276,7 +277,7 @@ impl Broker for RabbitMq {
         let channel = self.channel().await.map_err(convert::error)?;
         let prefetch = match queue {
             Queue::Tasks | Queue::Dead => Prefetch::new(prefetch, self.max_bytes_ahead),
-            // Our own messages, of a hundred bytes.
+            // Edit messages: about a hundred bytes each.
             Queue::Edits { .. } => Prefetch::fixed(prefetch),
         };
         let consumer = consumer::RabbitConsumer::start(channel, name, &queue, prefetch).await?;
@@ -297,7 +298,7 @@ impl Broker for RabbitMq {
     }
 }
 
-/// Asks the broker about a queue. A queue that is not there ends the channel.
+/// Asks the broker about a queue. A missing queue ends the channel.
 async fn passive(channel: &Channel, name: ShortString) -> Result<lapin::Queue, AmqpError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let asked = channel.queue_declare(name, options, FieldTable::default());

@@ -1,24 +1,23 @@
-//! How many messages the broker may send ahead, so that they fit a bound on memory: AMQP counts messages, not
-//! bytes.
+//! A prefetch that fits a bound on memory: AMQP counts messages, not bytes.
 //!
-//! A message is known by its size only when it is here. So a consumer begins with as few as would fit if each
-//! were as large as a message may be, sends for four times as many whenever a whole window of them was small,
-//! and for fewer as soon as one is not.
+//! The size of a message is known only on arrival. A consumer therefore begins with as few as fit at the
+//! largest size, quadruples the prefetch after a whole window of small messages, and reduces it at the first
+//! large one.
 
 use retouch_shared::wire::MAX_MESSAGE_BYTES;
 
-/// After a large message, so many small ones come before more are sent for: where both come, the next large
-/// one is near.
+/// Small messages to see after a large one before the prefetch grows: in mixed traffic the next large one is
+/// near.
 const CAUTIOUS_WINDOW: u32 = 256;
-/// How much more is sent for at a time.
+/// Factor of each growth.
 const GROWTH: u16 = 4;
 
 /// The prefetch of one consumer.
 #[derive(Debug)]
 pub(super) struct Prefetch {
-    /// Never more, however small they are.
+    /// Upper limit, for small messages.
     most: u16,
-    /// As many fit, however large they are; one at least.
+    /// Lower limit, for the largest messages; at least one.
     least: u16,
     max_bytes: usize,
     current: u16,
@@ -29,7 +28,7 @@ pub(super) struct Prefetch {
 }
 
 impl Prefetch {
-    /// At most `most` messages, and as far as can be at most `max_bytes` of them.
+    /// At most `most` messages, and as far as possible at most `max_bytes` of them.
     pub(super) fn new(most: u16, max_bytes: usize) -> Self {
         // A prefetch of 0 means "without a limit".
         let most = most.max(1);
@@ -37,7 +36,7 @@ impl Prefetch {
         Self { most, least, max_bytes, current: least, seen: 0, largest: 0, window: u32::from(least) }
     }
 
-    /// The same for any size.
+    /// A prefetch independent of message size.
     pub(super) fn fixed(messages: u16) -> Self {
         Self::new(messages, usize::MAX)
     }
@@ -46,7 +45,7 @@ impl Prefetch {
         self.current
     }
 
-    /// A message of this size has come; says what the prefetch is to be from now on, where that is another.
+    /// Notes the size of a delivered message; returns the new prefetch if it changes.
     pub(super) fn note(&mut self, bytes: usize) -> Option<u16> {
         self.seen += 1;
         self.largest = self.largest.max(bytes);
@@ -81,27 +80,27 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    /// The changes that these sizes bring about.
+    /// The changes after these sizes.
     fn changes(prefetch: &mut Prefetch, sizes: impl IntoIterator<Item = usize>) -> Vec<u16> {
         sizes.into_iter().filter_map(|bytes| prefetch.note(bytes)).collect()
     }
 
     #[test]
-    fn small_messages_are_soon_sent_for_in_numbers_and_large_ones_never() {
+    fn small_messages_raise_the_prefetch_and_large_ones_never() {
         let mut prefetch = Prefetch::new(256, 256 * MIB);
         assert_eq!(prefetch.current(), 16, "before any is known");
         assert_eq!(changes(&mut prefetch, [1000; 80]), [64, 256]);
         assert_eq!(changes(&mut prefetch, [1000; 5000]), [0u16; 0]);
         assert_eq!(changes(&mut prefetch, [15 * MIB]), [17]);
         assert_eq!(changes(&mut prefetch, [15 * MIB; 5000]), [0u16; 0]);
-        // Where both come, the next large one is near.
+        // Mixed traffic: the next large one is near.
         assert_eq!(changes(&mut prefetch, [[1000; 100].as_slice(), &[16 * MIB]].concat()), [16]);
         assert_eq!(changes(&mut prefetch, [1000; 255]), [0u16; 0]);
         assert_eq!(changes(&mut prefetch, [1000; 65]), [64, 256]);
     }
 
     #[test]
-    fn what_is_sent_ahead_fits_the_bound_whatever_the_sizes() {
+    fn prefetched_messages_fit_the_bound_at_any_size() {
         for (bound, least) in [(32 * MIB, 2), (8 * MIB, 1), (1 << 40, 256)] {
             let mut prefetch = Prefetch::new(256, bound);
             assert_eq!(prefetch.current(), least);

@@ -1,7 +1,8 @@
-//! What was deleted at the broker while we run is declared again: by whoever has a message for it, and by the sweep.
+//! Declares again what was deleted at the broker at run time: a publish whose destination is missing does so,
+//! and the sweep.
 //!
-//! On a connection of its own and within a limit of time: RabbitMQ under load answers the declaration of a quorum queue late, or
-//! with the end of the connection, and consumers have theirs.
+//! Uses its own connection and a time limit: RabbitMQ under load answers the declaration of a quorum queue
+//! late, or ends the connection, and consumers have theirs.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,14 +11,14 @@ use super::topology::{self, Plan};
 use super::{RabbitMq, convert};
 use crate::broker::{BrokerError, Destination, Queue};
 
-/// For all of it.
+/// Time limit for all declarations.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// What was declared by this process, to be there until it ends.
+/// Declarations of this process, to be kept until it ends.
 #[derive(Default)]
 pub(super) struct Declared {
     lanes: Option<BTreeSet<String>>,
-    /// When it was last declared anew, and whether that worked.
+    /// Time and success of the last restoration.
     restored: Option<(Instant, bool)>,
 }
 
@@ -34,14 +35,16 @@ impl Declared {
                 lanes.contains(lane)
             }
             Destination::Queue(_) | Destination::Delayed(..) => true,
-            // Listeners' bindings went with the exchange: what is sent before they bind again would be lost, so it stays due.
+            // Listeners' bindings went with the exchange: an event published before they bind again would be
+            // lost, so it stays due.
             Destination::Event(_) | Destination::Reply(_) => false,
         }
     }
 }
 
 impl RabbitMq {
-    /// For a message of this moment that found nothing to go to: whether that is there now. Once for all that found so.
+    /// Whether the missing destination of this publish exists now. One restoration serves all concurrent
+    /// publishes.
     pub(super) async fn restored(&self, to: &Destination, found: Instant) -> bool {
         let mut declared = self.declared.lock().await;
         if !declared.has(to) {
@@ -55,7 +58,7 @@ impl RabbitMq {
         tracing::warn!(target, "a queue or an exchange is gone, declaring what is missing");
         let done = self.declare_apart(&self.plan(&declared)).await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "it cannot be declared now");
+            tracing::warn!(%error, "cannot declare it now");
         }
         declared.restored = Some((Instant::now(), done.is_ok()));
         done.is_ok()
@@ -82,7 +85,7 @@ impl RabbitMq {
         in_time(async {
             let connection = self.link.connect("retouch declares").await.map_err(convert::error)?;
             let done = topology::declare(&connection, plan).await;
-            // It may be closed already: by what it was asked.
+            // A refused declaration may have closed it already.
             let _closed = connection.close(200, "OK".into()).await;
             done
         })

@@ -1,5 +1,5 @@
-//! What this login may do in the namespace, tried on a queue of its own that goes with the connection; and whether the broker
-//! takes messages at all.
+//! Rights of this login in the namespace, tried on a queue that is deleted with the connection; and whether
+//! the broker accepts messages.
 
 use std::time::Duration;
 
@@ -16,30 +16,30 @@ use retouch_shared::topology::Topology;
 use super::convert::{error, short};
 use crate::broker::BrokerError;
 
-/// A broker that is blocked says so at the first message; one that is not confirms within this.
+/// A blocked broker says so at the first message; otherwise the confirm comes within this.
 const CONFIRM: Duration = Duration::from_secs(3);
 
-/// What was tried, each with the broker's words where it refused; none where it could not be tried.
+/// Each right that was tried, with the broker's words if it refused; `None` if it could not be tried.
 #[derive(Debug, Default)]
 pub struct Rights {
-    /// To make queues of the namespace.
+    /// Create queues in the namespace.
     pub declare: Option<Result<(), String>>,
-    /// To publish to its exchange.
+    /// Publish to its exchange.
     pub publish: Option<Result<(), String>>,
-    /// To consume from its queues.
+    /// Consume from its queues.
     pub consume: Option<Result<(), String>>,
-    /// Why the broker takes no messages, if it takes none.
+    /// Why the broker accepts no messages, if it is blocked.
     pub blocked: Option<String>,
-    /// Whether it took one.
+    /// Whether the broker accepted a message.
     pub took_one: bool,
 }
 
-/// Tries them. The connection is not to be used for anything else: a broker that is blocked reads nothing from it any more.
+/// Tries all rights. The connection must serve nothing else: a blocked broker stops reading from it.
 pub(super) async fn rights(connection: &Connection, names: &Topology) -> Result<Rights, BrokerError> {
     let queue = format!("{}.doctor.{}", names.exchange(), uuid::Uuid::now_v7().simple());
     let tried = try_on(connection, names, &queue).await?;
     if tried.blocked.is_none() && tried.declare == Some(Ok(())) {
-        // It would go with the connection, but nobody waits for that.
+        // The queue would go with the connection; deleting it now does not delay the answer.
         let deleted = open(connection)
             .await?
             .queue_delete(name(&queue).map_err(error)?, QueueDeleteOptions::default())
@@ -54,7 +54,7 @@ async fn try_on(connection: &Connection, names: &Topology, queue: &str) -> Resul
     let declared = declare(&open(connection).await?, queue).await;
     let has_queue = declared.is_ok();
     rights.declare = Some(verdict(declared)?);
-    // Without the exchange (no worker has been here yet) messages go to the queue by its name.
+    // Without the exchange (no worker has run here) messages go to the queue by its name.
     let exchange = match exists(&open(connection).await?, names.exchange()).await {
         Ok(()) => names.exchange(),
         Err(AmqpError::NotFound(_)) => "",
@@ -62,7 +62,7 @@ async fn try_on(connection: &Connection, names: &Topology, queue: &str) -> Resul
     };
     if has_queue && !exchange.is_empty() {
         let bound = bind(&open(connection).await?, queue, exchange).await;
-        // It takes the right to read from the exchange, which consumers of events need.
+        // Binding needs the right to read from the exchange, which consumers of events need.
         if let Err(why) = verdict(bound)? {
             rights.consume = Some(Err(why));
         }
@@ -144,7 +144,7 @@ async fn get(channel: &Channel, queue: &str) -> Result<(), AmqpError> {
     got.map(drop).map_err(|failed| AmqpError::from_lapin(&failed))
 }
 
-/// A refusal is an answer; a broker that is not there is none.
+/// A refusal is an answer; an unreachable broker is an error.
 fn verdict(tried: Result<(), AmqpError>) -> Result<Result<(), String>, BrokerError> {
     match tried {
         Ok(()) => Ok(Ok(())),

@@ -1,5 +1,5 @@
-//! What must exist on RabbitMQ, as data, and the code that declares or checks it. The same data serves
-//! `retouch topology export` for those who manage a broker by definitions.
+//! Exchanges, queues and bindings on RabbitMQ, as data, and the code that declares or checks them. The same
+//! data serves `retouch topology export` for brokers managed by definitions.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -32,7 +32,7 @@ pub struct Exchange {
     pub name: String,
     /// `direct`, `topic` or `fanout`.
     pub kind: &'static str,
-    /// Where it sends what no queue of its own takes. RabbitMQ compares it when the exchange is declared
+    /// The exchange for messages that no queue takes. RabbitMQ compares it when the exchange is declared
     /// again.
     pub alternate: Option<String>,
 }
@@ -42,7 +42,7 @@ pub struct Exchange {
 pub struct Queue {
     /// Its name.
     pub name: String,
-    /// Its arguments: they are part of its identity, another worker with others would be refused.
+    /// Its arguments are part of its identity: a declaration with others is refused.
     pub arguments: Vec<(&'static str, Argument)>,
 }
 
@@ -66,30 +66,30 @@ pub struct Binding {
     pub key: String,
 }
 
-/// One thing of the plan, compared with what the broker has.
+/// One item of the plan, compared with the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What: `queue retouch.tasks`.
+    /// The item, e.g. `queue retouch.tasks`.
     pub what: String,
-    /// How it is.
+    /// Its state.
     pub state: FindingState,
 }
 
-/// How a thing of the plan is on the broker.
+/// State of an item of the plan on the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindingState {
-    /// It is as it must be.
+    /// As planned.
     Same,
-    /// It does not exist.
+    /// Missing.
     Missing,
-    /// It is otherwise, in one sentence.
+    /// Different, in one sentence.
     Different(String),
-    /// It is there, and this login may not compare it: why.
+    /// It exists, and this login may not compare it: why.
     Unknown(String),
 }
 
 impl Plan {
-    /// What must exist under these names for these lanes.
+    /// The plan under these names for these lanes.
     pub fn new(names: &Topology, lanes: &[String]) -> Self {
         let mut plan = Self {
             exchanges: vec![
@@ -100,10 +100,10 @@ impl Plan {
             queues: Vec::new(),
             bindings: Vec::new(),
         };
-        // First what others dead-letter to. No limit here: beyond it a message would be dropped.
+        // Targets of dead-lettering come first. No length limit here: beyond it messages would be dropped.
         plan.queue(Queue::new(names.dead_queue(), vec![]));
         plan.bind(&names.dead_exchange(), &names.dead_queue(), DEAD_KEY);
-        // So that a dead message, too, can come back from the wait ladder.
+        // Lets a dead message come back from the wait ladder.
         plan.bind(names.exchange(), &names.dead_queue(), DEAD_KEY);
         plan.queue(work_queue(names, names.tasks_queue()));
         plan.bind(names.exchange(), &names.tasks_queue(), TASKS_KEY);
@@ -121,8 +121,8 @@ impl Plan {
         plan
     }
 
-    /// The exchanges that say that the namespace belongs to this installation: first the one that only one
-    /// installation can make, then the one whose name tells which.
+    /// The exchanges that record the installation of the namespace: first the one that only one installation
+    /// can create, then the one whose name tells the id.
     pub(super) fn of_installation(names: &Topology, id: &str) -> [Exchange; 2] {
         let ours = names.installation_of(id);
         let main = Exchange {
@@ -132,14 +132,14 @@ impl Plan {
         [main, Exchange::new(&ours, "fanout")]
     }
 
-    /// Together with the exchanges that say which installation the namespace belongs to, where one is named.
+    /// Adds the exchanges that record the installation, if one is named.
     #[must_use]
     pub fn bound_to(mut self, names: &Topology, id: Option<&str>) -> Self {
         self.exchanges.extend(id.into_iter().flat_map(|id| Self::of_installation(names, id)));
         self
     }
 
-    /// All but an exchange that nothing of the plan is bound to.
+    /// The plan without an exchange that nothing is bound to.
     pub(super) fn without_exchange(mut self, name: &str) -> Self {
         self.exchanges.retain(|exchange| exchange.name != name);
         self
@@ -204,7 +204,7 @@ fn work_queue(names: &Topology, name: String) -> Queue {
     Queue::new(name, arguments)
 }
 
-/// Without a dead-letter routing key of its own: the message keeps the one it was published with.
+/// No dead-letter routing key of its own: the message keeps the key that it was published with.
 fn wait_queue(names: &Topology, name: String, rung: std::time::Duration) -> Queue {
     let mut arguments = dead_lettering(names.exchange().to_owned());
     let millis = i64::try_from(rung.as_millis()).unwrap_or(i64::MAX);
@@ -219,13 +219,13 @@ pub(super) enum Step<'a> {
     Binding(&'a Binding),
 }
 
-/// Declares all of the plan; what is there already stays as it is.
+/// Declares the whole plan; existing items stay as they are.
 pub(super) async fn declare(connection: &Connection, plan: &Plan) -> Result<(), BrokerError> {
     let mut channel = open(connection).await?;
     for step in steps(plan) {
         match run(&channel, &step, false).await {
             Ok(()) => {}
-            // Whoever manages the broker may have given us no right to declare: then it must be there.
+            // The broker's administrator may give workers no right to declare: then the item must exist.
             Err(AmqpError::Refused(why)) if why.starts_with("ACCESS_REFUSED") => {
                 channel = open(connection).await?;
                 run(&channel, &step, true).await.map_err(|failed| match failed {
@@ -251,11 +251,11 @@ pub(super) async fn declare(connection: &Connection, plan: &Plan) -> Result<(), 
 pub(super) async fn check(connection: &Connection, plan: &Plan) -> Result<Vec<Finding>, BrokerError> {
     let mut channel = open(connection).await?;
     let mut findings = Vec::new();
-    // A binding cannot be asked for.
+    // AMQP cannot query a binding.
     for step in steps(plan).filter(|step| !matches!(step, Step::Binding(_))) {
         let mut answer = run(&channel, &step, true).await;
         if answer.is_ok() {
-            // It is there, so declaring it creates nothing and only compares.
+            // It exists, so declaring it creates nothing and only compares.
             answer = run(&channel, &step, false).await;
         }
         let state = match answer {
@@ -274,7 +274,7 @@ pub(super) async fn check(connection: &Connection, plan: &Plan) -> Result<Vec<Fi
     Ok(findings)
 }
 
-/// Whether an exchange or a queue of the plan is not there. Asks only, for which nobody needs a right.
+/// Whether an exchange or a queue of the plan is missing. Uses passive declarations, which need no rights.
 pub(super) async fn missing(connection: &Connection, plan: &Plan) -> Result<bool, BrokerError> {
     let channel = open(connection).await?;
     for step in steps(plan).filter(|step| !matches!(step, Step::Binding(_))) {
@@ -322,7 +322,7 @@ pub(super) async fn run(channel: &Channel, step: &Step<'_>, passive: bool) -> Re
             let declared = channel.queue_declare(name(&queue.name)?, options, queue.table());
             declared.await.map(|_counts| ())
         }
-        // A binding cannot be asked for; where declaring it is refused, it is taken to be there.
+        // AMQP cannot query a binding; if declaring it is refused, it is assumed to exist.
         Step::Binding(_) if passive => return Ok(()),
         Step::Binding(binding) => {
             let (queue, exchange) = (name(&binding.queue)?, name(&binding.exchange)?);
@@ -343,8 +343,9 @@ impl Step<'_> {
     }
 }
 
-/// Makes one sentence of the server's reply text, e.g. `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for
-/// queue 'retouch.tasks' in vhost '/': received the value '20' of type 'long' but current is none`.
+/// Turns the server's reply text into one sentence, e.g. `PRECONDITION_FAILED - inequivalent arg
+/// 'x-delivery-limit' for queue 'retouch.tasks' in vhost '/': received the value '20' of type 'long' but
+/// current is none`.
 fn difference(what: &str, reply: &str) -> String {
     match inequivalent(reply) {
         Some((argument, ours, theirs)) => format!(
@@ -355,7 +356,7 @@ fn difference(what: &str, reply: &str) -> String {
     }
 }
 
-/// The argument that differs, its value here and its value there, of such a reply text.
+/// The differing argument, its value here and its value there, from such a reply text.
 pub(super) fn inequivalent(reply: &str) -> Option<(&str, &str, &str)> {
     let (_, rest) = reply.split_once("inequivalent arg '")?;
     let (argument, rest) = rest.split_once('\'')?;

@@ -35,7 +35,7 @@ fn an_editor_exists_when_its_key_does() {
 }
 
 #[test]
-fn a_key_that_cannot_work_is_refused_by_its_variable_and_never_shown() {
+fn a_bad_key_is_refused_by_its_variable_and_never_shown() {
     for (variables, says) in [
         (
             &[("OPENAI_API_KEY", "sk-hunter2"), ("OPENAI_API_KEY_FILE", "/run/key")][..],
@@ -56,7 +56,7 @@ fn a_key_that_cannot_work_is_refused_by_its_variable_and_never_shown() {
 }
 
 #[test]
-fn a_key_in_the_file_is_refused_wherever_it_stands_and_not_quoted() {
+fn a_key_anywhere_in_the_file_is_refused_and_not_quoted() {
     for (toml, place) in [
         ("dashscope_api_key = 'sk-hunter2'", "dashscope_api_key"),
         ("[editors.dashscope]\napi_key = 'sk-hunter2'", "editors.dashscope.api_key"),
@@ -75,7 +75,7 @@ fn a_key_in_the_file_is_refused_wherever_it_stands_and_not_quoted() {
 }
 
 #[test]
-fn what_a_provider_may_not_be_told_is_refused_in_one_sentence_that_names_the_field_and_the_fix() {
+fn bad_editor_settings_are_refused_with_field_and_fix() {
     for (toml, says) in [
         (
             "dashscope = { base_url = 'dashscope.example' }",

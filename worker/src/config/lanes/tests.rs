@@ -52,7 +52,7 @@ fn a_file_sets_a_lanes_limits() {
 }
 
 #[test]
-fn a_rate_that_is_no_whole_number_of_milliseconds_is_never_exceeded() {
+fn a_fractional_rate_is_never_exceeded() {
     for (rate, millis) in
         [("per_second = 60", 17), ("per_second = 3", 334), ("per_minute = 7", 8572), ("per_second = 8", 125)]
     {
@@ -69,7 +69,7 @@ fn models_that_share_a_lane_share_the_narrowest_of_their_limits() {
 }
 
 #[test]
-fn what_a_lane_may_not_be_is_refused_in_one_sentence_that_names_the_field_and_the_fix() {
+fn bad_lane_settings_are_refused_with_field_and_fix() {
     let two = "[models.a]\neditor = 'openai'\nprice = '1'\nlane = 'x'\n[models.b]\neditor = 'openai'\nprice = '1'\nlane = 'x'\n";
     for (toml, says) in [
         ("[lanes.local]\nconcurrency = 0", "[lanes.local]: concurrency must be 1 or more"),
@@ -121,14 +121,14 @@ fn what_a_lane_may_not_be_is_refused_in_one_sentence_that_names_the_field_and_th
 }
 
 #[test]
-fn what_costs_nothing_has_no_currency_to_disagree_about() {
+fn free_models_have_no_currency_to_conflict() {
     let toml = "[routes.blur]\nprice = '1.5'\ncurrency = 'EUR'\n[lanes.local]\ndaily_budget = '3'";
     let budget = decided(toml).unwrap().limits("local").daily_budget;
     assert_eq!(budget, Some(Money { micros: 3_000_000, currency: "EUR".to_owned() }));
 }
 
 #[test]
-fn a_lane_whose_models_can_be_looked_up_has_one_submit_unresolved_at_most() {
+fn a_lane_with_a_task_list_has_one_unresolved_submit() {
     let lanes = decided("").unwrap();
     assert!(lanes.limits("dashscope.wan2.7-image").one_unresolved && !lanes.limits(WANX).one_unresolved);
     let shared = "[models.'wan2.7-image']\nlane = 'all'\n[models.'qwen-image-2.0']\nlane = 'all'";

@@ -1,4 +1,4 @@
-//! How a server is set up, judged. Pure, but for a look at this machine's clock.
+//! Judges a server's settings. Pure, except for reading this machine's clock.
 
 use std::time::SystemTime;
 
@@ -7,12 +7,12 @@ use crate::store::{DatabaseLocation, Facts};
 
 /// Statements carry lists of up to 1 MiB and one more row; below this, large tasks would fail at random.
 const LEAST_PACKET: u64 = 4 * 1024 * 1024;
-/// More than a log can be read with.
+/// A larger difference makes logs of two machines hard to compare.
 const APART_MS: u64 = 5_000;
-/// S3 refuses signatures that are this much off.
+/// S3 refuses signatures with a clock this far off.
 const FAR_APART_MS: u64 = 15 * 60 * 1000;
 
-/// Where and how it was reached.
+/// Address and TLS of the connection.
 pub(super) fn reached(location: &DatabaseLocation, facts: &Facts) -> Check {
     match (&facts.cipher, is_near(location)) {
         (Some(cipher), _) => Check::good("database", format!("{location}, encrypted with {cipher}")),
@@ -34,7 +34,7 @@ fn is_near(location: &DatabaseLocation) -> bool {
     })
 }
 
-/// Everything that is set there.
+/// All settings.
 pub(super) fn server(facts: &Facts) -> Vec<Check> {
     vec![
         version(facts),
@@ -54,7 +54,7 @@ fn session<'a>(facts: &'a Facts, name: &str) -> &'a str {
 fn version(facts: &Facts) -> Check {
     let text = session(facts, "version");
     let maria = text.to_ascii_lowercase().contains("mariadb");
-    // Older MariaDBs put `5.5.5-` before it for older clients.
+    // Older MariaDBs prefix their version with `5.5.5-` for older clients.
     let number = if maria { text.trim_start_matches("5.5.5-") } else { text };
     let mut parts = number.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     let at = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -66,7 +66,7 @@ fn version(facts: &Facts) -> Check {
     Check::failed("database version", format!("{product} {number} lacks SKIP LOCKED or JSON_TABLE"), fix)
 }
 
-/// Set by us on each connection; something in between (a proxy, `init_connect`) may set it otherwise.
+/// We set it on each connection; a proxy or `init_connect` may override it.
 fn isolation(facts: &Facts) -> Check {
     let name = "isolation";
     let names = ["transaction_isolation", "tx_isolation"];
@@ -163,7 +163,7 @@ fn durability(facts: &Facts) -> Check {
     )
 }
 
-/// Leases use the database's clock alone; people compare logs.
+/// Leases use the database's clock alone; the difference matters for comparing logs.
 pub(super) fn clock(facts: &Facts) -> Check {
     let name = "clock";
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -1,10 +1,10 @@
-//! What an answer with status 200 says that it is: an error of the provider's, with its code.
+//! A provider's error inside an answer with status 200.
 
 use serde_json::{Map, Value};
 
 use super::find::{is_nothing, plain};
 
-/// Wraps around an error, as deep as they were seen.
+/// Greatest observed nesting of errors.
 const MAX_DEPTH: usize = 4;
 const ERRORS: [&str; 4] = ["error", "errors", "err", "fault"];
 const MESSAGES: [&str; 8] =
@@ -12,10 +12,10 @@ const MESSAGES: [&str; 8] =
 const CODES: [&str; 4] = ["code", "errorcode", "errcode", "errno"];
 const WRAPS: [&str; 6] = ["response", "output", "data", "result", "body", "header"];
 
-/// An error, as the provider says it.
+/// A provider's error.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::editor) struct Fault {
-    /// Its code, also a number; none where none is said.
+    /// Its code, also a number; `None` if it has none.
     pub(in crate::editor) code: Option<String>,
     /// Its broader type.
     pub(in crate::editor) kind: Option<String>,
@@ -24,12 +24,12 @@ pub(in crate::editor) struct Fault {
 }
 
 impl Fault {
-    /// The error that a document is, if it is one.
+    /// The error in a document, if it is one.
     pub(super) fn of(document: &Value) -> Option<Self> {
         Self::within(document, MAX_DEPTH)
     }
 
-    /// An HTTP status that stands where a code should be.
+    /// An HTTP status in place of a code.
     pub(in crate::editor) fn status(&self) -> Option<u16> {
         self.code.as_deref()?.parse().ok().filter(|status| (400..600).contains(status))
     }
@@ -47,11 +47,11 @@ impl Fault {
         nested.or_else(|| Self::flat(fields)).or_else(|| wraps().find_map(|wrap| Self::within(wrap, depth)))
     }
 
-    /// What stands under `error`; `beside` is what stands beside it.
+    /// Reads the value of `error`; `beside` holds its siblings.
     fn told(error: &Value, beside: &Map<String, Value>, depth: usize) -> Option<Self> {
         match error {
             Value::String(text) => {
-                // One word is a code, and the words are beside it.
+                // A single word is a code; the message stands beside it.
                 let is_code = !text.contains(char::is_whitespace);
                 let code = first(beside, &CODES).or_else(|| is_code.then(|| text.clone()));
                 let message = first(beside, &MESSAGES).unwrap_or_else(|| text.clone());
@@ -70,7 +70,7 @@ impl Fault {
         }
     }
 
-    /// A code beside a message, as DashScope says it, or a plain no.
+    /// A code beside a message, as DashScope writes it, or a plain failure flag.
     fn flat(fields: &Map<String, Value>) -> Option<Self> {
         let fault = Self::fields(fields);
         let says_no = member(fields, "success") == Some(&Value::Bool(false))
@@ -110,7 +110,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Codes and messages that say that all went well.
+/// Codes and messages that mean success.
 fn is_good(word: &str) -> bool {
     let word = word.trim().to_ascii_lowercase();
     matches!(word.as_str(), "0" | "ok" | "success" | "succeeded" | "succeed" | "成功" | "completed")

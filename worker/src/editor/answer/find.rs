@@ -1,5 +1,5 @@
-//! Where in a JSON document the picture is, or the id of a task: in the members that are known to hold one
-//! first, in members of any name last, and never in those that repeat what was asked.
+//! Finds the picture, or a task's id, in a JSON document: first in the known members, last in members of any
+//! name, and never in members that repeat the request.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -11,19 +11,19 @@ use url::Url;
 use super::{Found, MAX_PICTURE};
 use crate::{coding, media};
 
-/// A paid picture is not thrown away over its padding.
+/// Lenient padding: a paid picture is not lost over it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true),
 );
-/// Deeper than any wrap that was seen, and a bound on what a hostile answer costs.
+/// Deeper than any observed wrapper; bounds the cost of a hostile answer.
 const MAX_DEPTH: usize = 10;
 /// Shorter than any picture in base64.
 const LEAST_BASE64: usize = 24;
 
-/// Members that hold a picture in base64. Here and below names are without case, `_` and `-`.
+/// Members with a picture in base64. Here and below names ignore case, `_` and `-`.
 const BASE64_NAMES: [&str; 14] = [
     "b64json",
     "b64",
@@ -40,7 +40,7 @@ const BASE64_NAMES: [&str; 14] = [
     "imagedata",
     "b64jsondata",
 ];
-/// Members that lead to one, the likelier first.
+/// Wrappers around a picture, the likelier first.
 const WRAPS: [&str; 34] = [
     "output",
     "outputs",
@@ -77,7 +77,7 @@ const WRAPS: [&str; 34] = [
     "pictures",
     "picture",
 ];
-/// Members that say where one is.
+/// Members with the address of a picture.
 const URL_NAMES: [&str; 20] = [
     "url",
     "urls",
@@ -100,7 +100,7 @@ const URL_NAMES: [&str; 20] = [
     "signedurl",
     "publicurl",
 ];
-/// What was asked, what it cost, and where else one may look: never the picture.
+/// Members of the request, its cost, or other pages: never the picture.
 const NEVER: [&str; 44] = [
     "input",
     "inputs",
@@ -150,29 +150,29 @@ const NEVER: [&str; 44] = [
 const EXTENSIONS: [&str; 12] =
     [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".svg"];
 
-/// By the members that are known to hold a picture.
+/// Searches the members that are known to hold a picture.
 pub(super) fn where_known(document: &Value, base: &Url) -> Option<Found> {
     Search { base, any_name: false }.value(document, MAX_DEPTH)
 }
 
-/// In members of any name, but for those that repeat what was asked.
+/// Searches members of any name except those that repeat the request.
 pub(super) fn anywhere(document: &Value, base: &Url) -> Option<Found> {
     Search { base, any_name: true }.value(document, MAX_DEPTH)
 }
 
-/// An answer that is one word: an address, a data URI, or base64.
+/// A one-word answer: an address, a data URI, or base64.
 pub(super) fn in_word(word: &str, base: &Url) -> Option<Found> {
     Search { base, any_name: false }.text(word, false)
 }
 
-/// A draft that is sent ahead of the picture.
+/// Whether this is a draft sent ahead of the picture.
 pub(super) fn is_draft(document: &Value) -> bool {
     let Value::Object(fields) = document else { return false };
     let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
     kind.contains("partial") || fields.keys().any(|name| plain(name).starts_with("partialimage"))
 }
 
-/// The id of a task, wherever it is named.
+/// The id of a task, from any known member.
 pub(super) fn task_id(document: &Value) -> Option<String> {
     task_id_within(document, MAX_DEPTH)
 }
@@ -188,7 +188,7 @@ fn task_id_within(value: &Value, depth: usize) -> Option<String> {
                     Value::Number(id) => Some(id.to_string()),
                     Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
                 });
-            // An id of dots would name another path than the task's.
+            // An id of dots would change the path of the poll.
             let own = own.filter(|id| !id.trim_matches('.').is_empty() && !is_nothing(id));
             own.or_else(|| {
                 let others = fields.iter().filter(|(name, _)| !NEVER.contains(&plain(name).as_str()));
@@ -210,7 +210,7 @@ impl Search<'_> {
         match value {
             Value::Array(items) => items.iter().find_map(|item| self.value(item, depth)),
             Value::Object(fields) if !is_draft(value) => self.object(fields, depth),
-            // JSON as a text of JSON, as proxies wrap it.
+            // JSON inside a JSON text, as proxies wrap it.
             Value::String(text) if text.starts_with(['{', '[']) => {
                 self.value(&serde_json::from_str(text).ok()?, depth)
             }
@@ -233,7 +233,7 @@ impl Search<'_> {
         };
         let wrapped = || {
             named(&WRAPS).find_map(|(name, value)| match value {
-                // Words for people.
+                // A message for people.
                 Value::String(_) if name == "message" => None,
                 value => self.value(value, depth),
             })
@@ -245,7 +245,7 @@ impl Search<'_> {
                     Value::String(text) => self.text(text, true),
                     other => self.value(other, depth),
                 }),
-                // Where to ask, where to cancel.
+                // Links to poll and cancel.
                 Value::Object(_) if name == "urls" => None,
                 other => self.value(other, depth),
             })
@@ -263,7 +263,7 @@ impl Search<'_> {
         others.into_iter().find_map(|(_, value)| self.value(value, depth))
     }
 
-    /// Where base64 is said to be, an address may be all the same.
+    /// A member for base64 may hold an address instead.
     fn base64_or_address(&self, text: &str) -> Option<Found> {
         if text.contains("://") {
             return self.text(text, true);
@@ -271,7 +271,7 @@ impl Search<'_> {
         decode(text).map(Found::Bytes)
     }
 
-    /// A text that may be a picture or lead to one; `is_url`: its name says that it does.
+    /// A text that may be a picture or its address; `is_url`: the member's name says it is an address.
     fn text(&self, text: &str, is_url: bool) -> Option<Found> {
         let text = text.trim();
         if is_nothing(text) {
@@ -280,7 +280,7 @@ impl Search<'_> {
         if text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:")) {
             return decode(text).map(Found::Bytes);
         }
-        // Before it is taken for an address: words with a colon begin like one.
+        // Before it is parsed as a URL: words with a colon begin like one.
         if let Some(link) = in_markdown(text) {
             return self.text(link, is_url);
         }
@@ -296,7 +296,7 @@ impl Search<'_> {
         self.relative(text, is_url)
     }
 
-    /// An address without a host: under the base URL.
+    /// An address without a host, resolved against the base URL.
     fn relative(&self, text: &str, is_url: bool) -> Option<Found> {
         let path = text.split(['?', '#']).next().unwrap_or_default().to_ascii_lowercase();
         let is_path = path.starts_with('/') || path.starts_with("./") || path.starts_with("../");
@@ -319,12 +319,12 @@ fn in_markdown(text: &str) -> Option<&str> {
     link[..link.find(')')?].split_ascii_whitespace().next()
 }
 
-/// A name as it is compared.
+/// A normalised member name.
 pub(super) fn plain(name: &str) -> String {
     name.chars().filter(|char| !matches!(char, '_' | '-')).collect::<String>().to_ascii_lowercase()
 }
 
-/// What gateways write where they have nothing.
+/// Placeholders of gateways for an empty value.
 pub(super) fn is_nothing(text: &str) -> bool {
     matches!(text.trim().to_ascii_lowercase().as_str(), "" | "null" | "none" | "undefined" | "n/a" | "nil")
 }

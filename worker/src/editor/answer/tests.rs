@@ -1,4 +1,4 @@
-//! Every shape that was seen, and the members of each kind that were not.
+//! Every observed shape, and neighbours of each kind.
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// The smallest that still begins like one, with bytes that the two alphabets write differently.
+/// The smallest that is recognised, with bytes that the two base64 alphabets write differently.
 const PICTURE: &[u8] =
     b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\xff\xfb\xff\xbf\xfe";
 const URL: &str = "https://cdn.example/a.png?sig=a%2Bb";
@@ -39,7 +39,7 @@ fn assert_url(body: &str, url: &str) {
 }
 
 #[test]
-fn bytes_are_found_however_they_are_spelled() {
+fn pictures_are_found_in_every_spelling_of_bytes() {
     let (plain, safe) = (standard(), BASE64_URL_SAFE_NO_PAD.encode(PICTURE));
     assert!(safe.contains(['-', '_']), "the alphabets differ in {safe}");
     let lines: String =
@@ -76,7 +76,7 @@ fn bytes_are_found_however_they_are_spelled() {
 }
 
 #[test]
-fn addresses_are_found_in_every_wrap_and_kept_to_the_letter() {
+fn addresses_are_found_in_every_wrapper_and_kept_unchanged() {
     for body in [
         json!({"data": [{"url": URL}]}),
         json!({"data": {"url": URL}}),
@@ -140,7 +140,7 @@ fn text_around_the_json_is_taken_off() {
 }
 
 #[test]
-fn the_last_event_that_is_no_draft_has_the_picture() {
+fn the_last_event_that_is_not_a_draft_has_the_picture() {
     let draft = json!({"type": "image_edit.partial_image", "partial_image_index": 0, "b64_json": "aGVsbG8="});
     let done = json!({"type": "image_edit.completed", "b64_json": standard()});
     for stream in [
@@ -168,7 +168,7 @@ fn the_last_event_that_is_no_draft_has_the_picture() {
 }
 
 #[test]
-fn what_was_asked_is_never_taken_for_the_answer() {
+fn echoes_of_the_request_are_never_taken_for_the_answer() {
     for body in [
         json!({"input": {"image": URL}}),
         json!({"request": {"data": [{"url": URL}]}}),
@@ -186,7 +186,7 @@ fn what_was_asked_is_never_taken_for_the_answer() {
 }
 
 #[test]
-fn what_leads_to_no_picture_is_not_guessed_at() {
+fn texts_without_a_picture_are_not_guessed_at() {
     for body in [
         "",
         " ",
@@ -214,7 +214,7 @@ fn what_leads_to_no_picture_is_not_guessed_at() {
 }
 
 #[test]
-fn a_task_is_found_wherever_its_id_is() {
+fn a_task_id_is_found_in_every_known_member() {
     for body in [
         json!({"output": {"task_id": "a-1", "task_status": "PENDING"}}),
         json!({"task_id": "a-1"}),

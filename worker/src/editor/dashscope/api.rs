@@ -1,6 +1,6 @@
-//! The provider's address, and what every request to it carries.
+//! The provider's address, and the common parts of its requests.
 //!
-//! What must stay true: the key goes to the provider's own API and nowhere else; neither it nor a URL reaches a log.
+//! Invariant: the key goes only to the provider's own API; neither the key nor a URL reaches a log.
 
 use std::time::Duration;
 
@@ -22,34 +22,34 @@ const ASYNC: HeaderName = HeaderName::from_static("x-dashscope-async");
 const RESOLVE_OSS: HeaderName = HeaderName::from_static("x-dashscope-ossresourceresolve");
 const ENABLE: HeaderValue = HeaderValue::from_static("enable");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// For what is answered at once, a request of 10 MB on a slow line included.
+/// Timeout of calls that are answered at once, including a request of 10 MB on a slow line.
 const AT_ONCE: Duration = Duration::from_secs(120);
-/// For what is small both ways.
+/// Timeout of small requests with small answers.
 const SMALL: Duration = Duration::from_secs(30);
 
-/// The way to the provider.
+/// Client of the provider's API.
 #[derive(Debug, Clone)]
 pub(super) struct Api {
     pub(super) client: Client,
     pub(super) key: ApiKey,
     pub(super) base_url: Url,
     pub(super) workspace: Option<HeaderValue>,
-    /// For a whole call that is answered with the picture.
+    /// Timeout of a call that returns the picture.
     pub(super) timeout: Duration,
 }
 
 impl Api {
-    /// Under the base URL; each segment is encoded, so that none can lead elsewhere.
+    /// A URL under the base URL; each segment is encoded, so that none changes the path.
     pub(super) fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base_url.clone();
-        // Fails for URLs such as `data:` only, which are refused at start.
+        // Fails only for URLs such as `data:`, which are refused at start.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
         }
         url
     }
 
-    /// The request that may cost money.
+    /// The submit: the request that may cost money.
     pub(super) fn submit(
         &self,
         style: Style,
@@ -70,14 +70,14 @@ impl Api {
         Ok(request.body(body.to_string()).timeout(timeout))
     }
 
-    /// A question.
+    /// A GET, which is free.
     pub(super) fn get(&self, url: Url) -> Result<RequestBuilder, EditError> {
         let request = self.client.get(url).bearer_auth(self.key()?).headers(self.headers());
         let request = trace::outgoing(request);
         Ok(request.timeout(SMALL.min(self.timeout)))
     }
 
-    /// A form to the provider's store, which has its own signature in it and no key.
+    /// A form to the provider's store, which carries its own signature and no key.
     pub(super) fn upload(&self, host: &str, form: Form) -> RequestBuilder {
         self.client.post(host).multipart(form).timeout(AT_ONCE.min(self.timeout))
     }
@@ -94,7 +94,7 @@ impl Api {
         self.key.read().map_err(|message| EditError::Blocked { code: code(), message })
     }
 
-    /// What an answer means that is not the hoped-for one.
+    /// The error for an unsuccessful answer.
     pub(super) fn refused(&self, place: Place, answer: &Answer, said: &Said) -> EditError {
         let (code, message) = said.fault();
         tracing::debug!(?place, answer.status, code, request_id = said.request_id(), "refused");
@@ -102,10 +102,10 @@ impl Api {
     }
 }
 
-/// What ends an edit carries the provider's name for the request: whoever asks the provider about it needs that.
+/// Adds the provider's request id to a final error: the provider's support asks for it.
 pub(super) fn with_request(error: EditError, said: &Said) -> EditError {
     let id = said.request_id();
-    // Nothing but an id belongs into a message for people.
+    // Only an id may enter a message for people.
     if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return error;
     }

@@ -1,7 +1,7 @@
-//! What the provider is known to refuse, or to do wrong without a word, refused here before anything is paid.
+//! Refuses, before anything is paid, requests that the provider refuses or silently mishandles.
 //!
-//! Each refusal names the field, the limit, the value and what to do. What the provider's pages do not say is not
-//! refused: the provider's own refusal costs nothing either.
+//! Each refusal names the field, the limit, the value and the fix. Undocumented limits are left to the
+//! provider, whose own refusal costs nothing.
 
 use retouch_shared::task::Params;
 
@@ -12,17 +12,17 @@ use super::wire::{FUNCTION, NEGATIVE_PROMPT};
 use crate::editor::{EditError, EditSpec, Measure, check_mask_size};
 use crate::media::Format;
 
-/// The largest picture in any way.
+/// The largest picture with any [`Input`].
 const MAX_BYTES: usize = 10 * 1024 * 1024;
 /// The provider's own number: "Exceeded limit on max bytes per data-uri item : 10485760".
 const MAX_DATA_URI: usize = 10_485_760;
 const MAX_NEGATIVE_PROMPT: usize = 500;
-/// Of `i2i`: pixels of the result, from 768 by 768 to 1280 by 1280.
+/// For `i2i`: pixels of the result, from 768 by 768 to 1280 by 1280.
 const RESULT_PIXELS: [u64; 2] = [768 * 768, 1280 * 1280];
-/// Of `i2i`: the longer side of the result over the shorter.
+/// For `i2i`: the longer side of the result over the shorter.
 const MAX_RATIO: u64 = 4;
 
-/// Everything about one edit; gives the function that it needs, if its style has functions.
+/// Checks a whole edit; returns its function, if its style has functions.
 pub(super) fn check(
     style: Style,
     input: Input,
@@ -179,7 +179,7 @@ fn picture(field: &str, style: Style, input: Input, picture: Measure) -> Result<
     let sides = match style {
         Style::ImageEdit => Some((512, 4096)),
         Style::I2i => Some((384, 5000)),
-        // 384 to 3072 is recommended, no more.
+        // 384 to 3072 is only recommended.
         Style::Messages | Style::MessagesAsync => None,
     };
     if let Some((least, most)) = sides {

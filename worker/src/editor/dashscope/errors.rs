@@ -1,58 +1,60 @@
-//! What a refusal of the provider's means: one table of its codes, one function that says what is done next.
+//! The provider's errors: one table of its codes, and one function that decides what follows.
 //!
-//! What must stay true: whether money may have been spent is decided here and nowhere else. A code that is not in
-//! [`CODES`] is decided by the HTTP status, and where that says nothing, by the dearest reading: it may have been paid.
+//! Invariant: whether money may have been spent is decided here and nowhere else. For a code that is not in
+//! [`CODES`] the HTTP status decides, and without a known status the most expensive reading: it may have been
+//! paid.
 
 use std::time::Duration;
 
 use crate::editor::answer::Fault;
 use crate::editor::{EditError, PROVIDER_ERROR};
 
-/// So many submits are worth it where the provider failed and charged nothing.
+/// Submits in all for an edit that the provider failed without a charge.
 const TRIES: u32 = 3;
-/// The longest message of the provider's that is repeated.
+/// The longest message of the provider that is repeated.
 const MAX_MESSAGE_CHARS: usize = 500;
 
 /// The longest code; the known ones are far shorter.
 const MAX_CODE_CHARS: usize = 64;
 
-/// Where an error was said.
+/// The request that was answered with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In the answer to a submit that would have been accepted.
+    /// A submit of an asynchronous call.
     Create,
-    /// In the answer to a submit that would have been answered with the picture.
+    /// A submit of a call that returns the picture.
     Call,
-    /// Before the submit, while a picture was put into the provider's store.
+    /// Before the submit, during an upload to the provider's store.
     Upload,
-    /// In the answer to a poll, which is about the poll.
+    /// A poll; the error concerns the poll.
     Poll,
-    /// Inside a poll's good answer: what became of the edit. It has ended, and asking again changes nothing.
+    /// A task's error inside a successful poll. The task has ended, and another poll changes nothing.
     Task,
 }
 
-/// What a code is about.
+/// The subject of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// This request: bad, or its content is refused.
+    /// This request is bad, or its content is refused.
     Refused,
     /// The provider could not fetch the picture, this time.
     Download,
-    /// The account, its key, its rights, its money, or a model that there is no more.
+    /// The account, its key, rights or money, or a retired model.
     Account,
-    /// What was asked for does not exist.
+    /// The requested object does not exist.
     Missing,
-    /// Too much at once.
+    /// Too many requests.
     Throttled,
-    /// The model cannot be reached at the moment, says the provider's front, which so has not passed it on.
+    /// The model is unreachable at the moment; the provider's gateway says so, and has not forwarded the
+    /// request.
     NoModel,
-    /// A failure of the provider's own.
+    /// An internal failure of the provider.
     Internal,
-    /// A code that nobody has written down.
+    /// An undocumented code.
     Other,
 }
 
-/// Every code of the provider's error pages. One that is missing is looked up without its last `.part`.
+/// Every code of the provider's error pages. For a missing one the lookup drops its last `.part`.
 pub(super) const CODES: &[(&str, Kind)] = &[
     // 400
     ("InvalidParameter", Kind::Refused),
@@ -72,7 +74,8 @@ pub(super) const CODES: &[(&str, Kind)] = &[
     ("data_inspection_failed", Kind::Refused),
     ("IPInfringementSuspect", Kind::Refused),
     ("Arrearage", Kind::Account),
-    // 401, 403, 404. AccessDenied is said of a style that the model does not have, too: every edit would meet it.
+    // 401, 403, 404. AccessDenied also answers an API style that the model does not have: every edit would
+    // meet it.
     ("InvalidApiKey", Kind::Account),
     ("AccessDenied", Kind::Account),
     ("AccessDenied.Unpurchased", Kind::Account),
@@ -107,9 +110,9 @@ pub(super) const CODES: &[(&str, Kind)] = &[
 ];
 
 impl Kind {
-    /// What this code says, with this message.
+    /// The kind of this code with this message.
     pub(super) fn of(code: &str, message: &str) -> Self {
-        // Shares its code with a limit per minute, which passes; this does not.
+        // A used-up free quota shares its code with a limit per minute, but does not pass.
         if code == "Throttling.AllocationQuota" && message.contains("Free allocated quota exceeded") {
             return Self::Account;
         }
@@ -126,7 +129,7 @@ impl Kind {
     }
 }
 
-/// What is done next: the variants of [`EditError`].
+/// What the caller does next: the variants of [`EditError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     NotSent,
@@ -138,12 +141,12 @@ pub(super) enum Class {
     Blocked,
 }
 
-/// What is done next.
+/// What the caller does next.
 pub(super) const fn class(kind: Kind, place: Place, status: u16) -> Class {
     match kind {
         Kind::Refused => match place {
             Place::Create | Place::Call | Place::Upload | Place::Task => Class::Rejected,
-            // It is the poll that is refused, not the edit, which may be paid for.
+            // The poll was refused, not the edit, which may be paid for.
             Place::Poll => Class::Unavailable,
         },
         Kind::Download => match place {
@@ -153,7 +156,8 @@ pub(super) const fn class(kind: Kind, place: Place, status: u16) -> Class {
         },
         Kind::Account => match place {
             Place::Create | Place::Call | Place::Upload | Place::Poll => Class::Blocked,
-            // The edit has ended. The next submit is told the same, and blocks the lane where it can be taken up again.
+            // The edit has ended. The next submit gets the same error, and blocks the lane where it can be
+            // resumed.
             Place::Task => Class::Unbilled,
         },
         Kind::Missing => match place {
@@ -165,14 +169,14 @@ pub(super) const fn class(kind: Kind, place: Place, status: u16) -> Class {
             Place::Create | Place::Call | Place::Upload | Place::Poll => Class::RateLimited,
             Place::Task => Class::Unbilled,
         },
-        // It was sent, and it was answered: by its own code, which no proxy has, the provider took nothing. So it is not
-        // ambiguous like any other 5xx; and an outage is no failure of the edit, so it burns no attempt.
+        // The provider answered with its own code, which no proxy has, and took nothing. So this is not
+        // ambiguous like other 5xx; and an outage is no failure of the edit, so it costs no attempt.
         Kind::NoModel => match place {
             Place::Create | Place::Call | Place::Upload => Class::RateLimited,
             Place::Poll => Class::Unavailable,
             Place::Task => Class::Unbilled,
         },
-        // Nobody says whether a submit that failed inside the provider has made a task.
+        // A submit that failed inside the provider may have created a task.
         Kind::Internal => match place {
             Place::Create | Place::Call => Class::Ambiguous,
             Place::Upload => Class::NotSent,
@@ -183,7 +187,7 @@ pub(super) const fn class(kind: Kind, place: Place, status: u16) -> Class {
     }
 }
 
-/// The HTTP statuses, by what they say where no code does.
+/// HTTP statuses, for answers without a known code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Status {
     Success,
@@ -218,7 +222,7 @@ const fn by_status(place: Place, status: Status) -> Class {
         Place::Create | Place::Call => match status {
             Status::Refused => Class::Rejected,
             Status::TooMany => Class::RateLimited,
-            // A redirect or a 404 is what a wrong base URL gives, to every edit.
+            // A wrong base URL answers every edit with a redirect or a 404.
             Status::NotAllowed | Status::NotFound | Status::Redirect => Class::Blocked,
             Status::Success | Status::Timeout | Status::Failed | Status::Odd => Class::Ambiguous,
         },
@@ -239,12 +243,12 @@ const fn by_status(place: Place, status: Status) -> Class {
             | Status::Failed
             | Status::Odd => Class::Unavailable,
         },
-        // The status is the poll's; that the edit has failed, and costs nothing, is said in any case.
+        // The status belongs to the poll; the edit has failed and costs nothing in any case.
         Place::Task => Class::Rejected,
     }
 }
 
-/// What an error of the provider's means. `code` may be empty.
+/// Classifies an error of the provider. `code` may be empty.
 pub(super) fn classify(
     place: Place,
     status: u16,
@@ -272,13 +276,13 @@ pub(super) fn classify(
     }
 }
 
-/// An error that came with a 2xx. The request was answered, so where nothing is known of its code, or nothing
-/// of whether it was charged, it is the last word.
+/// Classifies an error inside a 2xx answer. The request was answered, so an unknown code, or one that leaves
+/// the charge open, is final.
 pub(super) fn within_success(place: Place, fault: &Fault, retry_after: Option<Duration>) -> EditError {
     let code = fault.code.as_deref().or(fault.kind.as_deref()).unwrap_or(PROVIDER_ERROR);
     match classify(place, fault.status().unwrap_or(200), code, &fault.message, retry_after) {
         EditError::Ambiguous(_) => {
-            // A task's error is always the last word, in the same words.
+            // A task's error is always final, in the same words.
             match classify(Place::Task, 200, code, &fault.message, None) {
                 EditError::Rejected { code, message } | EditError::Unbilled { code, message, .. } => {
                     EditError::Rejected { code, message }
@@ -290,8 +294,8 @@ pub(super) fn within_success(place: Place, fault: &Fault, retry_after: Option<Du
     }
 }
 
-/// A provider's words, fit for tables and logs: one line, bounded, without the key that some gateways repeat, without more
-/// of a URL than its host (the rest may be a signature), without a picture in base64.
+/// Makes a provider's message fit for tables and logs: one line, bounded, without the key that some gateways
+/// repeat, with only the host of a URL (the rest may be a signature), and without a picture in base64.
 pub(in crate::editor) fn presentable(text: &str) -> String {
     let words: Vec<_> = text.split_whitespace().map(without_secrets).collect();
     let text = words.join(" ");
@@ -310,7 +314,7 @@ fn without_secrets(word: &str) -> String {
     let mut keys = word.match_indices("sk-").filter(|(at, _)| !word[..*at].ends_with(char::is_alphanumeric));
     let key = keys.next().map(|(at, found)| at + found.len());
     let data = word.find(";base64,").map(|at| at + 8);
-    // The first of them counts: all that follows it goes.
+    // Cut at the first of them.
     match [url, key, data].into_iter().flatten().min() {
         Some(at) => format!("{}…", &word[..at]),
         None => word.to_owned(),

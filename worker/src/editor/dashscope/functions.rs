@@ -1,10 +1,11 @@
-//! The ten functions of `wanx2.1-imageedit` and their parameters: one description is the check and the listing.
+//! The ten functions of `wanx2.1-imageedit` and their parameters: one description serves the check and the
+//! listing.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// What values a parameter takes.
+/// Valid values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Range {
     /// A number within bounds, both included.
@@ -28,11 +29,11 @@ pub enum Range {
 /// One parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Param {
-    /// As in `params`.
+    /// Its name in `params`.
     pub name: &'static str,
-    /// What values are taken.
+    /// Valid values.
     pub range: Range,
-    /// What holds at the provider when it is not given.
+    /// The provider's default.
     pub default: &'static str,
     /// One line.
     pub about: &'static str,
@@ -41,11 +42,11 @@ pub struct Param {
 /// One function.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Function {
-    /// As the provider has it, and as an edit type of the same name.
+    /// The provider's name, also our edit type.
     pub name: &'static str,
     /// One line.
     pub about: &'static str,
-    /// Whether it can do nothing without a prompt.
+    /// Whether it requires a prompt.
     pub needs_prompt: bool,
     /// Whether it needs a mask; the others take none.
     pub needs_mask: bool,
@@ -64,7 +65,7 @@ impl fmt::Display for Range {
 }
 
 impl Range {
-    /// The value as the provider reads it, if it is within: a whole number written as `3.0` is `3`.
+    /// The value in the provider's form, if it is in range: `3.0` for a whole number becomes `3`.
     pub(super) fn read(self, value: &Value) -> Option<Value> {
         match self {
             Self::Number { min, max } => {
@@ -111,10 +112,10 @@ const STRENGTH: Param = param(
     "how far the result may depart from the picture",
 );
 
-/// What every function takes, and every other model.
+/// Parameters of every function and of every other model.
 pub const COMMON: &[Param] = &[SEED, WATERMARK];
 
-/// What the other models take besides, as far as it is known; what is not in here is passed on.
+/// The known additional parameters of other models; unknown ones are passed on.
 pub(super) const PROMPT_EXTEND: Param =
     param("prompt_extend", Range::Flag, "true", "the provider may write the prompt anew");
 

@@ -1,6 +1,7 @@
-//! How a picture gets to the provider: inside the request, by our public URL, or through the provider's own store.
+//! Transport of pictures to the provider: inside the request, by our public URL, or through the provider's
+//! own store.
 //!
-//! What must stay true: everything here comes before the submit, so no failure here can have been paid for.
+//! Invariant: everything here precedes the submit, so no failure here can have been paid for.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,7 +18,7 @@ use crate::editor::http::{self, SendError};
 use crate::editor::{EditError, EditRequest, Picture};
 use crate::sources::guard::AllowHosts;
 
-/// How a picture gets to the provider.
+/// How pictures reach the provider.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Input {
@@ -30,7 +31,7 @@ pub enum Input {
     Oss,
 }
 
-/// A word that names no way in.
+/// Not the name of an [`Input`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("input must be one of data, url and oss, not {0:?}")]
 pub struct UnknownInput(String);
@@ -45,7 +46,7 @@ impl std::str::FromStr for Input {
     }
 }
 
-/// [`Input`] with what it needs.
+/// [`Input`] with its dependencies.
 #[derive(Debug, Clone)]
 pub(super) enum WayIn {
     Data,
@@ -54,7 +55,7 @@ pub(super) enum WayIn {
 }
 
 impl WayIn {
-    /// The picture and its mask, as the request names them.
+    /// Transports the picture and its mask; returns their addresses for the request.
     pub(super) async fn give(&self, api: &Api, request: &EditRequest) -> Result<Given, EditError> {
         let EditRequest { spec, image, mask } = request;
         match self {
@@ -80,7 +81,7 @@ impl WayIn {
     }
 }
 
-/// How long the data URI of a picture is, without making it.
+/// Length of a picture's data URI, computed without building it.
 pub(super) const fn data_uri_len(content_type: &str, bytes: usize) -> usize {
     data_uri_head(content_type) + bytes.div_ceil(3) * 4
 }
@@ -104,12 +105,12 @@ fn data_uri(picture: &Picture) -> String {
     uri
 }
 
-/// Input pictures are in our own blob store already, under their digest.
+/// The URL of an input picture: it is already in our blob store under its digest.
 async fn public(public_url: &Url, picture: &Picture) -> String {
     blobs::resolve(public_url, &blobs::reference(blobs::digest(&picture.bytes).await))
 }
 
-/// The permission to upload, as the provider gives it for one model.
+/// The provider's permission to upload for one model.
 #[derive(Deserialize)]
 struct Policy {
     policy: String,
@@ -131,11 +132,11 @@ impl Policy {
         if !answer.is_success() || policy.is_null() {
             return Err(api.refused(Place::Upload, &answer, &said));
         }
-        // The words of the error would quote the policy.
+        // The error's text would quote the policy.
         let policy: Self = serde_json::from_value(policy).map_err(|_| {
             EditError::NotSent("the upload policy lacks a field or has one of another type".to_owned())
         })?;
-        // A picture goes to the provider and nobody else.
+        // Pictures go only to hosts of the provider.
         let url = Url::parse(&policy.upload_host).ok();
         if !url.as_ref().and_then(Url::host).is_some_and(|host| hosts.lists(&host)) {
             let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
@@ -151,7 +152,7 @@ impl Policy {
 
     /// Uploads a picture and names it as `oss://…`.
     async fn upload(&self, api: &Api, picture: &Picture) -> Result<String, EditError> {
-        // A new name each time: overwriting is forbidden there.
+        // A new name each time: the store forbids overwriting.
         let format = picture.media.format;
         let name = format!("{}.{}", uuid::Uuid::now_v7(), format.extension());
         let key = format!("{}/{name}", self.upload_dir.trim_end_matches('/'));
@@ -163,7 +164,7 @@ impl Policy {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        // What comes after the file is not read.
+        // Fields after the file are ignored by the store.
         let form = Form::new()
             .text("OSSAccessKeyId", self.oss_access_key_id.clone())
             .text("Signature", self.signature.clone())
@@ -177,7 +178,8 @@ impl Policy {
         if answer.is_success() {
             return Ok(format!("oss://{key}"));
         }
-        // A policy lives for minutes and its store speaks XML: whatever is wrong, the next try begins with a new one.
+        // A policy is valid for minutes and its store answers in XML: after any error, the next try begins
+        // with a new policy.
         let said = presentable(&String::from_utf8_lossy(&answer.body));
         Err(EditError::NotSent(format!("the upload was answered {}: {said}", answer.status)))
     }

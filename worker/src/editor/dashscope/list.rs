@@ -1,7 +1,8 @@
-//! The provider's list of tasks: what was created of a model in a span of time. It names ids and times, never what was asked.
+//! The provider's list of tasks: the tasks of a model in a span of time. It has ids and times, not the
+//! requests.
 //!
-//! What must stay true: no clock of ours is compared with the provider's, and a list that may have a gap is no list. An
-//! answer's own date says what the provider's clock shows, and the span is counted from there.
+//! Invariant: our clock is never compared with the provider's, and a list that may be incomplete is an error.
+//! The `Date` header of an answer is the provider's clock, and the span is counted from there.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,15 +16,15 @@ use super::wire::{Page, Said};
 use crate::editor::http::{self, SendError};
 use crate::editor::{EditError, ListedTask};
 
-/// So long before the submit the span begins: what is found there and is nobody's raises doubt.
+/// Start of the span before the submit: an unclaimed task in it makes the match doubtful.
 pub(super) const BEFORE: Duration = Duration::from_secs(60);
-/// The default. How many a page may have at most is not documented.
+/// The default page size. The maximum is not documented.
 const PAGE: &str = "10";
-/// Some minutes of the fastest lane. More is not read with twenty questions a second.
+/// Covers some minutes of the fastest lane, and bounds the requests at twenty a second.
 const MOST_PAGES: u64 = 200;
-/// An answer that took longer says the time too vaguely.
+/// A slower answer dates its list too imprecisely.
 const PROMPT: Duration = Duration::from_secs(2);
-/// Times are written in China time.
+/// The provider's timestamps are in China time.
 const CHINA: i32 = 8 * 60 * 60;
 
 /// The tasks of a model since `since` ago, and some before.
@@ -35,7 +36,7 @@ pub(super) async fn since(api: &Api, model: &str, since: Duration) -> Result<Vec
     if took > PROMPT {
         return Err(unavailable("it answers too slowly to tell what its clock shows"));
     }
-    // Whole seconds, cut off: the question was asked within the two seconds before this and the one after.
+    // Whole seconds, truncated: the request was made within the two seconds before this and the one after.
     let asked = date + Duration::from_secs(1) - took;
     let (from, to) = (written(asked - since - BEFORE), written(date + Duration::from_secs(1)));
     let mut lines = BTreeMap::new();
@@ -48,7 +49,7 @@ pub(super) async fn since(api: &Api, model: &str, since: Duration) -> Result<Vec
         let is_last = number >= page.pages;
         lines.extend(page.lines.into_iter().map(|line| (line.task_id.clone(), line)));
         if is_last {
-            // A task that came meanwhile can have pushed another one from a page that was to come to one that was read.
+            // A task created meanwhile can have moved another one from a later page to one that was read.
             if (lines.len() as u64) < page.total {
                 return Err(unavailable("it changed while it was read"));
             }
@@ -71,14 +72,14 @@ pub(super) async fn since(api: &Api, model: &str, since: Duration) -> Result<Vec
     Ok(meant.map(task).collect())
 }
 
-/// Whether a page can be had at all.
+/// Whether a page can be read at all.
 pub(super) async fn ask(api: &Api) -> Result<(), EditError> {
     page(api, &[("page_no", "1"), ("page_size", "1")]).await.map(drop)
 }
 
-/// One page, and what the provider's clock shows.
+/// One page, and the provider's clock.
 async fn page(api: &Api, query: &[(&str, &str)]) -> Result<(Page, Option<SystemTime>), EditError> {
-    // With its last slash, as the provider writes it.
+    // With the final slash that the provider documents.
     let mut url: Url = api.url(&["tasks", ""]);
     url.query_pairs_mut().extend_pairs(query);
     let answer = http::send(api.get(url)?).await.map_err(|error| match error {
@@ -100,7 +101,7 @@ fn written(at: SystemTime) -> String {
     let at = DateTime::<Utc>::from(at);
     match FixedOffset::east_opt(CHINA) {
         Some(china) => at.with_timezone(&china).format("%Y%m%d%H%M%S").to_string(),
-        // Eight hours are an offset.
+        // Eight hours are a valid offset.
         None => at.format("%Y%m%d%H%M%S").to_string(),
     }
 }

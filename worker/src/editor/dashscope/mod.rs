@@ -1,8 +1,8 @@
 //! The DashScope editor: Alibaba's image-edit models, over a port that never pays twice.
 //!
-//! What must stay true: a submit is one POST, whatever becomes of it; `n` is always 1; everything that the answer names
-//! (a task's id, or the URL of a picture that was made within the call) becomes the provider's task id, so that it is
-//! committed before anything else may fail. Facts and limits are in `docs/providers.md`.
+//! Invariant: a submit is one POST, whatever its result; `n` is always 1; an id in the answer (a task's id,
+//! or the URL of a picture made within the call) becomes the provider's task id, so that it is committed
+//! before anything else may fail. Facts and limits are in `docs/providers.md`.
 
 mod api;
 mod check;
@@ -49,52 +49,53 @@ use wire::{Said, TaskStatus};
 pub const KIND: &str = "dashscope";
 /// The Beijing region. Keys are bound to a region.
 pub const DEFAULT_BASE_URL: &str = "https://dashscope.aliyuncs.com/api/v1";
-/// Between two polls, at first; fewer or more where tasks have ended lately (`rhythm`).
+/// First interval of polls; the ages of tasks that ended recently adjust it (`rhythm`).
 pub const DEFAULT_POLL: Duration = Duration::from_secs(3);
-/// Between two polls of whatever tasks: the account's limit is 20 a second.
+/// Between two polls of any tasks: the account's limit is 20 a second.
 pub const DEFAULT_POLL_SPACING: Duration = Duration::from_millis(50);
-/// How long after it was accepted a task may be missing in the list; nothing is documented.
+/// How long an accepted task may be missing from the list; undocumented.
 pub const DEFAULT_LIST_SETTLES: Duration = Duration::from_secs(10);
-/// For a call that is answered with the picture.
+/// Timeout of a call that returns the picture.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8 * 60);
 
-/// Results are handed out by dozens of buckets, of which the provider lists only those of its home region. What is
-/// lost on a host that is missing here was paid for, and an answer that names the host comes from the API itself; so
-/// all of the provider's domain is taken. Private addresses behind it stay refused.
+/// Dozens of buckets serve results, and the provider lists only those of its home region. A result on an
+/// unlisted host is paid for, and the host comes from the API itself; so the provider's whole domain is
+/// allowed. Private addresses behind it stay refused.
 const RESULT_HOSTS: &str = "*.aliyuncs.com";
-/// How long results, and the ids of tasks, are kept.
+/// Lifetime of results and of task ids.
 const LIVES: Duration = Duration::from_secs(24 * 60 * 60);
-/// So long an id that was just given may be unknown to the machine that is asked.
+/// How long a new id may be unknown to the server that is polled.
 const MAY_BE_UNKNOWN: Duration = Duration::from_secs(10 * 60);
-/// Before a URL that stands for a task's id.
+/// Prefix of a URL that stands for a task's id.
 const URL_PREFIX: &str = "url:";
 
-/// What an operator says of the provider.
+/// Configuration of the provider.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The key; read at each use.
     pub key: ApiKey,
-    /// Another region, a workspace's host, a compatible gateway; usually [`DEFAULT_BASE_URL`].
+    /// The API's base URL; usually [`DEFAULT_BASE_URL`].
     pub base_url: Url,
-    /// The workspace that the key's calls are counted in, if not the default one.
+    /// The workspace of the key's calls, if not the default one.
     pub workspace: Option<String>,
-    /// How pictures get there.
+    /// How pictures reach the provider.
     pub input: Input,
-    /// Between two polls in the first 30 seconds, three times that later, where nothing is known of how long tasks take. Usually
-    /// [`DEFAULT_POLL`].
+    /// Between two polls in the first 30 seconds, three times that later, until the durations of tasks are
+    /// known. Usually [`DEFAULT_POLL`].
     pub poll: Duration,
-    /// Between two polls of whatever tasks; usually [`DEFAULT_POLL_SPACING`].
+    /// Between two polls of any tasks; usually [`DEFAULT_POLL_SPACING`].
     pub poll_spacing: Duration,
-    /// For a whole call that is answered with the picture; usually [`DEFAULT_TIMEOUT`].
+    /// Timeout of a call that returns the picture; usually [`DEFAULT_TIMEOUT`].
     pub timeout: Duration,
-    /// Hosts that results may be on, besides the base URL's own and the provider's.
+    /// Additional hosts of results, besides those of the base URL and the provider.
     pub result_hosts: AllowHosts,
-    /// Where the provider can fetch our blobs; needed for [`Input::Url`].
+    /// Where the provider can fetch our blobs; required for [`Input::Url`].
     pub public_url: Option<Url>,
     /// Bytes of the largest result that is kept.
     pub result_max: Option<u64>,
-    /// Whether the list of tasks may be asked what became of a submit, and how long a task may be missing there (usually
-    /// [`DEFAULT_LIST_SETTLES`]): only where nobody else submits with this account.
+    /// `Some`: the list of tasks may be searched for a submit without an answer; the duration is how long a
+    /// task may be missing there (usually [`DEFAULT_LIST_SETTLES`]). Only for an account without other
+    /// clients.
     pub ask_list: Option<Duration>,
 }
 
@@ -112,7 +113,7 @@ pub struct DashScope {
 }
 
 impl DashScope {
-    /// `styles` says how each model is spoken to, built in or configured.
+    /// `styles` holds the API style of each model, built in or configured.
     ///
     /// # Errors
     /// One sentence that names the setting and the fix.
@@ -164,7 +165,7 @@ impl DashScope {
         })
     }
 
-    /// What a good answer to a poll says.
+    /// Reads a successful answer to a poll.
     fn polled(&self, answer: &Answer, age: Duration) -> Result<Polled, EditError> {
         let contents = if answer.flaw.is_none() { Contents::of(&answer.body) } else { Contents::default() };
         let said = &Said::of(&contents);
@@ -212,17 +213,17 @@ impl DashScope {
     }
 }
 
-/// Succeeded without a picture: each result failed, it is not there yet, or it is in no form that is known.
+/// Succeeded without a picture: each result failed, it is not ready yet, or its form is unknown.
 fn failed(answer: &Answer, contents: &Contents, said: &Said, age: Duration) -> EditError {
     match said.task_fault() {
         (code, _) if code.is_empty() && age < MAY_BE_UNKNOWN => unknown(age),
-        // It was made and paid for: to submit it again would be answered the same.
+        // It was made and paid for: another submit would be answered the same.
         (code, _) if code.is_empty() => answer::unreadable(answer, contents, Some(said.request_id())),
         (code, message) => classify(Place::Task, 200, &code, &message, None),
     }
 }
 
-/// The provider says nothing of the task.
+/// The provider does not know the task.
 fn unknown(age: Duration) -> EditError {
     if age < MAY_BE_UNKNOWN {
         return EditError::Unavailable("the provider does not know the task, or not yet".to_owned());
@@ -233,7 +234,7 @@ fn unknown(age: Duration) -> EditError {
     ))
 }
 
-/// No id is known for longer: whatever is answered then, waiting for another answer is waiting for ever.
+/// Ids expire after this age: a further poll would wait for ever.
 fn within_life(polled: Result<Polled, EditError>, age: Duration) -> Result<Polled, EditError> {
     let hours = age.as_secs() / 3600;
     match polled {
@@ -255,7 +256,7 @@ fn result_url(url: String) -> ResultUrl {
     ResultUrl { url, lives: LIVES }
 }
 
-/// What the answer to a submit says.
+/// Reads the answer to a submit.
 fn taken(api: &Api, place: Place, answer: &Answer) -> Result<Submitted, EditError> {
     if !answer.is_success() {
         return Err(api.refused(place, answer, &Said::read(&answer.body)));
@@ -272,8 +273,7 @@ fn taken(api: &Api, place: Place, answer: &Answer) -> Result<Submitted, EditErro
         tracing::info!(billed = said.billed(), request_id = said.request_id(), "the picture is there");
         Some(submitted(found))
     };
-    // A task's answer may repeat the picture that was sent; a call's may name a task that cannot be asked
-    // after.
+    // A task's answer may repeat the input picture; a call's may name a task that cannot be polled.
     let found = match place {
         Place::Create => accepted().or_else(made),
         Place::Call | Place::Upload | Place::Poll | Place::Task => made().or_else(accepted),
@@ -292,7 +292,7 @@ fn taken(api: &Api, place: Place, answer: &Answer) -> Result<Submitted, EditErro
     }
 }
 
-/// A picture that came with the answer, or its address, which is something to come back to.
+/// A picture inside the answer, or its address, which becomes the id to poll.
 fn submitted(found: Found) -> Submitted {
     match found {
         Found::Bytes(bytes) => Submitted::Done(bytes),
@@ -303,7 +303,7 @@ fn submitted(found: Found) -> Submitted {
     }
 }
 
-/// As what a style is answered.
+/// The place of a style's submit.
 const fn place(style: Style) -> Place {
     if style.is_async() { Place::Create } else { Place::Call }
 }
@@ -328,7 +328,8 @@ impl Editor for DashScope {
     }
 
     async fn submit(&self, mut request: EditRequest) -> Result<Submitted, EditError> {
-        // Again: limits and routes may have changed since the edit was queued, and this is where it is paid.
+        // Checked again: limits and routes may have changed since the edit was queued, and the next step
+        // pays.
         request.spec.mask = request.mask.as_ref().map(super::Picture::measure);
         let style = self.style(&request.spec.model)?;
         let function = check::check(style, self.input, &request.spec, request.image.measure())?;
@@ -342,7 +343,7 @@ impl Editor for DashScope {
             SendError::NotSent(why) => EditError::NotSent(why),
             SendError::NoAnswer(why) => EditError::Ambiguous(why),
         })?;
-        // A picture may be in it: not on the thread that answers all other requests.
+        // The answer may hold a picture: decode it off the async threads.
         let (api, whole) = (self.api.clone(), answer.clone());
         let read = spawn_blocking(move || taken(&api, place(style), &whole)).await;
         read.unwrap_or_else(|_| {
@@ -384,9 +385,9 @@ impl Editor for DashScope {
     }
 
     async fn list_submitted(&self, model: &str, since: Duration) -> Result<Option<Listed>, EditError> {
-        // A call that is answered with the picture makes no task.
+        // A call that returns the picture makes no task.
         let (Some(settles), true) = (self.ask_list, self.style(model)?.is_async()) else { return Ok(None) };
-        // Longer than a list may be asked for.
+        // Beyond the span that the list covers.
         if since + 2 * list::BEFORE >= LIVES {
             return Ok(None);
         }

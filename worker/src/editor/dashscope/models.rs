@@ -1,14 +1,14 @@
-//! The models that are known here, and the ways of speaking to one.
+//! The built-in models and the API styles.
 //!
-//! Models come and go (the first edit models of the Qwen family were retired in October 2026), so a model's id is
-//! configuration; what is fixed is the few wire formats that any of them has.
+//! Models come and go (the first edit models of the Qwen family were retired in October 2026), so a model's
+//! id is configuration; only the few wire formats are fixed.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::editor::KnownModel;
 
-/// How a model is spoken to.
+/// The API style of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// `image2image/image-synthesis` with a `function` and one picture; accepted, then polled.
@@ -21,7 +21,7 @@ pub enum Style {
     MessagesAsync,
 }
 
-/// A word that names no style.
+/// Not the name of a style.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("style must be one of image-edit, i2i, messages and messages-async, not {0:?}")]
 pub struct UnknownStyle(String);
@@ -30,7 +30,7 @@ impl Style {
     /// Every style.
     pub const ALL: [Self; 4] = [Self::ImageEdit, Self::I2i, Self::Messages, Self::MessagesAsync];
 
-    /// As it is written in a configuration.
+    /// Its name in a configuration.
     pub const fn word(self) -> &'static str {
         match self {
             Self::ImageEdit => "image-edit",
@@ -40,7 +40,7 @@ impl Style {
         }
     }
 
-    /// Under the base URL.
+    /// The path under the base URL.
     pub(super) const fn path(self) -> [&'static str; 4] {
         match self {
             Self::ImageEdit | Self::I2i => ["services", "aigc", "image2image", "image-synthesis"],
@@ -49,8 +49,8 @@ impl Style {
         }
     }
 
-    /// Whether it is accepted and polled. The provider refuses the header where it is not expected and its absence
-    /// where it is (403), so this is not a preference.
+    /// Whether it is accepted and polled. The provider answers 403 if the header for it is unexpected or
+    /// missing, so this is not a preference.
     pub(crate) const fn is_async(self) -> bool {
         match self {
             Self::ImageEdit | Self::I2i | Self::MessagesAsync => true,
@@ -74,15 +74,15 @@ impl FromStr for Style {
     }
 }
 
-/// The most characters of a prompt. The provider cuts off what is beyond, silently, and would then paint something else
-/// than the edit key names.
+/// Longest prompt in characters. The provider silently truncates a longer one, and the result would not match
+/// the edit key.
 pub(super) fn prompt_limit(style: Style, model: &str) -> usize {
     match style {
         Style::ImageEdit => 800,
         Style::I2i => 2000,
         Style::Messages | Style::MessagesAsync if model.starts_with("wan2.6") => 2000,
         Style::Messages | Style::MessagesAsync if model.starts_with("wan2.7") => 5000,
-        // The least of the family, for the models of tomorrow too.
+        // The smallest limit of the family, for future models too.
         Style::Messages | Style::MessagesAsync => 800,
     }
 }
@@ -93,8 +93,8 @@ const KNOWN: [KnownModel; 7] = [
     yuan("wan2.5-i2i-preview", Style::I2i, "0.20", 300, Some(5)),
     yuan("qwen-image-2.0", Style::Messages, "0.20", 120, None),
     yuan("qwen-image-2.0-pro", Style::Messages, "0.50", 2, None),
-    // These can be had within the call as well, which takes a minute and more: whatever breaks in that time would leave a
-    // paid picture without a name.
+    // These models can also answer within the call, which takes over a minute: a connection lost in that time
+    // would leave a paid picture without an id.
     yuan("wan2.6-image", Style::MessagesAsync, "0.20", 300, Some(5)),
     yuan("wan2.7-image", Style::MessagesAsync, "0.20", 300, Some(5)),
     yuan("wan2.7-image-pro", Style::MessagesAsync, "0.50", 300, Some(5)),
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_style_is_read_as_it_is_written_and_no_other_word_is() {
+    fn only_the_names_of_styles_are_parsed() {
         for style in Style::ALL {
             assert_eq!(style.to_string().parse(), Ok(style));
         }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prompt_is_the_familys_and_an_unknown_models_is_the_least() {
+    fn an_unknown_model_has_the_smallest_prompt_limit() {
         for (style, model, most) in [
             (Style::ImageEdit, "wanx2.1-imageedit", 800),
             (Style::I2i, "wan2.5-i2i-preview", 2000),

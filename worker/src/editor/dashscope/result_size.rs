@@ -1,17 +1,15 @@
-//! Operations that make a picture larger, refused before they are paid for where the result is more than is
-//! kept.
+//! Refuses, before it is paid, an enlargement whose result is larger than the worker keeps.
 //!
-//! The provider's own limits leave none that it refuses itself: 4096 pixels a side, four times as large at
-//! most. What decides is the bound on the bytes of a result. A picture takes a byte a pixel or more in the
-//! formats that come without loss, but for plain areas; so a result of more pixels than the bound has bytes
-//! is one that could not be kept.
+//! The provider's own limits (4096 pixels a side, factor 4) do not prevent it; the bound on the bytes of a
+//! result decides. In a lossless format a picture takes a byte a pixel or more, except for plain areas; so a
+//! result with more pixels than the bound has bytes could not be kept.
 
 use retouch_shared::task::Params;
 
 use crate::editor::{EditError, EditSpec, Measure};
 
-/// Width and height of the result over those of the picture, and the parameters that say so; none where the
-/// operation keeps the size or the provider chooses it.
+/// Factors of the result's width and height, and the parameters that set them; `None` if the operation keeps
+/// the size or the provider chooses it.
 fn factors(params: &Params) -> Option<([f64; 2], &'static str)> {
     let factor = |name: &str| params.get(name).and_then(serde_json::Value::as_f64);
     if let Some(factor) = factor("upscale_factor") {
@@ -25,7 +23,7 @@ fn factors(params: &Params) -> Option<([f64; 2], &'static str)> {
         .then(|| (grown.map(|more| 1.0 + more), "top_scale, bottom_scale, left_scale and right_scale"))
 }
 
-/// Refuses a result of more pixels than `most` bytes.
+/// Refuses a result with more pixels than `most` bytes.
 ///
 /// # Errors
 /// [`EditError::Rejected`] with parameter, size, limit and fix.
@@ -67,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_could_not_be_kept_is_refused_with_its_factor() {
+    fn a_result_too_large_to_keep_is_refused_with_its_factor() {
         for (params, side, mib, part) in [
             ("{}", 4096, 1, None),
             (r#"{"upscale_factor":2}"#, 4096, 256, None),

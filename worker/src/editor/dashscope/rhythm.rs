@@ -1,10 +1,11 @@
-//! When a task is asked after: where tasks have ended lately, and never more often than the account may ask.
+//! The schedule of polls: at the ages at which tasks ended recently, within the account's limit of queries.
 //!
-//! A fixed rhythm finds a picture half its period late, and asks in vain long before. Tasks of one account take similar times, and
-//! the provider says when one ended; so one that is under way is asked after at the ages at which the last ones had ended, and in
-//! the fixed rhythm where that is far off. The questions of all tasks of this process share the account's limit of queries.
+//! A fixed interval finds a picture half an interval late, after many useless polls. Tasks of one account
+//! take similar times, and the provider reports when one ended; so a task is polled at the ages at which the
+//! last ones had ended, and at the fixed interval while that is far off. The polls of all tasks of this
+//! process share the account's limit of queries.
 //!
-//! What must stay true: no pause is longer than twice that of the fixed rhythm; what is remembered is bounded.
+//! Invariant: no pause is longer than twice the fixed interval; the memory is bounded.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,34 +13,34 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Tasks whose times are remembered.
+/// Number of remembered tasks.
 const LATELY: usize = 32;
-/// Behind the end of a task: the request goes out before the provider begins to count.
+/// Added to the expected end: the provider's clock starts after our request leaves.
 const MARGIN: Duration = Duration::from_millis(20);
-/// Between two questions after one task.
+/// Least time between two polls of one task.
 const LEAST: Duration = Duration::from_millis(50);
-/// … and the part of its age, so that a task of a minute is not asked after a thousand times.
+/// … and as a fraction of its age, so that a task of a minute is not polled a thousand times.
 const LEAST_PART: f64 = 0.02;
-/// In the first seconds the fixed rhythm is the set one, later so many times slower.
+/// Until this age the fixed interval is the configured one, later a multiple of it.
 const BRISK: Duration = Duration::from_secs(30);
 const SLOWER: u32 = 3;
-/// An end that lies no further ahead than so many pauses is waited for in one.
+/// An expected end within this many pauses is waited for in one.
 const AHEAD: u32 = 2;
-/// So young a task is not asked after where none has ended so soon lately.
+/// A task younger than this is not polled unless one has recently ended so soon.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Told to ask less often, nobody asks for so long.
+/// Pause of all polls after a 429.
 const THROTTLED: Duration = Duration::from_secs(1);
 
-/// The rhythm of one account in this process.
+/// The schedule of one account in this process.
 #[derive(Debug)]
 pub(super) struct Rhythm {
-    /// Between two questions at the most, at first.
+    /// Longest interval at first.
     most: Duration,
-    /// Between two questions after whatever tasks.
+    /// Between two polls of any tasks.
     spacing: Duration,
-    /// How old the last tasks were when they ended.
+    /// Ages of the last tasks at their end.
     ended: Mutex<VecDeque<Duration>>,
-    /// When the next question may be sent.
+    /// When the next poll may be sent.
     free: Mutex<Instant>,
 }
 
@@ -48,7 +49,7 @@ impl Rhythm {
         Self { most, spacing, ended: Mutex::default(), free: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until a question may be sent; in the order in which they come.
+    /// Waits until a poll may be sent; first come, first served.
     pub(super) async fn turn(&self) {
         let turn = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,13 +60,13 @@ impl Rhythm {
         tokio::time::sleep_until(turn).await;
     }
 
-    /// The provider wants fewer questions.
+    /// Notes a 429.
     pub(super) fn throttled(&self) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         *free = (*free).max(Instant::now() + THROTTLED);
     }
 
-    /// How long to wait before a task of this age is asked after again.
+    /// The pause before the next poll of a task of this age.
     pub(super) fn pause(&self, age: Duration) -> Duration {
         let fixed = if age < BRISK { self.most } else { self.most * SLOWER };
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,20 +76,22 @@ impl Rhythm {
             let pause = (next - age).max(least);
             return if pause <= fixed * AHEAD { pause } else { fixed };
         }
-        // Older than any lately: it may end at any moment, and the longer it has not, the longer it may take.
+        // Older than all recent ones: it may end at any moment, and the longer it runs, the longer it may
+        // still take.
         looks.max().map_or(fixed, |last| ((age - last) / 2).max(least).min(fixed))
     }
 
-    /// How long to wait before a task of this age is asked after for the first time, where it is worth waiting.
+    /// The delay before the first poll of a task of this age, if waiting is worthwhile.
     pub(super) fn too_early(&self, age: Duration) -> Option<Duration> {
         let pause = self.pause(age);
         let known = !self.ended.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         (known && age < YOUNG && age + pause >= YOUNG).then_some(pause)
     }
 
-    /// A task was found ended at this age; `took` is what the provider says of it.
+    /// Notes a task found ended at this age; `took` is its duration by the provider.
     pub(super) fn ended(&self, age: Duration, took: Option<Duration>) {
-        // Not told, it is looked for a little earlier the next time: it may have ended long before it was found.
+        // Without a reported duration the next task is polled a little earlier: this one may have ended long
+        // before.
         let end = took.unwrap_or_else(|| age.saturating_sub(MARGIN).mul_f64(1.0 - LEAST_PART)).min(age);
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.truncate(LATELY - 1);
@@ -106,7 +109,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// At what ages a task is asked after that is found ended at `end`, and how late it is found.
+    /// The ages of the polls of a task that ends at `end`, and the delay of its discovery.
     fn asked(rhythm: &Rhythm, end: Duration) -> (Vec<Duration>, Duration) {
         let (mut ages, mut age) = (Vec::new(), Duration::ZERO);
         while age < end {
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_task_that_has_ended_the_rhythm_is_the_fixed_one() {
+    fn without_an_ended_task_polls_have_the_fixed_interval() {
         let rhythm = Rhythm::new(MOST, ms(50));
         for (age, pause) in [(0, 3), (29, 3), (30, 9), (3600, 9)] {
             assert_eq!(rhythm.pause(Duration::from_secs(age)), Duration::from_secs(pause), "{age}");
@@ -125,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_found_when_tasks_like_it_have_ended_and_not_asked_after_much_more_often() {
+    fn polls_follow_the_durations_of_recent_tasks() {
         let rhythm = Rhythm::new(MOST, ms(50));
         rhythm.ended(ms(6000), Some(ms(5000)));
         let (ages, late) = asked(&rhythm, ms(5004));
         assert_eq!((ages.len(), late), (1, ms(16)), "{ages:?}");
         assert_eq!(rhythm.too_early(ms(30)), Some(ms(4990)));
-        assert_eq!(rhythm.too_early(ms(1000)), None, "it may be somebody else's, left long ago");
-        // Between 5 and 15 s, as the provider's documents say.
+        assert_eq!(rhythm.too_early(ms(1000)), None, "it may be an old task of another worker");
+        // Between 5 and 15 s, as the provider documents.
         for n in 0..32 {
             rhythm.ended(ms(20_000), Some(ms(5000 + (n * 7919) % 10_000)));
         }
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_task_is_not_asked_after_more_often_than_at_every_fiftieth_of_its_age() {
+    fn a_long_task_is_polled_at_fiftieths_of_its_age() {
         let rhythm = Rhythm::new(MOST, ms(50));
         for n in 0..32 {
             rhythm.ended(ms(120_000), Some(ms(100_000 + n)));
@@ -159,8 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_provider_does_not_say_when_a_task_ended_it_is_looked_for_earlier_until_it_is_not_there_yet()
-    {
+    fn without_reported_durations_polls_move_earlier_until_too_early() {
         let rhythm = Rhythm::new(MOST, ms(50));
         let mut lates = Vec::new();
         for _ in 0..60 {
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_questions_together_keep_the_limit_of_the_account() {
+    async fn all_polls_together_keep_the_limit_of_the_account() {
         let (rhythm, began) = (Rhythm::new(MOST, ms(50)), Instant::now());
         futures::future::join_all((0..5).map(|_| rhythm.turn())).await;
         assert!(began.elapsed() >= ms(200));

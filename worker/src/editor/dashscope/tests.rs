@@ -1,4 +1,4 @@
-//! The adapter against a small server of this file's: what goes over the wire, and what is made of the answers.
+//! The adapter against a small local server: its requests, and its reading of answers.
 
 mod lists;
 mod polls;
@@ -43,7 +43,7 @@ impl Asked {
     }
 }
 
-/// Answers in order, the last one for ever, and remembers what was asked.
+/// Replies in order, the last one for ever, and records requests.
 #[derive(Debug, Clone)]
 struct Server {
     base_url: Url,
@@ -146,7 +146,7 @@ fn accepted(submitted: Result<Submitted, EditError>) -> String {
 }
 
 #[tokio::test]
-async fn an_image_edit_is_one_post_with_the_function_the_picture_and_n_1() {
+async fn an_image_edit_is_one_post_with_n_1() {
     let mut request = request(WANX, "description_edit_with_mask", r#"{"seed":7.0,"moon":"full"}"#);
     request.mask = Some(picture(b"a mask"));
     let (submitted, asked) = submit(&[(200, CREATED)], request).await;
@@ -176,7 +176,7 @@ async fn an_image_edit_is_one_post_with_the_function_the_picture_and_n_1() {
 }
 
 #[tokio::test]
-async fn a_function_that_the_parameters_name_is_no_parameter_at_the_provider() {
+async fn a_function_in_the_parameters_is_not_sent_as_a_parameter() {
     let request = request(WANX, "nicer", r#"{"function":"super_resolution","upscale_factor":2}"#);
     let (_, asked) = submit(&[(200, CREATED)], request).await;
     let body = asked[0].json();
@@ -185,7 +185,7 @@ async fn a_function_that_the_parameters_name_is_no_parameter_at_the_provider() {
 }
 
 #[tokio::test]
-async fn an_i2i_edit_has_a_list_of_pictures_and_its_negative_prompt_beside_the_prompt() {
+async fn an_i2i_edit_has_a_list_of_pictures_and_a_negative_prompt() {
     let request = request("wan2.5-i2i-preview", "x", r#"{"negative_prompt":"rain","size":"1024*1024"}"#);
     let (submitted, asked) = submit(&[(200, CREATED)], request).await;
     accepted(submitted);
@@ -197,7 +197,7 @@ async fn an_i2i_edit_has_a_list_of_pictures_and_its_negative_prompt_beside_the_p
 }
 
 #[tokio::test]
-async fn a_message_is_never_asynchronous_and_its_picture_becomes_the_id_that_is_committed() {
+async fn a_messages_picture_becomes_the_id_that_is_committed() {
     let message = MESSAGE.replace("RESULT", RESULT);
     let request = request("qwen-image-2.0", "x", r#"{"negative_prompt":" ","prompt_extend":false}"#);
     let server = Server::start(&[(200, &message)]).await;
@@ -213,7 +213,7 @@ async fn a_message_is_never_asynchronous_and_its_picture_becomes_the_id_that_is_
     assert_eq!(body["input"], json!({ "messages": [{ "role": "user", "content": content }] }));
     assert_eq!(body["parameters"], json!({ "n": 1, "negative_prompt": " ", "prompt_extend": false }));
     assert_eq!(id, format!("url:{RESULT}"));
-    // Any process that has the id has the picture; nobody is asked.
+    // Any process with the id has the picture, without a request.
     let polled = server.editor().poll(&id, Duration::ZERO).await.unwrap();
     let Polled::Done(Output::Url(again)) = polled else { panic!("{polled:?}") };
     assert_eq!(again, at_hand);
@@ -294,13 +294,13 @@ async fn an_answer_to_a_submit_is_an_id_an_error_or_ambiguous() {
             assert_eq!(asked.len(), 1, "nothing is sent twice");
         }
     }
-    // SDKs show empty codes beside good results.
+    // SDKs show empty codes beside successful results.
     let good = CREATED.replace("\"request_id\"", "\"code\":\"\",\"message\":null,\"request_id\"");
     accepted(submit(&[(200, &good)], request(WANX, "colorization", "{}")).await.0);
 }
 
 #[tokio::test]
-async fn what_would_be_refused_is_refused_again_before_it_is_sent() {
+async fn a_refusal_is_checked_again_before_the_submit() {
     let mut long = request(WANX, "description_edit", "{}");
     long.spec.prompt = "x".repeat(801);
     let (submitted, asked) = submit(&[(200, CREATED)], long).await;
@@ -312,7 +312,7 @@ async fn what_would_be_refused_is_refused_again_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_read_blocks_and_a_server_that_is_gone_took_nothing() {
+async fn an_unreadable_key_blocks_and_an_unreachable_server_took_nothing() {
     let server = Server::start(&[(200, CREATED)]).await;
     let key = ApiKey::File("/nowhere/key".into());
     let editor = DashScope::new(Settings { key, ..server.settings() }, styles()).unwrap();
@@ -328,7 +328,7 @@ async fn a_key_that_cannot_be_read_blocks_and_a_server_that_is_gone_took_nothing
 }
 
 #[tokio::test]
-async fn results_may_be_on_the_providers_hosts_the_base_urls_and_the_operators() {
+async fn results_may_be_on_the_providers_and_the_configured_hosts() {
     let server = Server::start(&[(200, "{}")]).await;
     let hosts = server.editor().result_hosts();
     let provider = [

@@ -1,7 +1,7 @@
-//! The provider's JSON: the bodies that are sent, and what is read out of its answers.
+//! The provider's JSON: request bodies, and readers of answers.
 //!
-//! Answers are read leniently: pages, SDKs and gateways differ in what they leave out, write as null or nest. What was
-//! paid for is looked for first, wherever it may stand; an error code counts only where there is no such thing.
+//! Answers are read leniently: documents, SDKs and gateways differ in omitted, null and nested fields. A paid
+//! result is looked for first, in every place; an error code counts only without a result.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use super::models::Style;
 use crate::editor::EditSpec;
 use crate::editor::answer::Contents;
 
-/// Named in `params`, and no parameter at the provider.
+/// An entry of `params` that is not sent as a parameter.
 pub(super) const FUNCTION: &str = "function";
-/// The same, for `i2i`.
+/// Likewise, for `i2i`.
 pub(super) const NEGATIVE_PROMPT: &str = "negative_prompt";
 
-/// How the provider gets at the pictures: `data:`, `https:` or `oss:`.
+/// Addresses of the pictures for the provider: `data:`, `https:` or `oss:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) image: String,
     pub(super) mask: Option<String>,
 }
 
-/// The request that asks for one picture. `function` is only for [`Style::ImageEdit`].
+/// The request body for one picture. `function` is only for [`Style::ImageEdit`].
 pub(super) fn body(style: Style, function: &str, spec: &EditSpec, given: Given) -> Value {
     let prompt = &spec.prompt;
     let mut parameters = parameters(&spec.params);
@@ -54,7 +54,7 @@ pub(super) fn body(style: Style, function: &str, spec: &EditSpec, given: Given) 
     json!({ "model": spec.model, "input": input, "parameters": parameters })
 }
 
-/// One picture, said even where it is the default; whole numbers as such; all else as it was given.
+/// `n` is always written out; whole numbers as integers; the rest as given.
 fn parameters(params: &Params) -> Map<String, Value> {
     let known = FUNCTIONS.iter().flat_map(|function| function.params).chain(COMMON).chain([&PROMPT_EXTEND]);
     let mut parameters = params.as_object().clone();
@@ -69,7 +69,7 @@ fn parameters(params: &Params) -> Map<String, Value> {
     parameters
 }
 
-/// An answer of the provider's, or nothing where it is not JSON.
+/// An answer of the provider; empty if it is not JSON.
 #[derive(Debug, Clone)]
 pub(super) struct Said(Value);
 
@@ -77,7 +77,7 @@ pub(super) struct Said(Value);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) lines: Vec<Line>,
-    /// Lines on all pages.
+    /// Entries on all pages.
     pub(super) total: u64,
     pub(super) pages: u64,
 }
@@ -87,21 +87,21 @@ pub(super) struct Page {
 pub(super) struct Line {
     pub(super) task_id: String,
     pub(super) model: String,
-    /// Since 1970.
+    /// Milliseconds since 1970.
     pub(super) created_ms: Option<u64>,
 }
 
-/// What a poll says of a task.
+/// A task's state in a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TaskStatus {
-    /// Waiting or at work.
+    /// Waiting or running.
     Pending,
     Succeeded,
     Failed,
     Canceled,
-    /// The provider does not know the task, or no more.
+    /// The provider does not know the task, or no longer.
     Unknown,
-    /// A word that nobody has written down; empty where there is none.
+    /// An undocumented state; empty if there is none.
     Other(String),
 }
 
@@ -114,7 +114,7 @@ impl Said {
         Self(contents.object())
     }
 
-    /// What it says of a task, also where a gateway has wrapped it.
+    /// The task's fields, also if a gateway has wrapped them.
     fn output(&self) -> &Value {
         let whole = &self.0;
         let wrapped = [&whole["data"]["output"], &whole["data"], &whole["result"], whole];
@@ -125,7 +125,7 @@ impl Said {
         wrapped.iter().find(is_one).copied().unwrap_or(&whole["output"])
     }
 
-    /// An error's code and message; the code is empty where there is no error. Compatible gateways nest them.
+    /// An error's code and message; the code is empty without an error. Compatible gateways nest them.
     pub(super) fn fault(&self) -> (String, String) {
         let flat = fault(&self.0);
         if flat.0.is_empty() { fault(&self.0["error"]) } else { flat }
@@ -146,7 +146,7 @@ impl Said {
         }
     }
 
-    /// How long a task took, from its submit to its end, both by the provider's clock; none where it does not say.
+    /// A task's duration from submit to end by the provider's clock, if it is stated.
     pub(super) fn took(&self) -> Option<Duration> {
         let time = |name: &str| {
             let text = self.output()[name].as_str()?;
@@ -166,7 +166,7 @@ impl Said {
         }
     }
 
-    /// A page of the list of tasks; none where it is no such thing.
+    /// A page of the list of tasks; `None` if it is not one.
     pub(super) fn page(&self) -> Option<Page> {
         let lines = self.0["data"].as_array()?;
         let line = |line: &Value| Line {
@@ -179,7 +179,7 @@ impl Said {
         Some(Page { lines, total: count("total")?, pages: count("total_page")? })
     }
 
-    /// For how many pictures money is asked, as far as it is said.
+    /// The number of billed pictures, if it is stated.
     pub(super) fn billed(&self) -> Option<u64> {
         let usage = &self.0["usage"];
         usage["image_count"].as_u64().or_else(|| usage["output_image_count"].as_u64())

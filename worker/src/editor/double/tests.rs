@@ -1,4 +1,4 @@
-//! The double's own promises: two instances over one folder stand for two processes.
+//! Promises of the double; two instances over one folder stand for two processes.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -32,7 +32,7 @@ impl Folder {
         fs::write(self.0.join(gate), "").unwrap();
     }
 
-    /// Returns once the double was asked: from then on it can only be waiting.
+    /// Returns once the double has recorded a request: from then on it can only be waiting.
     async fn asked(&self) {
         let calls = self.0.join("calls.jsonl");
         until(|| fs::metadata(&calls).is_ok_and(|file| file.len() > 0)).await;
@@ -101,7 +101,7 @@ async fn the_result_is_the_negative_with_alpha_kept() {
 }
 
 #[tokio::test]
-async fn every_submit_is_one_whole_line_however_many_write_at_once() {
+async fn concurrent_submits_write_one_whole_line_each() {
     let folder = Folder::new();
     let long = format!(r#"{{"note":"{}"}}"#, "ä".repeat(5_000));
     let submits = (0..64).map(|_| {
@@ -124,7 +124,7 @@ async fn every_submit_is_one_whole_line_however_many_write_at_once() {
 }
 
 #[tokio::test]
-async fn exactly_the_first_submits_fail_however_many_processes_submit() {
+async fn exactly_the_first_submits_fail_over_all_processes() {
     let folder = Folder::new();
     let params = r#"{"fail":"unavailable","times":5}"#;
     let submits = (0..20).map(|_| {
@@ -163,7 +163,7 @@ async fn every_failure_can_be_asked_for() {
 }
 
 #[tokio::test]
-async fn a_gate_holds_the_edit_until_somebody_opens_it() {
+async fn a_gate_holds_the_edit_until_it_is_opened() {
     let folder = Folder::new();
     let double = folder.double();
     let submit = tokio::spawn(async move { double.submit(request("double", r#"{"gate":"go"}"#)).await });
@@ -174,7 +174,7 @@ async fn a_gate_holds_the_edit_until_somebody_opens_it() {
 }
 
 #[tokio::test]
-async fn what_one_process_submitted_another_can_poll() {
+async fn a_task_can_be_polled_by_another_process() {
     let folder = Folder::new();
     let request = request("double_async", r#"{"gate":"go"}"#);
     let id = accepted(folder.double().submit(request.clone()).await.unwrap());
@@ -195,7 +195,7 @@ async fn what_one_process_submitted_another_can_poll() {
 }
 
 #[tokio::test]
-async fn an_edit_takes_as_long_as_it_is_told_to() {
+async fn an_edit_takes_the_configured_time() {
     let folder = Folder::new();
     let double = folder.double();
     let started = Instant::now();
@@ -211,7 +211,7 @@ async fn an_edit_takes_as_long_as_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn a_submit_gate_keeps_the_answer_back_after_the_task_was_accepted() {
+async fn a_submit_gate_delays_the_answer_of_an_accepted_task() {
     let folder = Folder::new();
     let double = folder.double();
     let request = request("double_async", r#"{"submit_gate":"answer"}"#);
@@ -240,7 +240,7 @@ async fn the_first_polls_fail_if_asked_to() {
 }
 
 #[tokio::test]
-async fn an_id_that_was_never_given_out_is_refused_and_reaches_no_other_file() {
+async fn an_unknown_id_is_refused_and_reaches_no_other_file() {
     let folder = Folder::new();
     folder.open("secret.json");
     for id in ["unheard-of", "../secret", ""] {

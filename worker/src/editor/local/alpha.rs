@@ -1,4 +1,4 @@
-//! Transparency and masks: what an operation must leave alone.
+//! Transparency and masks: the parts that an operation must leave alone.
 //!
 //! Filters that mix neighbours run on premultiplied pixels, since the colour that lies under full transparency
 //! is often black and would bleed into the edges.
@@ -102,7 +102,7 @@ impl Work for RestoreAlpha<'_> {
     }
 }
 
-/// How much of the edit each pixel gets, from 0 to 1: a mask's brightness, and nothing where it is transparent.
+/// The weight of the edit for each pixel, from 0 to 1: a mask's brightness, and 0 where it is transparent.
 pub(super) fn weights(mask: DynamicImage) -> Vec<f32> {
     let mask = mask.into_luma_alpha16();
     let weight = |pixel: &image::LumaA<u16>| pixel.0[0].unit() * pixel.0[1].unit();
@@ -135,7 +135,7 @@ impl Work for Mix<'_> {
         for ((pixel, before), weight) in pixels.zip(before).zip(self.weights) {
             let before = before.chunks_exact(size_of::<S>()).map(S::stored);
             for (sample, before) in pixel.iter_mut().zip(before) {
-                // Exact at both ends: where the mask is black, the original to the bit.
+                // Exact at both ends: where the mask is black, the original bit for bit.
                 let (before, after) = (before.unit(), sample.unit());
                 *sample = S::from_unit(before + (after - before) * weight);
             }

@@ -176,7 +176,7 @@ impl Work for Extremes<'_> {
     fn run<S: Sample>(self, samples: &mut [S], layout: Layout) {
         let mut counts = vec![0_u64; S::VALUES];
         for pixel in samples.chunks_exact(layout.channels) {
-            // What nobody sees has no say.
+            // Fully transparent pixels do not count.
             if layout.alpha().is_some_and(|at| pixel[at].index() == 0) {
                 continue;
             }

@@ -31,7 +31,7 @@ pub(super) struct Sharpen {
     threshold: f32,
 }
 
-/// Unsharp masking: what a blur takes away is added once more.
+/// Unsharp masking: adds the difference to a blurred copy once more.
 pub(super) fn sharpen(image: DynamicImage, params: &Sharpen) -> DynamicImage {
     let Sharpen { sigma, amount, threshold } = *params;
     combine(

@@ -1,7 +1,7 @@
 //! Operations that move pixels or make more or fewer of them.
 //!
-//! Each that changes the size has a `…_size` beside it, so that a result beyond the limits is refused from the
-//! header alone, before anything is decoded.
+//! Each one that changes the size has a `…_size` beside it, so that a result beyond the limits is refused
+//! from the header alone, before anything is decoded.
 
 use image::imageops::{FilterType, replace};
 use image::{ColorType, DynamicImage, Rgba, RgbaImage};
@@ -46,7 +46,7 @@ pub(super) struct Rotate {
 }
 
 impl Rotate {
-    /// How many quarter turns clockwise it is, if it is that exactly.
+    /// The number of clockwise quarter turns, if the angle is a multiple of 90°.
     fn quarters(&self) -> Option<u8> {
         let turns = self.degrees.rem_euclid(360.0) / 90.0;
         [(0.0, 0), (1.0, 1), (2.0, 2), (3.0, 3)]
@@ -94,8 +94,8 @@ fn rotate_freely(mut image: DynamicImage, params: &Rotate) -> DynamicImage {
     convert(double(divide(turned)).into(), holding(before, fill))
 }
 
-/// Room above white: bicubic interpolation overshoots at the rim, and alpha must not be clipped before the
-/// colours are divided by it.
+/// Makes room above white: bicubic interpolation overshoots at the rim, and alpha must not be clipped before
+/// the colours are divided by it.
 fn halve(mut image: Deep) -> Deep {
     for sample in image.iter_mut() {
         *sample /= 2;
@@ -103,7 +103,7 @@ fn halve(mut image: Deep) -> Deep {
     image
 }
 
-/// Gives alpha its range back; the colours have it since they were divided.
+/// Restores the range of alpha; the colours have theirs since they were divided.
 fn double(mut image: Deep) -> Deep {
     for Rgba([_, _, _, alpha]) in image.pixels_mut() {
         // 65535 / 2 is 32767: full stays full.
@@ -112,7 +112,7 @@ fn double(mut image: Deep) -> Deep {
     image
 }
 
-/// Where a pixel of the turned picture comes from. Pixels are counted by their centres, hence size - 1.
+/// The source position of a pixel of the turned picture. Pixels are counted by their centres, hence size - 1.
 fn back_turn(from: Size, to: Size, degrees: f32) -> impl Fn(f32, f32) -> (f32, f32) {
     let (sin, cos) = degrees.to_radians().sin_cos();
     let centre = |(width, height): Size| ((width - 1) as f32 / 2.0, (height - 1) as f32 / 2.0);
@@ -179,7 +179,7 @@ pub(super) fn border(mut image: DynamicImage, params: &Frame) -> DynamicImage {
     }
 }
 
-/// The kind of pixel that holds the picture's and a fill.
+/// The pixel type that holds the picture and a fill.
 fn holding(kind: ColorType, [r, g, b, alpha]: [u8; 4]) -> ColorType {
     colour_type(kind.has_color() || r != g || g != b, kind.has_alpha() || alpha < u8::MAX, is_deep(kind))
 }
@@ -241,8 +241,8 @@ pub(super) fn resize(image: DynamicImage, params: &Resize) -> Result<DynamicImag
     Ok(resample(image, (width, height), filter))
 }
 
-/// The largest part in the middle that has the shape of `to`. Cropped before it is scaled: the other way round,
-/// a strip would first be blown up to a picture that no memory holds.
+/// The largest central part with the aspect ratio of `to`. It is cropped before scaling: the other order
+/// would first enlarge a strip to a picture that no memory holds.
 fn middle(image: &DynamicImage, to: Size) -> DynamicImage {
     let (width, height) = (f64::from(image.width()), f64::from(image.height()));
     let scale = (width / f64::from(to.0)).min(height / f64::from(to.1));
@@ -254,8 +254,8 @@ fn middle(image: &DynamicImage, to: Size) -> DynamicImage {
 
 fn resample(image: DynamicImage, (width, height): Size, filter: FilterType) -> DynamicImage {
     premultiplied(image, |image| {
-        // The library scales the height first. Where that would make the picture in between too large, the
-        // width goes first: of the two, one is always within the limit that both ends are within.
+        // The library scales the height first. If the intermediate picture would be too large, the width goes
+        // first: one of the two orders is always within the limit that both ends are within.
         let between = u64::from(image.width()) * u64::from(height);
         if between > MAX_PIXELS {
             image.resize_exact(width, image.height(), filter).resize_exact(width, height, filter)
@@ -286,7 +286,7 @@ pub(super) struct Thumbnail {
     size: u32,
 }
 
-/// Never larger than the picture is.
+/// Never larger than the picture.
 pub(super) fn thumbnail_size(params: &Thumbnail, size: Size) -> Size {
     let longest = size.0.max(size.1);
     if longest <= params.size {

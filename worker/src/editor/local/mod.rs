@@ -1,7 +1,7 @@
-//! The local editor: real pixel operations on this machine, for nothing.
+//! The local editor: real pixel operations on this machine, free of charge.
 //!
-//! It always exists, so a folder of pictures can be edited with no key and no server. A prompt changes
-//! nothing here (the edit key holds it all the same); everything else is refused by [`LocalEditor::check`]
+//! It always exists, so a folder of pictures can be edited without a key or a server. A prompt changes
+//! nothing here, although it is part of the edit key; everything else is checked by [`LocalEditor::check`]
 //! before a pixel is decoded.
 
 mod alpha;
@@ -30,18 +30,18 @@ use geometry::Size;
 use operations::{Colours, Shape};
 use params::{Args, invalid};
 
-/// The model name in the edit key. Must change whenever an operation gives other pixels for the same
-/// parameters, a default's value included: the cache would go on to serve the old ones.
+/// The model name in the edit key. It must change whenever an operation gives other pixels for the same
+/// parameters, including changed defaults: the cache would go on serving the old results.
 pub const MODEL: &str = "local-2";
 /// The provider kind in the edit key.
 pub const KIND: &str = "local";
 
-/// The editor of kind `local`; see [`operations`] for what it can do.
+/// The editor of kind `local`; [`operations`] lists its edit types.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalEditor;
 
 impl LocalEditor {
-    /// It needs nothing.
+    /// Needs no settings.
     pub const fn new() -> Self {
         Self
     }
@@ -66,7 +66,7 @@ impl Editor for LocalEditor {
         let need = memory::needed(&request);
         match media::memory::run(need, move || edit(&request)).await {
             Ok(result) => result.map(Submitted::Done),
-            // A decoder's bug, met by this picture every time.
+            // A bug in a decoder, which this picture triggers every time.
             Err(error) if error.is_panic() => Err(EditError::rejected(
                 "undecodable",
                 "the picture made the decoder or the operation fail unexpectedly",
@@ -76,7 +76,7 @@ impl Editor for LocalEditor {
     }
 
     async fn poll(&self, provider_task_id: &str, _: Duration) -> Result<Polled, EditError> {
-        // Nothing is ever accepted here, so nobody can have this id from us.
+        // This editor never accepts a call, so it has given out no ids.
         Err(EditError::rejected("unknown_task", format!("the local editor has no task {provider_task_id:?}")))
     }
 }
@@ -90,7 +90,7 @@ fn edit(request: &EditRequest) -> Result<Bytes, EditError> {
     let format = output_format(image);
     let mut pixels =
         Pixels::decode_managed(&image.bytes, &image.media).map_err(|error| refused(&error, ""))?;
-    // A BMP has no place for a profile, and grey may be given a coloured `fill`.
+    // A BMP cannot hold a profile, and grey may be given a coloured `fill`.
     let grey = !pixels.image.color().has_color();
     if operation.colours == Colours::Srgb || format == Format::Bmp || grey {
         pixels = pixels.into_srgb();
@@ -110,7 +110,7 @@ fn edit(request: &EditRequest) -> Result<Bytes, EditError> {
     Ok(bytes.into())
 }
 
-/// What to do and how, or why not; needs no picture.
+/// The operation and its arguments, or the refusal; needs no picture.
 fn prepare(spec: &EditSpec) -> Result<(&'static Operation, Args), EditError> {
     let EditSpec {
         edit_type,
@@ -127,7 +127,7 @@ fn prepare(spec: &EditSpec) -> Result<(&'static Operation, Args), EditError> {
             format!("the local editor has no {edit_type:?}; it has {known}"),
         )
     })?;
-    // Under another model's name the result would be kept in the cache as something it is not.
+    // Under another model's name a wrong result would enter the cache.
     if model != MODEL {
         return Err(EditError::rejected(
             "unknown_model",
@@ -144,7 +144,7 @@ fn prepare(spec: &EditSpec) -> Result<(&'static Operation, Args), EditError> {
     Ok((operation, args))
 }
 
-/// The size of the result, if it is within what we and the format can hold.
+/// The size of the result, if it is within our limits and the format's.
 fn result_size(operation: &Operation, args: &Args, size: Size, format: Format) -> Result<Size, EditError> {
     let (width, height) = match operation.shape {
         Shape::Same => return Ok(size),
@@ -162,8 +162,8 @@ fn result_size(operation: &Operation, args: &Args, size: Size, format: Format) -
     Ok((width, height))
 }
 
-/// What an edit of the picture is written as. A compressed BMP becomes a PNG: a BMP is written without
-/// compression, and a kilobyte of one colour would be hundreds of megabytes.
+/// The output format for a picture. A compressed BMP becomes a PNG: BMPs are written uncompressed, and a
+/// kilobyte of one colour would become hundreds of megabytes.
 fn output_format(picture: &Picture) -> Format {
     match picture.media.format {
         // biCompression

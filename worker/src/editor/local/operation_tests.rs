@@ -1,4 +1,4 @@
-//! What each operation does to a few known pixels.
+//! Each operation on a few known pixels.
 
 use image::{DynamicImage, GenericImageView, GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 
@@ -136,7 +136,7 @@ fn autocontrast_stretches_to_black_and_white() {
 }
 
 #[test]
-fn autocontrast_does_not_count_what_is_transparent() {
+fn autocontrast_ignores_transparent_pixels() {
     let pixels = vec![50, 50, 50, 255, 150, 150, 150, 255, 0, 0, 0, 0];
     let image = RgbaImage::from_raw(3, 1, pixels).unwrap().into();
     let image = edited("autocontrast", r#"{"cutoff":0}"#, &image);
@@ -156,7 +156,7 @@ fn vignette_darkens_the_corners_and_not_the_centre() {
 }
 
 #[test]
-fn noise_has_the_deviation_asked_for_and_repeats_with_its_seed() {
+fn noise_has_the_requested_deviation_and_repeats_with_its_seed() {
     let flat = DynamicImage::from(GrayImage::from_pixel(200, 200, Luma([128])));
     let noisy = |params: &str| edited("noise", params, &flat).into_luma8().into_raw();
     let one = noisy(r#"{"amount":10,"seed":1}"#);
@@ -167,13 +167,13 @@ fn noise_has_the_deviation_asked_for_and_repeats_with_its_seed() {
     let variance = one.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 40_000.0;
     assert!((mean - 128.0).abs() < 0.3, "{mean}");
     assert!((variance.sqrt() - 10.0).abs() < 0.3, "{}", variance.sqrt());
-    // The numbers are ours and stay what they are: the cache holds pictures made with them.
+    // The generator's numbers are fixed: the cache holds pictures made with them.
     assert_eq!(one[..6], [122, 140, 143, 128, 127, 126]);
 }
 
 #[test]
-fn blur_spreads_a_step_as_far_as_sigma_says_both_when_exact_and_when_fast() {
-    // What a step becomes under a Gaussian, `sigma` pixels on: the edge itself is half a pixel nearer.
+fn blur_spreads_a_step_by_sigma_in_both_algorithms() {
+    // A step under a Gaussian, `sigma` pixels on: the edge itself is half a pixel nearer.
     let table = [(1, 21, 238, 4), (3, 61, 224, 2), (10, 161, 218, 2), (11, 161, 217, 6), (60, 801, 215, 6)];
     for (sigma, width, expected, tolerance) in table {
         let middle = width / 2;
@@ -210,7 +210,7 @@ fn blur_draws_no_colour_out_of_transparent_pixels() {
 }
 
 #[test]
-fn sharpen_steepens_an_edge_and_leaves_what_is_flat_or_faint() {
+fn sharpen_steepens_an_edge_and_leaves_flat_areas() {
     let image = DynamicImage::from(GrayImage::from_fn(40, 3, |x, _| Luma([if x < 20 { 100 } else { 150 }])));
     let sharp = edited("sharpen", r#"{"sigma":2,"amount":1,"threshold":0}"#, &image);
     assert!(luma_at(&sharp, 19, 1) < 90 && luma_at(&sharp, 20, 1) > 160);
@@ -256,7 +256,7 @@ fn sketch_is_paper_white_but_for_the_dark_side_of_an_edge() {
 }
 
 #[test]
-fn emboss_leaves_what_is_flat_and_lifts_one_side_of_an_edge() {
+fn emboss_leaves_flat_areas_and_lifts_one_side_of_an_edge() {
     assert_eq!(colours("emboss", "{}", &[[90, 20, 30]; 5]), [[90, 20, 30]; 5]);
     let image = DynamicImage::from(GrayImage::from_fn(6, 3, |x, _| Luma([if x < 3 { 100 } else { 110 }])));
     let relief = edited("emboss", "{}", &image);
@@ -275,7 +275,7 @@ fn flip_mirrors_in_either_direction() {
 }
 
 #[test]
-fn rotate_is_exact_for_quarter_turns_whichever_way_they_are_written() {
+fn rotate_is_exact_for_quarter_turns_in_every_spelling() {
     let image = grey(3, &[1, 2, 3, 4, 5, 6]);
     let table: [(&[&str], u32, [u8; 6]); 4] = [
         (&["0", "360", "-360"], 3, [1, 2, 3, 4, 5, 6]),
@@ -361,7 +361,7 @@ fn resize_to_cover_cuts_both_sides_alike() {
 }
 
 #[test]
-fn resize_between_opposite_strips_needs_no_huge_picture_in_between() {
+fn resize_between_opposite_strips_needs_no_huge_intermediate_picture() {
     let strip = DynamicImage::from(GrayImage::from_pixel(60_000, 1, Luma([5])));
     for fit in ["exact", "cover"] {
         let params = format!(r#"{{"width":1,"height":60000,"fit":"{fit}"}}"#);
@@ -380,7 +380,7 @@ fn thumbnail_fits_the_longer_side_and_never_enlarges() {
 }
 
 #[test]
-fn upscale_multiplies_the_size_and_keeps_what_is_flat() {
+fn upscale_multiplies_the_size_and_keeps_flat_areas() {
     let image = DynamicImage::from(GrayImage::from_pixel(10, 5, Luma([77])));
     for (factor, size) in [("1", (10, 5)), ("1.5", (15, 8)), ("2", (20, 10)), ("4", (40, 20))] {
         let large = edited("upscale", &format!(r#"{{"factor":{factor}}}"#), &image);

@@ -1,7 +1,7 @@
-//! The table of local operations: what `retouch` lists, checks and runs.
+//! The table of local operations, which `retouch` lists, checks and runs.
 //!
-//! A new operation is one entry here and one function beside the others; the check, the defaults, the mask
-//! and the listing follow from the entry.
+//! A new operation is one entry here and one function beside the others; check, defaults, mask and listing
+//! follow from the entry.
 
 use image::DynamicImage;
 
@@ -10,13 +10,13 @@ use super::{colour, filters, geometry};
 use crate::editor::EditError;
 use geometry::Size;
 
-/// One thing that can be done to a picture without any provider.
+/// An operation on a picture without a provider.
 pub struct Operation {
     /// The edit type.
     pub name: &'static str,
     /// One line.
     pub description: &'static str,
-    /// What it can be told.
+    /// Its parameters.
     pub params: &'static [Param],
     pub(super) shape: Shape,
     pub(super) colours: Colours,
@@ -24,24 +24,23 @@ pub struct Operation {
     pub(super) apply: fn(&Args, DynamicImage) -> Result<DynamicImage, EditError>,
 }
 
-/// In which colours an operation works.
+/// The colour space of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Colours {
-    /// The picture's own: its profile stays with the result.
+    /// The picture's own: the result keeps its profile.
     Own,
-    /// sRGB: the operation names colours, or makes grey of colour or colour of grey, which a profile does not
-    /// outlive.
+    /// sRGB: the operation names colours, or converts between grey and colour, which invalidates a profile.
     Srgb,
 }
 
-/// What an operation has in memory beside the picture, at most.
+/// Peak memory of an operation beside the picture.
 #[derive(Clone, Copy)]
 pub(super) enum Scratch {
-    /// Nothing worth counting.
+    /// Negligible.
     InPlace,
-    /// The picture in another kind of pixel.
+    /// The picture in another pixel type.
     Converted,
-    /// Where it has alpha: alpha apart, and the picture in 16 bits.
+    /// With alpha: alpha apart, and the picture in 16 bits.
     Filtered,
     /// As `Filtered`, and a copy or a plane of the picture.
     Copied,
@@ -53,17 +52,17 @@ pub(super) enum Scratch {
     Resampled,
 }
 
-/// What becomes of the size.
+/// The size of the result.
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
-    /// It stays, so a mask can say where to edit.
+    /// Unchanged, so a mask can say where to edit.
     Same,
-    /// It becomes this, told from the header alone.
+    /// Computed from the header alone.
     Becomes(fn(&Args, Size) -> Result<Size, EditError>),
 }
 
 impl Operation {
-    /// Whether a mask can say where to edit: every operation that keeps the size takes one.
+    /// Whether it takes a mask: every operation that keeps the size does.
     pub const fn takes_mask(&self) -> bool {
         matches!(self.shape, Shape::Same)
     }
@@ -75,7 +74,7 @@ impl Operation {
     }
 }
 
-/// Every operation, in the order in which to list them.
+/// Every operation, in listing order.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
     OPERATIONS.iter()
 }

@@ -1,7 +1,7 @@
-//! The parameters of a local edit: one description is the check, the defaults and the listing.
+//! The parameters of a local edit: one description serves the check, the defaults and the listing.
 //!
-//! [`read`] holds the given parameters against their descriptions and fills in the defaults, so that the
-//! typed structs of the operations state no range a second time.
+//! [`read`] checks the given parameters against their descriptions and fills in the defaults, so that the
+//! typed structs of the operations do not repeat a range.
 
 use std::fmt;
 
@@ -15,17 +15,17 @@ use crate::editor::EditError;
 /// One parameter of an operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Param {
-    /// As in `params`.
+    /// Its name in `params`.
     pub name: &'static str,
-    /// What values are taken.
+    /// Valid values.
     pub kind: Kind,
-    /// What holds when it is not given.
+    /// Meaning of its absence.
     pub absent: Absent,
     /// One line.
     pub description: &'static str,
 }
 
-/// What values a parameter takes.
+/// Valid values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// A number within bounds, both included.
@@ -50,12 +50,12 @@ pub enum Kind {
     Flag,
 }
 
-/// What holds when a parameter is not given.
+/// Meaning of an absent parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Absent {
     /// The edit is refused.
     Refused,
-    /// Something that no single value says; in words.
+    /// An effect that no single value expresses; in words.
     Means(&'static str),
     /// This number.
     Number(f64),
@@ -63,7 +63,7 @@ pub enum Absent {
     Integer(i64),
     /// This word or colour.
     Text(&'static str),
-    /// This answer.
+    /// This flag.
     Flag(bool),
 }
 
@@ -103,7 +103,7 @@ impl fmt::Display for Param {
     }
 }
 
-/// How the table of operations writes its entries.
+/// Constructors for the table of operations.
 impl Param {
     pub(super) const fn number(
         name: &'static str,
@@ -156,7 +156,7 @@ impl Param {
 }
 
 impl Param {
-    /// The value as the operation reads it: a whole number written as `3.0` is `3`.
+    /// The value in the operation's form: `3.0` for a whole number becomes `3`.
     fn check(&self, value: &Value) -> Result<Value, EditError> {
         let refused = || {
             let (name, kind) = (self.name, self.kind);

@@ -1,10 +1,10 @@
-//! Pixels as numbers, whatever they are stored in: grey or colour, with alpha or without, 8 or 16 bits.
+//! Pixels as numbers, in every pixel type: grey or colour, with alpha or without, 8 or 16 bits.
 //!
 //! The operations are written once, over values from 0 to 1. An operation on colours never touches alpha.
 
 use image::{ColorType, DynamicImage, ImageBuffer, Rgba};
 
-/// Colour, alpha and 16 bits: what the other kinds of pixel fit into.
+/// Colour, alpha and 16 bits: holds every other pixel type.
 pub(super) type Deep = ImageBuffer<Rgba<u16>, Vec<u16>>;
 
 /// Weights of red, green and blue in brightness (Rec. 709), as in the image library's own conversion.
@@ -17,19 +17,19 @@ pub(super) fn luma([r, g, b]: [f32; 3]) -> f32 {
 
 /// A stored sample.
 pub(super) trait Sample: Copy + Default {
-    /// How many different values there are.
+    /// Number of different values.
     const VALUES: usize;
 
-    /// From 0 to 1.
+    /// Scaled to 0 to 1.
     fn unit(self) -> f32;
 
-    /// The nearest sample; what is out of range is clamped.
+    /// The nearest sample, clamped.
     fn from_unit(unit: f32) -> Self;
 
-    /// Its place among all values.
+    /// Its index among all values.
     fn index(self) -> usize;
 
-    /// From the bytes that hold it, in the machine's order.
+    /// From its bytes in native order.
     fn stored(bytes: &[u8]) -> Self;
 }
 
@@ -62,7 +62,7 @@ macro_rules! sample {
 sample!(u8);
 sample!(u16);
 
-/// How the samples of one pixel follow each other.
+/// Layout of the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     /// 1 for grey, 3 for colour.
@@ -74,7 +74,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The place of alpha, if there is one.
+    /// Index of alpha in a pixel, if there is one.
     pub(super) fn alpha(self) -> Option<usize> {
         (self.channels > self.colours).then_some(self.colours)
     }
@@ -109,7 +109,7 @@ pub(super) fn run(image: &mut DynamicImage, work: impl Work) {
         DynamicImage::ImageLumaA16(pixels) => work.run(pixels.as_mut(), layout),
         DynamicImage::ImageRgb16(pixels) => work.run(pixels.as_mut(), layout),
         DynamicImage::ImageRgba16(pixels) => work.run(pixels.as_mut(), layout),
-        // `settle` leaves none; the library's enum is open, so the compiler cannot know.
+        // Unreachable after `settle`; the library's enum is open, so the compiler cannot know.
         _ => {}
     }
 }
@@ -124,7 +124,7 @@ pub(super) fn settle(image: &mut DynamicImage) {
     }
 }
 
-/// The same picture with its pixels stored as `colour`.
+/// The same picture with pixels of type `colour`.
 pub(super) fn convert(image: DynamicImage, colour: ColorType) -> DynamicImage {
     match colour {
         ColorType::L8 => image.into_luma8().into(),
@@ -138,7 +138,7 @@ pub(super) fn convert(image: DynamicImage, colour: ColorType) -> DynamicImage {
     }
 }
 
-/// The kind of pixel that holds this much.
+/// The pixel type with these properties.
 pub(super) fn colour_type(colour: bool, alpha: bool, deep: bool) -> ColorType {
     match (colour, alpha, deep) {
         (false, false, false) => ColorType::L8,
@@ -175,7 +175,7 @@ struct EachChannel<F>(F);
 
 impl<F: Fn(f32) -> f32> Work for EachChannel<F> {
     fn run<S: Sample>(self, samples: &mut [S], layout: Layout) {
-        // One evaluation a value instead of one a sample.
+        // One evaluation per value instead of per sample.
         let mut table = vec![S::default(); S::VALUES];
         for (at, entry) in table.iter_mut().enumerate() {
             *entry = S::from_unit((self.0)(at as f32 / (S::VALUES - 1) as f32));
@@ -188,7 +188,7 @@ impl<F: Fn(f32) -> f32> Work for EachChannel<F> {
     }
 }
 
-/// Maps every colour sample on its own.
+/// Maps every colour sample independently.
 pub(super) fn map_channels(image: &mut DynamicImage, map: impl Fn(f32) -> f32) {
     run(image, EachChannel(map));
 }
@@ -211,7 +211,8 @@ impl<F: FnMut(usize, usize, [f32; 3]) -> [f32; 3]> Work for EachPixel<F> {
     }
 }
 
-/// Maps every pixel's colour, given its place. Grey comes as three equal values, and keeps the first of the result.
+/// Maps every pixel's colour, given its position. Grey is passed as three equal values, and takes the first
+/// of the result.
 pub(super) fn map_pixels(image: &mut DynamicImage, map: impl FnMut(usize, usize, [f32; 3]) -> [f32; 3]) {
     run(image, EachPixel(map));
 }

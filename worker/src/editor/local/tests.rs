@@ -1,4 +1,4 @@
-//! What holds for every local operation: formats, depth, alpha, masks, refusals, the listing.
+//! Promises of all local operations: formats, depth, alpha, masks, refusals, the listing.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::media::{MAX_PIXELS, Media, inspect};
 
-/// A picture through an operation, by way of PNG.
+/// Runs a picture through an operation, by way of PNG.
 pub(super) fn edited(edit_type: &str, params: &str, image: &DynamicImage) -> DynamicImage {
     let bytes = edit(&request(edit_type, params, image, None)).unwrap();
     decoded(&bytes)
@@ -27,7 +27,7 @@ fn spec(edit_type: &str, params: &str, has_mask: bool) -> EditSpec {
     }
 }
 
-/// A file of this kind, whatever its size.
+/// A file of this kind and an arbitrary size.
 fn measure(media: Media) -> Measure {
     Measure { media, bytes: 1 }
 }
@@ -52,7 +52,7 @@ fn decoded(bytes: &[u8]) -> DynamicImage {
     image::load_from_memory(bytes).unwrap()
 }
 
-/// A photograph of sorts: every operation changes it, and a part is transparent if it can be.
+/// A synthetic photograph: every operation changes it, and a part is transparent if possible.
 fn scene(width: u32, height: u32, kind: ColorType) -> DynamicImage {
     let image = RgbaImage::from_fn(width, height, |x, y| {
         let sample = |by: u32| u8::try_from((x * by + y * 11 + x * y) % 256).unwrap();
@@ -61,7 +61,7 @@ fn scene(width: u32, height: u32, kind: ColorType) -> DynamicImage {
     samples::convert(image.into(), kind)
 }
 
-/// The least parameters that are enough.
+/// Minimal sufficient parameters.
 fn needed(operation: &Operation) -> &'static str {
     match operation.name {
         "crop" => r#"{"width":1,"height":1}"#,
@@ -103,7 +103,7 @@ fn every_operation_takes_every_kind_of_pixel_and_any_size() {
 }
 
 #[test]
-fn the_size_told_from_the_header_is_the_size_of_the_result() {
+fn the_size_from_the_header_is_the_size_of_the_result() {
     let table = [
         ("rotate", r#"{"degrees":33.3}"#),
         ("rotate", r#"{"degrees":90}"#),
@@ -124,7 +124,7 @@ fn the_size_told_from_the_header_is_the_size_of_the_result() {
 }
 
 #[test]
-fn alpha_stays_as_it_was_wherever_the_size_does() {
+fn alpha_is_unchanged_by_operations_that_keep_the_size() {
     let before = scene(12, 9, ColorType::Rgba8);
     for operation in operations().filter(|operation| operation.takes_mask()) {
         let after = edited(operation.name, "{}", &before);
@@ -153,7 +153,7 @@ fn the_extremes_of_every_parameter_work() {
                 request.spec.params = Params::from(params);
                 match edit(&request) {
                     Ok(bytes) => drop(decoded(&bytes)),
-                    // A side or a place may well be beyond this small picture; nothing else may be wrong.
+                    // A side or an offset may exceed this small picture; nothing else may be wrong.
                     Err(EditError::Rejected { code, message }) => {
                         let beyond = ["crop", "resize", "border"].contains(&operation.name);
                         assert!(beyond, "{} {param} {value}: {code} {message}", operation.name);
@@ -199,7 +199,7 @@ fn a_floating_point_tiff_is_worked_on_in_16_bits() {
 }
 
 #[test]
-fn what_makes_grey_of_colour_or_colour_of_grey_works_in_srgb() {
+fn conversions_between_grey_and_colour_work_in_srgb() {
     for operation in operations() {
         let before = scene(12, 9, ColorType::Rgb8);
         let after = edited(operation.name, needed(operation), &before);
@@ -221,7 +221,7 @@ fn green_in_p3() -> (DynamicImage, Vec<u8>) {
 }
 
 #[test]
-fn a_profile_stays_with_moved_pixels_and_is_applied_where_colours_are_named() {
+fn moved_pixels_keep_a_profile_and_named_colours_apply_it() {
     let (image, file) = green_in_p3();
     let result = |name: &str, params: &str| {
         let mut request = request(name, params, &image, None);
@@ -265,7 +265,7 @@ fn a_compressed_bmp_of_one_colour_stays_small() {
 }
 
 #[test]
-fn the_memory_of_an_edit_is_told_from_its_headers() {
+fn the_memory_of_an_edit_is_computed_from_its_headers() {
     let need = |name: &str, params: &str, kind| {
         let before = scene(100, 100, kind);
         super::memory::needed(&request(name, params, &before, None))
@@ -283,7 +283,7 @@ fn the_memory_of_an_edit_is_told_from_its_headers() {
 }
 
 #[test]
-fn a_mask_lets_the_edit_in_where_it_is_white_and_by_degrees_where_it_is_grey() {
+fn a_mask_applies_the_edit_by_its_brightness() {
     let image = DynamicImage::from(GrayImage::from_raw(4, 1, vec![0, 0, 200, 10]).unwrap());
     let mask = DynamicImage::from(GrayImage::from_raw(4, 1, vec![255, 0, 255, 51]).unwrap());
     let after = edit(&request("invert", "{}", &image, Some(&mask))).unwrap();
@@ -322,7 +322,7 @@ fn checked(spec: &EditSpec, width: u32, height: u32) -> Result<(), (String, Stri
 }
 
 #[test]
-fn a_mask_is_refused_where_it_makes_no_sense() {
+fn a_mask_is_refused_if_it_makes_no_sense() {
     let (code, message) = checked(&spec("upscale", "{}", true), 10, 10).unwrap_err();
     assert_eq!(code, "mask_not_supported");
     assert_eq!(message, "upscale changes the size of the picture and takes no mask");
@@ -340,7 +340,7 @@ fn a_mask_is_refused_where_it_makes_no_sense() {
 }
 
 #[test]
-fn a_wrong_parameter_is_refused_with_its_name_its_range_and_its_value() {
+fn a_wrong_parameter_is_refused_with_name_range_and_value() {
     let table = [
         ("blur", r#"{"sigma":-3}"#, "params.sigma: must be 0.1 to 100, not -3"),
         ("blur", r#"{"sigma":"3"}"#, "params.sigma: must be 0.1 to 100, not \"3\""),
@@ -420,7 +420,7 @@ fn a_result_beyond_the_limits_is_refused_from_the_header_alone() {
 }
 
 #[test]
-fn a_crop_is_measured_on_the_upright_picture_whichever_way_it_is_stored() {
+fn a_crop_is_measured_on_the_upright_picture() {
     let params = spec("crop", r#"{"width":10,"height":100}"#, false);
     assert_eq!(checked(&params, 50, 100), Ok(()));
     assert!(checked(&params, 100, 50).is_err(), "sizes are those of the upright picture");
@@ -448,7 +448,7 @@ async fn a_submit_answers_with_the_picture_and_a_broken_one_is_final() {
 }
 
 #[test]
-fn names_are_edit_types_and_none_is_there_twice() {
+fn names_are_edit_types_without_duplicates() {
     let names: BTreeSet<_> = operations().map(|operation| operation.name).collect();
     assert_eq!(names.len(), operations().count());
     for name in names {
@@ -458,7 +458,7 @@ fn names_are_edit_types_and_none_is_there_twice() {
 }
 
 #[test]
-fn the_page_about_local_edits_lists_every_operation_as_it_is() {
+fn the_page_about_local_edits_lists_every_operation() {
     let page = include_str!("../../../../docs/local-edits.md");
     let mut table = String::new();
     for operation in operations() {

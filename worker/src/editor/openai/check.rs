@@ -1,7 +1,7 @@
-//! What the provider is known to refuse, found before anything is paid, and the form fields of what it is not.
+//! Refuses, before anything is paid, requests that the provider refuses; makes the form fields of the others.
 //!
-//! What must stay true: a check passes exactly when the fields can be sent, since both are the same function. What a
-//! provider may well take (another size, a new parameter) is passed on and left to it.
+//! Invariant: a check passes exactly if the fields can be sent, since both are the same function. Values that
+//! a provider may accept (another size, a new parameter) are passed on.
 
 use serde_json::Value;
 
@@ -12,16 +12,16 @@ use crate::media::Format;
 pub(super) const MAX_FILE_BYTES: usize = 50_000_000;
 const MAX_PROMPT_CHARS: usize = 32_000;
 const MAX_PROMPT_CHARS_DALL_E_2: usize = 1_000;
-/// Far more than any provider's; a form field's name has to be copied into a header.
+/// Beyond any provider's names; a form field's name is copied into a header.
 const MAX_NAME_CHARS: usize = 64;
 
-/// What the API's description says of the parameters that it has.
+/// Documented values of the known parameters.
 const KNOWN: [(&str, Kind); 9] = [
     ("background", Kind::Text),
     ("input_fidelity", Kind::Text),
     ("n", Kind::One),
     ("output_compression", Kind::Integer { min: 0, max: 100 }),
-    // Another would be paid for and could not be read.
+    // Another format would be paid for and could not be read.
     ("output_format", Kind::Choice(&["png", "jpeg", "webp"])),
     ("quality", Kind::Text),
     ("response_format", Kind::Choice(&["b64_json", "url"])),
@@ -29,7 +29,7 @@ const KNOWN: [(&str, Kind); 9] = [
     ("user", Kind::Text),
 ];
 
-/// Parameters that would say again, or otherwise, what the task says.
+/// Parameters that would repeat or contradict the task's fields.
 const ELSEWHERE: [(&str, &str); 7] = [
     ("image", "the picture is one of the task's `images`"),
     ("images", "the pictures are the task's `images`"),
@@ -48,7 +48,7 @@ enum Kind {
     One,
 }
 
-/// The form's fields, files excluded, in a fixed order; or why the provider would refuse them.
+/// The form's fields, files excluded, in a fixed order; or the refusal.
 pub(super) fn fields(spec: &EditSpec, image: Measure) -> Result<Vec<(String, String)>, EditError> {
     let EditSpec {
         edit_type: _, // our name for the edit; the prompt says it to the provider
@@ -65,7 +65,7 @@ pub(super) fn fields(spec: &EditSpec, image: Measure) -> Result<Vec<(String, Str
     let mut fields = vec![field("model", model), field("prompt", prompt), field("n", "1")];
     for (name, value) in params.iter() {
         let value = param(name, value)?;
-        // It was said above, in the only way that is taken.
+        // Already set above, to its only valid value.
         if name != "n" {
             fields.push(field(name, value));
         }
@@ -117,7 +117,7 @@ fn check_prompt(prompt: &str, model: &str) -> Result<(), EditError> {
     if prompt.is_empty() {
         return invalid("prompt: the provider needs one; say what to change in the picture".to_owned());
     }
-    // Gateways put the provider's name before the model's.
+    // Gateways prefix the model with the provider's name.
     let dall_e_2 = model == "dall-e-2" || model.ends_with("/dall-e-2");
     let most = if dall_e_2 { MAX_PROMPT_CHARS_DALL_E_2 } else { MAX_PROMPT_CHARS };
     let chars = prompt.chars().count();
@@ -129,7 +129,7 @@ fn check_prompt(prompt: &str, model: &str) -> Result<(), EditError> {
     Ok(())
 }
 
-/// The text that goes into the form.
+/// The text for the form.
 fn param(name: &str, value: &Value) -> Result<String, EditError> {
     if let Some((_, why)) = ELSEWHERE.into_iter().find(|(reserved, _)| *reserved == name) {
         return Err(invalid(name, &format!("cannot be given as a parameter: {why}; leave it out")));
@@ -225,7 +225,7 @@ mod tests {
     const PNG: Format = Format::Png;
 
     #[test]
-    fn a_picture_is_taken_just_below_the_limit_in_three_formats_and_not_at_it() {
+    fn a_picture_is_accepted_just_below_the_limit_in_three_formats() {
         let spec = spec(&json!({}));
         for format in Format::ALL {
             let taken = fields(&spec, measure(format, 10, 10, MAX_FILE_BYTES - 1)).is_ok();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_a_png_of_the_same_size_just_below_the_limit() {
+    fn a_mask_is_a_png_of_the_pictures_size_below_the_limit() {
         let image = measure(Format::Jpeg, 30, 20, 1);
         let with = |mask| EditSpec { mask: Some(mask), ..spec(&json!({})) };
         assert!(fields(&with(measure(PNG, 30, 20, MAX_FILE_BYTES - 1)), image).is_ok());
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_task_says_elsewhere_is_no_parameter() {
+    fn fields_of_the_task_are_refused_as_parameters() {
         for name in ["model", "prompt", "image", "images", "mask", "stream", "partial_images"] {
             let refused = refusal(&spec(&json!({ name: "x" })), measure(PNG, 10, 10, 1));
             assert!(

@@ -1,8 +1,8 @@
-//! Every answer that is no picture, by what the caller does next.
+//! Every answer without a picture, by what the caller does next.
 //!
-//! A code that is known decides whatever the status, since a gateway often puts a status of its own around the
-//! provider's code; then the type, which OpenAI keeps broader; then the status alone. What must stay true: nothing is called
-//! refused or rate limited that may have been paid for, and no text holds a key or a part of one.
+//! A known code decides whatever the status, since a gateway often puts a status of its own around the
+//! provider's code; then the type, which OpenAI keeps broader; then the status alone. Invariant: no call that
+//! may have been paid for is called refused or rate limited, and no text holds a key or a part of one.
 //! <https://platform.openai.com/docs/guides/error-codes>
 
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::editor::{EditError, PROVIDER_ERROR};
 
 /// The longest message that is passed on.
 const MAX_MESSAGE_CHARS: usize = 500;
-/// The longest code that is one; beyond it, somebody put a sentence there.
+/// The longest code; longer ones are sentences in the wrong field.
 const MAX_CODE_CHARS: usize = 64;
-/// Of an answer that is not JSON (an error page, mostly), no more is looked at.
+/// Bytes examined of an answer that is not JSON (an error page, mostly).
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// What a code, a type or a status means.
+/// Meaning of a code, a type or a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// A person must act: key, money, model, address.
     Blocked,
-    /// Nothing was taken; later.
+    /// Nothing was taken; retry later.
     RateLimited,
-    /// The last word on this edit.
+    /// Final for this edit.
     Rejected,
     /// It may have been paid.
     Ambiguous,
@@ -35,7 +35,8 @@ enum Verdict {
 
 use Verdict::{Ambiguous, Blocked, RateLimited, Rejected};
 
-/// Codes and types. `invalid_request_error` and `server_error` are not here: OpenAI gives these types to everything.
+/// Codes and types. `invalid_request_error` and `server_error` are missing: OpenAI uses these types for
+/// everything.
 const KNOWN: [(&str, Verdict); 60] = [
     // Key, organisation, place.
     ("invalid_api_key", Blocked),
@@ -60,7 +61,7 @@ const KNOWN: [(&str, Verdict); 60] = [
     ("model_not_found", Blocked),
     ("model_not_available", Blocked),
     ("model_deprecated", Blocked),
-    ("get_channel_failed", Blocked), // new-api has nobody who serves the model
+    ("get_channel_failed", Blocked), // new-api: no channel serves the model
     // Money. These come as 400, 403 and 429.
     ("insufficient_quota", Blocked),
     ("billing_hard_limit_reached", Blocked),
@@ -105,33 +106,33 @@ const KNOWN: [(&str, Verdict); 60] = [
     ("unsupported_value", Rejected),
 ];
 
-/// OpenAI's words for an empty account, for gateways that hand on its message and not its code.
+/// OpenAI's message for an empty account, for gateways that forward it without its code.
 const QUOTA_WORDS: &str = "exceeded your current quota";
 
 fn known(word: &str) -> Option<Verdict> {
     KNOWN.into_iter().find(|(known, _)| *known == word).map(|(_, verdict)| verdict)
 }
 
-/// Where neither the code nor the type is known.
+/// For an answer without a known code or type.
 const fn by_status(status: u16) -> Verdict {
     match status {
-        // No final answer, or a success without a picture.
+        // Not a final answer, or a success without a picture.
         0..=299 => Ambiguous,
-        // Redirects are not followed: the picture and the key would go where nobody configured.
+        // Redirects are not followed: picture and key would go to an unconfigured host.
         300..=399 => Blocked,
-        // Key, money, permission, no such model or path, a proxy's password, gone for good, another host's server.
+        // Key, money, permission, no such model or path, a proxy's password, gone for good, misdirected.
         401..=405 | 407 | 410 | 421 => Blocked,
         400 | 406 | 411..=420 | 422..=424 | 426..=428 | 430..=498 => Rejected,
         // Too early, too many.
         425 | 429 => RateLimited,
-        // Timed out, in conflict with itself, hung up on by a proxy: it was with the provider by then.
+        // Timeout, conflict, client closed (by a proxy): the provider had the request by then.
         408 | 409 | 499 => Ambiguous,
         500..=u16::MAX => Ambiguous,
     }
 }
 
-/// An error that came with a 2xx: by its code, its type, or the status that stands for a code. The request
-/// was answered, so where nothing is known of it, it is the last word.
+/// An error inside a 2xx answer: by its code, its type, or a status in place of a code. The request was
+/// answered, so an unknown error is final.
 pub(super) fn within_success(fault: &Fault, key: &str, retry_after: Option<Duration>) -> EditError {
     let (kind, code) = (fault.kind.clone().and_then(as_code), fault.code.clone().and_then(as_code));
     let message = fit(&fault.message, key);
@@ -145,7 +146,7 @@ pub(super) fn within_success(fault: &Fault, key: &str, retry_after: Option<Durat
     }
 }
 
-/// An answer that is no picture.
+/// The error for an answer without a picture.
 pub(super) fn refused(answer: &Answer, key: &str) -> EditError {
     let Said { kind, code, message } = said(&answer.body);
     classify(answer.status, kind.as_deref(), code.as_deref(), &fit(&message, key), answer.retry_after)
@@ -161,7 +162,7 @@ fn classify(
     let out_of_quota = status == 429 && message.contains(QUOTA_WORDS);
     let decided = code.and_then(known).or_else(|| kind.and_then(known));
     let (verdict, code) = match (decided, out_of_quota) {
-        // A broad "too many" around an empty account.
+        // A broad "too many" that means an empty account.
         (None | Some(RateLimited), true) => (Blocked, Some("insufficient_quota")),
         (Some(verdict), true | false) => (verdict, code.or(kind)),
         (None, false) => (by_status(status), code.or(kind)),
@@ -185,7 +186,7 @@ fn classify(
     }
 }
 
-/// What an answer says, as it says it.
+/// An error in the answer's own words.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Said {
     kind: Option<String>,
@@ -193,7 +194,7 @@ struct Said {
     message: String,
 }
 
-/// OpenAI nests under `error`, some gateways say it flat, as `detail`, or in words.
+/// OpenAI nests it under `error`; some gateways write it flat, as `detail`, or as plain text.
 fn said(body: &[u8]) -> Said {
     let Ok(whole) = serde_json::from_slice::<Value>(body) else {
         let head = body.get(..MAX_TEXT_BYTES).unwrap_or(body);
@@ -202,7 +203,7 @@ fn said(body: &[u8]) -> Said {
     let within = |value: &Value, name: &str| value.get(name).filter(|value| !value.is_null()).cloned();
     let inner = within(&whole, "error").or_else(|| within(&whole, "detail")).unwrap_or_else(|| whole.clone());
     let inner = within(&inner, "error").unwrap_or(inner);
-    // A bare word under `error` is a code, and the rest is beside it.
+    // A single word under `error` is a code, with its siblings beside it.
     let (fields, bare) = match &inner {
         Value::String(text) => (&whole, Some(text.as_str())),
         other => (other, None),
@@ -224,7 +225,8 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// A code that programs can compare. A status in its place (litellm) says nothing, and neither does Python's `None`.
+/// A code that programs can compare. A status in its place (litellm) carries no meaning, nor does Python's
+/// `None`.
 fn as_code(text: String) -> Option<String> {
     let usable = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
     let is_status = text.parse::<u16>().is_ok_and(|number| (100..600).contains(&number));
@@ -233,7 +235,7 @@ fn as_code(text: String) -> Option<String> {
     (is_code && !is_status && text != "None" && !looks_like_key(&text)).then_some(text)
 }
 
-/// Something is said, in no field that is known.
+/// A message in an unknown field.
 fn unnamed(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -242,7 +244,7 @@ fn unnamed(value: &Value) -> String {
     }
 }
 
-/// A message that can be shown and kept: without keys, on one line, not too long. OpenAI's 401 repeats a part of the key.
+/// Makes a message presentable: without keys, on one line, bounded. OpenAI's 401 repeats a part of the key.
 fn fit(message: &str, key: &str) -> String {
     let message = message.replace(key, "[key]");
     let mut after_bearer = false;
@@ -262,7 +264,7 @@ fn fit(message: &str, key: &str) -> String {
     }
 }
 
-/// `sk-…` at the beginning of a word or after a sign, and whatever is starred out.
+/// `sk-…` at the beginning of a word or after a punctuation mark, and starred-out text.
 fn looks_like_key(word: &str) -> bool {
     let begins = |(at, _): (usize, &str)| !word[..at].ends_with(char::is_alphanumeric);
     word.contains("**") || word.match_indices("sk-").any(begins)

@@ -1,6 +1,6 @@
-//! Our mask as OpenAI wants it: ours says where to edit by white, theirs by transparency.
+//! Converts our mask to OpenAI's: ours marks the edited part by white, theirs by transparency.
 //!
-//! What must stay true: the same mask always gives the same bytes, and what ours keeps is opaque to the bit.
+//! Invariant: the same mask always gives the same bytes, and the kept part is fully opaque.
 
 use bytes::Bytes;
 use image::codecs::png::PngEncoder;
@@ -10,8 +10,8 @@ use super::check::{MAX_FILE_BYTES, invalid_mask};
 use crate::editor::{EditError, Picture};
 use crate::media;
 
-/// An RGBA PNG that is transparent where the mask is white and opaque where it is black or itself transparent;
-/// grey is between. Takes as long as decoding does: not for an async thread.
+/// An RGBA PNG that is transparent where the mask is white and opaque where it is black or transparent; grey
+/// is in between. As slow as decoding: not for an async thread.
 pub(super) fn transparent(mask: &Picture) -> Result<Bytes, EditError> {
     let pixels = media::decode(&mask.bytes, &mask.media)
         .map_err(|error| EditError::rejected(error.code(), format!("mask: {error}")))?
@@ -32,7 +32,7 @@ pub(super) fn transparent(mask: &Picture) -> Result<Bytes, EditError> {
     Ok(out.into())
 }
 
-/// How much is edited: brightness, and nothing where the mask lets through, as everywhere in this program.
+/// The weight of the edit: brightness, and 0 where the mask is transparent, as everywhere in this program.
 fn weight(LumaA([luma, alpha]): LumaA<u8>) -> u8 {
     let product = (u16::from(luma) * u16::from(alpha) + 127) / 255;
     u8::try_from(product).unwrap_or(u8::MAX)
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn white_becomes_transparent_black_opaque_and_grey_what_is_between() {
+    fn white_becomes_transparent_black_opaque_and_grey_translucent() {
         let mut mask = GrayImage::new(4, 1);
         for (x, value) in [0, 255, 64, 254].into_iter().enumerate() {
             mask.put_pixel(u32::try_from(x).unwrap(), 0, Luma([value]));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_mask_is_transparent_it_counts_as_black() {
+    fn a_transparent_part_of_the_mask_counts_as_black() {
         let mut mask = GrayAlphaImage::new(3, 1);
         for (x, alpha) in [0, 128, 255].into_iter().enumerate() {
             mask.put_pixel(u32::try_from(x).unwrap(), 0, LumaA([255, alpha]));

@@ -1,9 +1,9 @@
-//! The OpenAI-compatible editor: `POST {base}/images/edits`, multipart, answered within the call. OpenAI itself and the
-//! gateways that speak like it.
+//! The OpenAI-compatible editor: `POST {base}/images/edits`, multipart, answered within the call. For OpenAI
+//! and compatible gateways.
 //!
-//! What must stay true: a request is sent once; a whole answer is read or kept, and only what broke off or
-//! says so is ambiguous; a picture that comes as a URL is accepted under that address, which is committed
-//! whatever becomes of the picture; no error holds the key.
+//! Invariant: a request is sent once; a whole answer is read or kept, and only a broken or self-declared
+//! uncertain one is ambiguous; a picture's URL becomes the id of an accepted call, which is committed before
+//! the picture is fetched; no error holds the key.
 //! <https://platform.openai.com/docs/api-reference/images/createEdit>
 
 mod check;
@@ -36,26 +36,27 @@ use crate::trace;
 pub const KIND: &str = "openai";
 /// OpenAI itself.
 pub const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
-/// A whole call. Large pictures at high quality take minutes, and an answer that is not waited for may be paid all the same.
+/// Timeout of a whole call. Large pictures at high quality take minutes, and an abandoned answer may be paid
+/// all the same.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8 * 60);
 
-/// Where OpenAI keeps results that it answers with a URL. This one account, not all of `*.blob.core.windows.net`, where
-/// anybody can rent a name.
+/// OpenAI's storage of results. This one account, not all of `*.blob.core.windows.net`, where any customer
+/// can rent a name.
 const RESULT_HOST: &str = "oaidalleapiprodscus.blob.core.windows.net";
-/// How long such a URL works.
+/// Lifetime of such a URL.
 const URL_LIVES: Duration = Duration::from_secs(60 * 60);
-/// What an id of ours begins with; the rest is the URL.
+/// Prefix of our ids; the URL follows.
 const URL_ID: &str = "url:";
-/// In place of a key that an old answer may hold: it was not kept with it.
+/// Replaces the key for a kept answer: the key of that time is unknown.
 const NO_KEY: &str = "\0";
 
-/// None: OpenAI bills by tokens, so what a picture costs depends on its size and quality. A model is configured with its
-/// price, or it would be counted as free.
+/// None: OpenAI bills by tokens, so the cost of a picture depends on its size and quality. A model must be
+/// configured with its price, or it would count as free.
 pub fn known_models() -> &'static [KnownModel] {
     &[]
 }
 
-/// What the editor needs to know.
+/// Configuration of the editor.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Sent as `Authorization: Bearer`.
@@ -64,7 +65,7 @@ pub struct Settings {
     pub base_url: Url,
     /// For a whole call; see [`DEFAULT_TIMEOUT`].
     pub timeout: Duration,
-    /// Hosts that results may be on, besides the base URL's own and OpenAI's.
+    /// Additional hosts of results, besides those of the base URL and OpenAI.
     pub result_hosts: AllowHosts,
 }
 
@@ -80,10 +81,10 @@ pub struct OpenAi {
 }
 
 impl OpenAi {
-    /// Asks nothing of the network.
+    /// Creates the editor without network access.
     ///
     /// # Errors
-    /// The base URL or the hosts cannot work, or TLS cannot be set up.
+    /// The base URL or the hosts are invalid, or TLS cannot be set up.
     pub fn new(settings: Settings) -> anyhow::Result<Self> {
         let Settings { key, base_url, timeout, result_hosts } = settings;
         let (endpoint, models) = (endpoint(&base_url, "images/edits")?, endpoint(&base_url, "models")?);
@@ -133,7 +134,7 @@ impl Editor for OpenAi {
         if !answer.is_success() {
             return Err(errors::refused(&answer, &key));
         }
-        // Some 30 MB of JSON and base64: not on the thread that answers all other requests.
+        // Some 30 MB of JSON and base64: parse them off the async threads.
         let (whole, base_url) = (answer.clone(), self.base_url.clone());
         let read = spawn_blocking(move || read(&whole, &base_url, &key)).await;
         read.unwrap_or_else(|_| {
@@ -148,8 +149,9 @@ impl Editor for OpenAi {
     async fn poll(&self, provider_task_id: &str, _: Duration) -> Result<Polled, EditError> {
         match provider_task_id.strip_prefix(URL_ID) {
             Some(url) => Ok(Polled::Done(Output::Url(result_url(url.to_owned())))),
-            // Whatever wrote it was answered, so it may have been paid: `Rejected` would deny that, and nobody can be asked.
-            None => Err(EditError::Ambiguous("the call's id is none that this editor gives".to_owned())),
+            // The submit behind this id was answered, so it may have been paid: `Rejected` would deny that,
+            // and OpenAI has no list.
+            None => Err(EditError::Ambiguous("the call's id is not one of this editor".to_owned())),
         }
     }
 
@@ -169,7 +171,7 @@ impl Editor for OpenAi {
     }
 }
 
-/// A 2xx answer: its picture, the error that it says it is, or neither.
+/// Reads a 2xx answer: its picture, its error, or neither.
 fn read(answer: &Answer, base_url: &Url, key: &str) -> Result<Submitted, EditError> {
     let contents = if answer.flaw.is_none() { Contents::of(&answer.body) } else { Contents::default() };
     if let Some(found) = contents.picture(base_url) {
@@ -184,7 +186,7 @@ fn read(answer: &Answer, base_url: &Url, key: &str) -> Result<Submitted, EditErr
     }
 }
 
-/// Bytes are the result. A URL is something to come back to, and is committed as soon as it is known.
+/// Bytes are the result. A URL becomes the id to poll, committed as soon as it is known.
 fn taken(found: Found) -> Submitted {
     match found {
         Found::Bytes(bytes) => Submitted::Done(bytes),
@@ -217,9 +219,9 @@ fn no_key(why: String) -> EditError {
     EditError::Blocked { code: "no_key".to_owned(), message: why }
 }
 
-/// Some servers tell the format from the extension and some from the type, so both are true.
+/// Some servers derive the format from the extension and some from the type, so both are set.
 fn file(bytes: Bytes, name: &'static str, format: Format) -> Result<Part, EditError> {
-    // With its length, or the body would be sent in chunks, which not every gateway takes.
+    // With a length: otherwise the body is sent in chunks, which not every gateway accepts.
     let length = bytes.len() as u64;
     Part::stream_with_length(Body::from(bytes), length)
         .file_name(format!("{name}.{}", format.extension()))
@@ -228,7 +230,7 @@ fn file(bytes: Bytes, name: &'static str, format: Format) -> Result<Part, EditEr
 }
 
 async fn transparent(mask: Picture) -> Result<Bytes, EditError> {
-    // The mask, and the picture with alpha that is made of it.
+    // The mask, and the picture with alpha made from it.
     let pixels = u64::from(mask.media.width) * u64::from(mask.media.height);
     let need = memory::decode_bytes(&mask.bytes, &mask.media) + pixels * 8;
     memory::run(need, move || mask::transparent(&mask)).await.unwrap_or_else(|error| Err(unmade(&error)))
@@ -237,7 +239,7 @@ async fn transparent(mask: Picture) -> Result<Bytes, EditError> {
 /// Nothing was sent yet.
 fn unmade(error: &JoinError) -> EditError {
     if error.is_panic() {
-        // A decoder's bug, met by this mask every time.
+        // A bug in a decoder, which this mask triggers every time.
         return EditError::rejected("undecodable", "the mask made the decoder fail unexpectedly");
     }
     EditError::NotSent("the program is ending".to_owned())

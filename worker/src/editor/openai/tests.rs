@@ -1,4 +1,4 @@
-//! The editor against a tiny server: what goes over the wire, and what becomes of what comes back.
+//! The editor against a small local server: its requests, and its reading of answers.
 
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use crate::media;
 
 const KEY: &str = "sk-test-0123456789";
 
-/// What the server was asked, and what it answers to everything.
+/// The server's requests, and its only reply.
 #[derive(Clone)]
 struct Server {
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -54,7 +54,7 @@ impl Server {
         (server, base)
     }
 
-    /// The one request that there was.
+    /// The only request.
     fn asked(&self) -> Asked {
         let asked = self.asked.lock().unwrap();
         assert_eq!(asked.len(), 1, "sent exactly once");
@@ -87,7 +87,7 @@ fn request(params: &Value, mask: Option<Picture>) -> EditRequest {
     EditRequest { spec, image: picture(&RgbImage::new(8, 4).into(), ImageFormat::Jpeg), mask }
 }
 
-/// Submits the plainest edit to a server that answers this.
+/// Submits a minimal edit to a server with this answer.
 async fn submitted(status: u16, retry_after: Option<u64>, body: &Value) -> Result<Submitted, EditError> {
     let (server, base) = Server::start(status, retry_after, body.to_string()).await;
     let answer = editor(base).submit(request(&json!({}), None)).await;
@@ -114,7 +114,7 @@ fn parts(asked: &Asked) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn an_edit_goes_out_as_one_multipart_post_that_every_gateway_reads() {
+async fn an_edit_is_one_multipart_post_that_every_gateway_reads() {
     let body = json!({ "created": 1, "data": [{ "b64_json": BASE64_STANDARD.encode("picture") }] });
     let (server, base) = Server::start(200, None, body.to_string()).await;
     let mut mask = GrayImage::new(8, 4);
@@ -162,7 +162,7 @@ async fn an_edit_goes_out_as_one_multipart_post_that_every_gateway_reads() {
 }
 
 #[tokio::test]
-async fn a_picture_at_a_url_is_accepted_first_and_any_process_gets_the_url_from_its_id() {
+async fn a_pictures_url_becomes_the_id_of_an_accepted_call() {
     let url = "https://oaidalleapiprodscus.blob.core.windows.net/private/img.png?se=1&sig=a%2Bb%3D";
     let answer = submitted(200, None, &json!({ "data": [{ "url": url }] })).await;
     let Ok(Submitted::Accepted { provider_task_id, at_hand: Some(at_hand) }) = answer else {
@@ -215,7 +215,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn what_is_refused_by_us_is_never_sent() {
+async fn a_request_refused_by_the_check_is_never_sent() {
     let (server, base) = Server::start(200, None, String::new()).await;
     let editor = editor(base);
     let mut damaged = picture(&GrayImage::new(8, 4).into(), ImageFormat::Png);
@@ -231,7 +231,7 @@ async fn what_is_refused_by_us_is_never_sent() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_not_sent() {
+async fn a_request_without_a_listening_server_is_not_sent() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     drop(listener);

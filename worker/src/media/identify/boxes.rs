@@ -1,11 +1,10 @@
 //! Formats made of boxes (ISO/IEC 14496-12): AVIF, HEIC, JPEG 2000 and JPEG XL, and JPEG XL without its boxes.
 //!
-//! What must stay true: lengths come from outside, so no box reaches beyond what is at hand, and nesting has
-//! an end.
+//! Invariant: lengths are untrusted, so no box reaches beyond the available bytes, and nesting is bounded.
 
 use super::{Kind, sides};
 
-/// Boxes within boxes are looked into this deep: meta, iprp, ipco.
+/// Nesting of boxes that are searched: meta, iprp, ipco.
 const MAX_DEPTH: usize = 4;
 
 pub(super) fn identify(head: &[u8]) -> Option<Kind> {
@@ -30,7 +29,7 @@ pub(super) fn identify(head: &[u8]) -> Option<Kind> {
     kind(content_type, extension, heif_size(head))
 }
 
-/// By its brands: the first is what the file is, the others what it can be read as.
+/// By its brands: the first is the file's own, the others are compatible ones.
 fn heif(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let ftyp = find(head, &[b"ftyp"])?;
     let (major, rest) = ftyp.split_at_checked(4)?;
@@ -51,10 +50,10 @@ fn heif(head: &[u8]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// The largest of the sizes that the file's items have: a picture in tiles has the whole one beside those of
-/// its tiles, and a thumbnail is smaller.
+/// The largest of the sizes of the file's items: a tiled picture has the whole size beside those of its
+/// tiles, and a thumbnail is smaller.
 fn heif_size(head: &[u8]) -> Option<(u32, u32)> {
-    // `meta` is a full box: its version and flags stand before what is in it.
+    // `meta` is a full box: its version and flags precede its content.
     let meta = find(head, &[b"meta"])?.get(4..)?;
     let properties = find(meta, &[b"iprp", b"ipco"])?;
     let four = |content: &[u8], at: usize| content.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
@@ -71,7 +70,7 @@ fn find<'a>(mut within: &'a [u8], path: &[&[u8]]) -> Option<&'a [u8]> {
     Some(within)
 }
 
-/// Name and content of one box after another; the content of the last may be cut short.
+/// Name and content of consecutive boxes; the content of the last may be truncated.
 struct Boxes<'a>(&'a [u8]);
 
 impl<'a> Iterator for Boxes<'a> {
@@ -82,7 +81,7 @@ impl<'a> Iterator for Boxes<'a> {
         let short = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?);
         let name = rest.get(4..8)?;
         let (header, length) = match short {
-            // To the end of the file.
+            // Extends to the end of the file.
             0 => (8, rest.len()),
             1 => {
                 let long = u64::from_be_bytes(rest.get(8..16)?.try_into().ok()?);
@@ -99,8 +98,8 @@ impl<'a> Iterator for Boxes<'a> {
     }
 }
 
-/// In a container the codestream is in `jxlc`, or the first part of it in `jxlp`, behind four bytes of its
-/// number.
+/// In a container the codestream is in `jxlc`, or its first part in `jxlp`, after a part number of four
+/// bytes.
 fn boxed_jxl_size(head: &[u8]) -> Option<(u32, u32)> {
     let (name, content) = Boxes(head).find(|(name, _)| *name == b"jxlc" || *name == b"jxlp")?;
     let stream = if name == b"jxlp" { content.get(4..)? } else { content };
@@ -109,7 +108,7 @@ fn boxed_jxl_size(head: &[u8]) -> Option<(u32, u32)> {
 
 /// `SizeHeader` of ISO/IEC 18181-1.
 fn jxl_size(stream: &[u8]) -> Option<(u32, u32)> {
-    /// Width over height, by what the header calls the ratio.
+    /// Width over height, by the ratio number in the header.
     const RATIOS: [(u64, u64); 7] = [(1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1)];
     let mut bits = Bits { stream, at: 0 };
     let small = bits.take(1)? == 1;

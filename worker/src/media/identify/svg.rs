@@ -1,8 +1,8 @@
-//! SVG: text whose first element is `svg`. A page of HTML that has an SVG in it is no picture.
+//! SVG: text whose first element is `svg`. An HTML page that contains an SVG is not a picture.
 
 use super::{Kind, sides};
 
-/// The first element stands within so many bytes, behind what may stand before it.
+/// The first element must begin within this many bytes.
 const WINDOW: usize = 64 * 1024;
 
 pub(super) fn identify(head: &[u8]) -> Option<Kind> {
@@ -26,7 +26,7 @@ fn root(text: &str) -> Option<&str> {
         } else if rest.starts_with("<!--") {
             rest.find("-->")? + 3
         } else if rest.starts_with("<!DOCTYPE svg") {
-            // An internal subset stands in brackets, and has elements of its own.
+            // An internal subset in brackets has elements of its own.
             let from = rest.find('[').filter(|open| *open < rest.find('>').unwrap_or_default());
             let from = from.map_or(Some(0), |open| rest[open..].find(']').map(|close| open + close))?;
             from + rest[from..].find('>')? + 1
@@ -61,7 +61,7 @@ fn attribute<'a>(attributes: &'a str, name: &str) -> Option<&'a str> {
     None
 }
 
-/// A length in pixels; other units and parts of a whole are not known.
+/// A length in pixels; other units and percentages are unknown.
 fn pixels(value: &str) -> Option<u32> {
     let number = value.trim();
     whole(number.strip_suffix("px").unwrap_or(number))

@@ -45,7 +45,7 @@ fn a_picture_is_recognised_by_its_first_bytes_with_its_size() {
         let kind = identify(&bytes).unwrap_or_else(|| panic!("{content_type}"));
         assert_eq!((kind.content_type, kind.extension, kind.size), (content_type, extension, size));
         assert!(!is_attachment(content_type), "{content_type}");
-        // Cut anywhere, it is the same or nothing, and never a panic.
+        // Truncated anywhere, it is the same or unrecognised, and never a panic.
         for end in 0..bytes.len() {
             let cut = identify(&bytes[..end]).map(|kind| kind.content_type);
             assert!(cut.is_none_or(|cut| cut.starts_with("image/")), "{content_type} up to {end}");
@@ -54,7 +54,7 @@ fn a_picture_is_recognised_by_its_first_bytes_with_its_size() {
 }
 
 #[test]
-fn an_svg_is_a_picture_and_a_page_that_has_one_is_not() {
+fn an_svg_is_a_picture_and_a_page_with_one_is_not() {
     for (text, size) in [
         ("<svg width=\"7\" height='5px'/>", Some((7, 5))),
         ("\u{feff}<?xml version=\"1.0\"?>\n<!-- <html> -->\n<svg:svg viewBox=\"0 0 7.2 5\">", Some((8, 5))),
@@ -87,7 +87,7 @@ fn an_svg_is_a_picture_and_a_page_that_has_one_is_not() {
 }
 
 #[test]
-fn what_is_no_picture_is_not_taken_for_one() {
+fn other_files_are_not_taken_for_pictures() {
     for bytes in [
         &b"%PDF-1.7"[..],
         b"PK\x03\x04",

@@ -1,8 +1,8 @@
-//! The frame header (T.81, B.2.2): components, their blocks, and how much of each was read.
+//! The frame header (T.81, B.2.2): components, their blocks, and which of their bits were read.
 
 /// Coefficients of a block.
 pub(super) const BLOCK: usize = 64;
-/// Of one component: [`super::super::MAX_PIXELS`] in blocks, and as many again at the edges.
+/// Blocks of one component: [`super::super::MAX_PIXELS`] in blocks, and as many again at the edges.
 const MAX_BLOCKS: usize = 2_000_000;
 
 /// One colour component.
@@ -10,17 +10,17 @@ pub(super) struct Component {
     pub(super) id: u8,
     pub(super) across: usize,
     pub(super) down: usize,
-    /// Blocks that the component has: across, down.
+    /// Blocks of the component: across, down.
     pub(super) blocks: (usize, usize),
-    /// Blocks in a row of interleaved units, which may be more.
+    /// Blocks in a row of interleaved units, possibly more.
     pub(super) stride: usize,
     /// Progressive only: which coefficients of each block are not zero, a bit each.
     pub(super) nonzero: Vec<u64>,
-    /// By coefficient: the lowest bit that was read; `None` where none was.
+    /// Per coefficient: the lowest bit that was read; `None` before any.
     pub(super) read_down_to: [Option<u8>; BLOCK],
 }
 
-/// What a frame header says.
+/// A frame header.
 pub(super) struct Frame {
     pub(super) progressive: bool,
     pub(super) components: Vec<Component>,
@@ -68,13 +68,13 @@ impl Frame {
         Ok(Self { progressive, components, units })
     }
 
-    /// Whether each component was in a scan: what an end marker demands.
+    /// Whether each component was in a scan: required at an end marker.
     pub(super) fn every_component_was_scanned(&self) -> bool {
         self.components.iter().all(|component| component.read_down_to[0].is_some())
     }
 
-    /// Whether every bit of every coefficient was read: without an end marker nothing else says that no scan
-    /// is missing.
+    /// Whether every bit of every coefficient was read: without an end marker, only this rules out a missing
+    /// scan.
     pub(super) fn is_complete(&self) -> bool {
         self.components.iter().all(|component| component.read_down_to.iter().all(|low| *low == Some(0)))
     }

@@ -2,7 +2,7 @@
 
 /// The longest code.
 const MAX_CODE: usize = 16;
-/// Codes up to this length are found in one look.
+/// Codes up to this length are decoded by one table lookup.
 const LOOK: u32 = 9;
 
 /// One table, ready to decode.
@@ -40,7 +40,7 @@ impl Table {
                 code += 1;
             }
             at += count;
-            // More codes than bits of that length.
+            // More codes than this length allows.
             if code > 1 << length {
                 return None;
             }
@@ -61,19 +61,19 @@ impl Table {
     }
 }
 
-/// Why a scan cannot be read on.
+/// Why a scan cannot be decoded further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Damage {
-    /// A marker or the end of the file comes before the last block.
+    /// A marker or the end of the file precedes the last block.
     CutShort,
-    /// Bits that are no code, or that lead outside of a block.
+    /// Bits that are not a code, or that lead outside of a block.
     Corrupt,
 }
 
-/// The bits of entropy-coded data; stuffed zeros are taken out, and it ends at a marker.
+/// The bits of entropy-coded data without stuffed zeros, up to a marker.
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
-    /// The next byte that is not in the buffer.
+    /// The next byte outside the buffer.
     at: usize,
     buffer: u64,
     count: u32,
@@ -135,15 +135,15 @@ impl<'a> Bits<'a> {
                 return table.symbols.get(symbol).copied().ok_or(Damage::Corrupt);
             }
         }
-        // Where the data has ended, what was looked at is not all data.
+        // After the end of the data, peeked bits may be padding.
         if self.count < 16 && data_byte(self.bytes, self.at).is_none() {
             return Err(Damage::CutShort);
         }
         Err(Damage::Corrupt)
     }
 
-    /// Ends an interval: the rest of its last byte is padding. The bytes that follow, up to a marker or the
-    /// end, are given, and the offset after them; reading on begins behind the marker.
+    /// Ends an interval: the rest of its last byte is padding. Returns the bytes up to a marker or the end,
+    /// and the offset after them; reading resumes after the marker.
     pub(super) fn align(&mut self) -> Rest<'a> {
         let begin = self.begin_of_unread();
         let mut end = begin;
@@ -154,7 +154,7 @@ impl<'a> Bits<'a> {
         Rest { extra: &self.bytes[begin..end], begin }
     }
 
-    /// The offset of the first byte of which no bit was used; buffered bytes are stepped back over.
+    /// The offset of the first unused byte; buffered bytes are stepped back over.
     fn begin_of_unread(&self) -> usize {
         let mut at = self.at;
         for _ in 0..self.count / 8 {
@@ -164,7 +164,7 @@ impl<'a> Bits<'a> {
         at
     }
 
-    /// Steps over a restart marker with this number, if it is the next thing.
+    /// Skips a restart marker with this number, if it is next.
     pub(super) fn restart(&mut self, number: u8) -> bool {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let fill = rest.iter().take_while(|byte| **byte == 0xff).count();
@@ -176,7 +176,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// What follows an interval's last block.
+/// The bytes after an interval's last block.
 pub(super) struct Rest<'a> {
     /// Bytes before the next marker.
     pub(super) extra: &'a [u8],
@@ -184,7 +184,7 @@ pub(super) struct Rest<'a> {
     pub(super) begin: usize,
 }
 
-/// The byte of data at `at`, and the offset of the next; none at a marker or the end.
+/// The data byte at `at`, and the offset of the next; `None` at a marker or the end.
 fn data_byte(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     match *bytes.get(at)? {
         0xff if bytes.get(at + 1) == Some(&0) => Some((0xff, at + 2)),

@@ -1,9 +1,9 @@
-//! Whether a JPEG is whole: its entropy-coded data is read to the last block, without computing a pixel.
+//! Checks that a JPEG is whole: reads its entropy-coded data to the last block, without computing a pixel.
 //!
-//! What must stay true: the pixel decoder fills missing data with grey and reports nothing, so a file reaches
-//! it only after every block was found here, and only as [`canonical`] writes it: the segments that were
-//! understood, each scan as far as it was read, and an end marker. The two can't disagree about damaged
-//! segments then. Specification: ITU-T T.81; where files break it, libjpeg's behaviour.
+//! Invariant: the pixel decoder fills missing data with grey and reports nothing, so it receives a file only
+//! after every block was found here, and only in the form that [`canonical`] writes: the known segments, each
+//! scan up to its last block, and an end marker. The two cannot disagree about damaged segments then.
+//! Specification: ITU-T T.81; for files that break it, libjpeg's behaviour.
 
 mod frame;
 mod huffman;
@@ -21,7 +21,7 @@ const APP1: u8 = 0xe1;
 const APP2: u8 = 0xe2;
 const APP14: u8 = 0xee;
 
-/// One marker segment: its marker, and what follows its length.
+/// One marker segment: its marker and its content.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Segment<'a> {
     marker: u8,
@@ -30,8 +30,8 @@ pub(super) struct Segment<'a> {
     end: usize,
 }
 
-/// The segment at or after `at`. Bytes that belong to no segment are skipped, as libjpeg does.
-/// `None`: the file ends first.
+/// The segment at or after `at`. Bytes between segments are skipped, as libjpeg does. `None`: the file ends
+/// first.
 fn next_segment(bytes: &[u8], at: usize) -> Option<Result<Segment<'_>, &'static str>> {
     let mut at = at;
     loop {
@@ -72,7 +72,7 @@ pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The kind of a JPEG that the pixel decoder does not have, from its frame header.
+/// The kind of a JPEG that the pixel decoder lacks, from its frame header.
 pub(super) fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     let mut at = 2;
     while let Some(Ok(Segment { marker, body, end })) = next_segment(bytes, at) {
@@ -89,7 +89,7 @@ pub(super) fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// The tables that are in force, and what was read so far.
+/// The current tables, and the progress so far.
 #[derive(Default)]
 struct Walk {
     dc: [Option<Table>; 4],
@@ -98,12 +98,12 @@ struct Walk {
     frame: Option<Frame>,
 }
 
-/// The picture in `bytes`, whole, as a file that every decoder reads alike: without the metadata that pixels
-/// do not need, without what lies between segments or after the picture (a second picture of an MPO), and
-/// with an end marker.
+/// The picture in `bytes`, whole, in a form that all decoders read alike: without metadata that pixels do not
+/// need, without bytes between segments or after the picture (a second picture of an MPO), and with an end
+/// marker.
 ///
 /// # Errors
-/// What is missing or damaged, for people.
+/// The missing or damaged part, for people.
 pub(super) fn canonical(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(bytes.len() + 2);
     out.extend([0xff, SOI]);
@@ -112,8 +112,8 @@ pub(super) fn canonical(bytes: &[u8]) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// As [`canonical`] for a picture whose tables stand in a stream of their own, as in TIFF; the picture itself
-/// is not written.
+/// As [`canonical`] for a picture with its tables in a separate stream, as in TIFF; the picture itself is not
+/// written.
 ///
 /// # Errors
 /// As [`canonical`].
@@ -143,7 +143,7 @@ fn walk(state: &mut Walk, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String>
                 let end = segment.end + read;
                 write(segment, out);
                 out.extend_from_slice(&bytes[segment.end..end]);
-                // What follows a complete picture is not part of it, whether an end marker comes first or not.
+                // Bytes after a complete picture are not part of it, with or without an end marker.
                 if state.frame.as_ref().is_some_and(Frame::is_complete) {
                     return Ok(());
                 }
@@ -175,11 +175,11 @@ impl Walk {
             }
             // Quantisation tables are for the pixel decoder.
             0xdb => {}
-            // Profiles, and what says which colours the samples are.
+            // Profiles, and the colour space of the samples.
             APP2 if body.starts_with(b"ICC_PROFILE\0") => {}
             APP0 if body.starts_with(b"JFIF\0") => {}
             APP14 if body.starts_with(b"Adobe") => {}
-            // Frames of other kinds: the pixel decoder says what it makes of them.
+            // Frames of other kinds: left to the pixel decoder.
             0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
                 return Err("a kind of JPEG that is not supported".to_owned());
             }
@@ -208,7 +208,7 @@ impl Walk {
         scan.walk(frame, [&self.dc, &self.ac], self.restart_interval, data)
     }
 
-    /// At the end marker: components that no scan has named would be shown as grey.
+    /// At the end marker: components without a scan would be shown as grey.
     fn ended(&self) -> Result<(), String> {
         match &self.frame {
             Some(frame) if frame.every_component_was_scanned() => Ok(()),

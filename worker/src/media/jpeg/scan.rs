@@ -3,8 +3,8 @@
 use super::frame::{BLOCK, Component, Frame};
 use super::huffman::{Bits, Damage, Rest, Table};
 
-/// Bytes between the last block of an interval and the next marker that are taken for an encoder's untidiness:
-/// some cameras write one or two. Damage leaves more, or something else than padding.
+/// Bytes between the last block of an interval and the next marker that are tolerated: some cameras write one
+/// or two. Damage leaves more, or bytes that are not padding.
 const UNTIDY: usize = 8;
 
 type Tables<'a> = [&'a [Option<Table>; 4]; 2];
@@ -16,12 +16,12 @@ struct Member {
     ac: usize,
 }
 
-/// What a scan header says.
+/// A scan header.
 pub(super) struct Scan {
     members: Vec<Member>,
     first: usize,
     last: usize,
-    /// The bit that earlier scans came down to; 0 where this is the first of these coefficients.
+    /// The lowest bit of earlier scans; 0 for the first scan of these coefficients.
     high: u8,
     low: u8,
 }
@@ -56,7 +56,7 @@ impl Scan {
         Ok(Self { members, first, last, high, low })
     }
 
-    /// Reads every block; gives the bytes that the scan has.
+    /// Reads every block; returns the bytes of the scan.
     pub(super) fn walk(
         &self,
         frame: &mut Frame,
@@ -122,7 +122,7 @@ struct Reader<'a> {
     scan: &'a Scan,
     tables: Tables<'a>,
     bits: Bits<'a>,
-    /// Blocks to come that have no further new coefficient in this scan.
+    /// Following blocks without a new coefficient in this scan.
     end_of_band_run: u32,
 }
 
@@ -137,7 +137,7 @@ impl Reader<'_> {
         Err("a restart marker is missing or out of order".to_owned())
     }
 
-    /// One unit: a block where the scan has one component, otherwise each component's share.
+    /// One unit: one block for a single component, otherwise each component's share.
     fn unit(&mut self, frame: &mut Frame, x: usize, y: usize) -> Result<(), Damage> {
         let scan = self.scan;
         if let [one] = scan.members.as_slice() {
@@ -163,7 +163,7 @@ impl Reader<'_> {
         x: usize,
         y: usize,
     ) -> Result<(), Damage> {
-        // `check_tables` has seen those that are needed.
+        // `check_tables` has checked the required ones.
         let [dc, ac] = self.tables;
         let (dc, ac) =
             (dc.get(member.dc).and_then(Option::as_ref), ac.get(member.ac).and_then(Option::as_ref));
@@ -240,7 +240,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A bit for each coefficient that is not zero already, and codes for those that become so.
+    /// One bit per nonzero coefficient, and codes for newly nonzero ones.
     fn ac_refine(&mut self, table: &Table, nonzero: &mut u64) -> Result<(), Damage> {
         let mut at = self.scan.first;
         if self.end_of_band_run == 0 {

@@ -1,4 +1,4 @@
-//! JPEGs of every kind, cut anywhere and damaged: whole ones pass, and no other reaches the pixel decoder.
+//! JPEGs of every kind, truncated anywhere and damaged: only whole ones reach the pixel decoder.
 
 use super::*;
 
@@ -36,10 +36,10 @@ fn a_whole_jpeg_of_every_kind_is_read_to_its_last_block() {
 }
 
 #[test]
-fn a_jpeg_cut_anywhere_is_refused_whatever_its_kind() {
+fn a_jpeg_of_any_kind_cut_anywhere_is_refused() {
     for (kind, bytes) in WHOLE {
         for end in (0..bytes.len() - 40).step_by(11).chain(bytes.len() - 40..bytes.len() - 2) {
-            // Bits of padding may be missing, and a last code may end in them.
+            // Padding bits may be missing, and a last code may end in them.
             let last_bits = bytes.len() - 4;
             assert!(
                 canonical(&bytes[..end]).is_err() || end > last_bits,
@@ -54,7 +54,7 @@ fn a_jpeg_cut_anywhere_is_refused_whatever_its_kind() {
 fn a_jpeg_cut_and_closed_with_an_end_marker_is_refused() {
     for (kind, bytes) in WHOLE {
         if kind.starts_with("progressive") {
-            // A scan that is missing as a whole only leaves the picture less sharp.
+            // A whole missing scan only leaves the picture less sharp.
             continue;
         }
         for end in (first_scan(bytes)..bytes.len() - 16).step_by(11) {
@@ -75,7 +75,7 @@ fn only_the_end_marker_may_be_missing() {
 }
 
 #[test]
-fn what_follows_the_picture_is_not_looked_at() {
+fn bytes_after_the_picture_are_ignored() {
     for (kind, bytes) in WHOLE {
         let followed = [bytes, WHOLE[0].1, b"\xff\xc4\0\x01"].concat();
         assert_eq!(canonical(&followed).unwrap(), canonical(bytes).unwrap(), "{kind}");
@@ -83,7 +83,7 @@ fn what_follows_the_picture_is_not_looked_at() {
 }
 
 #[test]
-fn a_restart_marker_that_is_missing_or_another_is_damage() {
+fn a_missing_or_wrong_restart_marker_is_damage() {
     for (_, bytes) in WHOLE.into_iter().filter(|(kind, _)| kind.contains("restart")) {
         let at = first_scan(bytes);
         let marker = at + bytes[at..].windows(2).position(|two| two[0] == 0xff && two[1] == 0xd0).unwrap();
@@ -102,7 +102,7 @@ fn bytes_between_segments_and_broken_lengths_do_not_hide_the_picture() {
     let exif_with_nonsense = b"\xff\xe1\0\x08Exif\0\0nonsense that the length leaves out";
     let odd = [&bytes[..2], &exif_with_nonsense[..], &bytes[2..]].concat();
     assert_eq!(canonical(&odd).unwrap(), canonical(bytes).unwrap());
-    // Too long a length swallows the tables: nothing is left to decode with.
+    // A length that is too large swallows the tables: decoding is impossible.
     let swallowing = [&bytes[..2], b"\xff\xe1\x08\0Exif\0\0", &bytes[2..]].concat();
     canonical(&swallowing).unwrap_err();
 }

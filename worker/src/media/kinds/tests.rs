@@ -1,4 +1,4 @@
-//! Pictures of kinds that are not read are refused by name; ordinary ones that look like them pass.
+//! Unsupported picture formats are refused by name; ordinary files that resemble them pass.
 
 use std::io::Cursor;
 
@@ -21,7 +21,7 @@ impl Made {
         Self(b"II*\0\0\0\0\0".to_vec())
     }
 
-    /// Adds a directory and gives its offset.
+    /// Adds a directory and returns its offset.
     fn directory(&mut self, entries: &[(u16, Value<'_>)], next: u32) -> u32 {
         let at = u32::try_from(self.0.len()).unwrap();
         let mut after = at + 2 + 12 * u32::try_from(entries.len()).unwrap() + 4;
@@ -87,7 +87,7 @@ fn a_camera_raw_in_tiffs_clothing_is_refused_by_its_name() {
         (b"Unheard of\0", "TIFF"),
     ] {
         let mut made = Made::new();
-        // The sensor's samples, and a page of 160 by 120 in front of them.
+        // The sensor's samples, and a page of 160 by 120 before them.
         let sensor =
             made.directory(&[(254, Value::Long(0)), (256, Value::Long(6000)), (262, Value::Short(32803))], 0);
         let mut entries = preview(&[]);
@@ -98,12 +98,12 @@ fn a_camera_raw_in_tiffs_clothing_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_raw_is_found_by_its_version_compression_place_or_magic() {
+fn a_raw_is_recognised_by_version_compression_directory_or_magic() {
     let dng = |made: &mut Made| made.directory(&preview(&[(50706, Value::Long(0x0401))]), 0);
     let mut made = Made::new();
     let first = dng(&mut made);
     assert_eq!(refusal(&made.beginning_at(first)), "camera raw (DNG): convert it first");
-    // Samples of the sensor in the first directory itself; in the second; under a maker's compression.
+    // Sensor samples in the first directory; in the second; under a maker's compression.
     for (first, next) in [
         (vec![(256, Value::Long(4000)), (262, Value::Short(32803))], None),
         (preview(&[]), Some(vec![(256, Value::Long(4000)), (262, Value::Short(34892))])),
@@ -127,7 +127,7 @@ fn a_raw_is_found_by_its_version_compression_place_or_magic() {
 }
 
 #[test]
-fn a_preview_is_never_edited_for_the_picture_behind_it() {
+fn a_preview_is_never_edited_instead_of_its_picture() {
     let mut made = Made::new();
     let large = made.directory(&[(256, Value::Long(4000)), (262, Value::Short(2))], 0);
     let first = made.directory(&preview(&[]), large);
@@ -140,14 +140,14 @@ fn ordinary_tiffs_with_thumbnails_and_pages_pass() {
     let mut tiff = Cursor::new(Vec::new());
     DynamicImage::new_rgb8(20, 10).write_to(&mut tiff, ImageFormat::Tiff).unwrap();
     let mut tiff = tiff.into_inner();
-    // A thumbnail after the picture: the directory's last four bytes say where the next one is.
+    // A thumbnail after the picture: the directory's last four bytes are the offset of the next one.
     let first = usize::try_from(u32::from_le_bytes(*tiff[4..8].first_chunk().unwrap())).unwrap();
     let entries = usize::from(u16::from_le_bytes([tiff[first], tiff[first + 1]]));
     let mut made = Made(tiff.clone());
     let thumbnail = made.directory(&preview(&[]), 0);
     tiff = made.0;
     tiff[first + 2 + 12 * entries..][..4].copy_from_slice(&thumbnail.to_le_bytes());
-    // It is larger than this picture, and still no more than a thumbnail of it.
+    // It is larger than this picture, but still only a thumbnail of it.
     let media = inspect(&tiff).unwrap();
     assert_eq!((media.width, media.height), (20, 10));
     decode(&tiff, &media).unwrap();
@@ -157,7 +157,7 @@ fn ordinary_tiffs_with_thumbnails_and_pages_pass() {
 }
 
 #[test]
-fn phone_formats_and_other_pictures_are_named_with_the_way_out() {
+fn phone_formats_and_other_pictures_are_named_with_a_fix() {
     for brand in [
         "heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1", "miaf", "MiHE",
         "MiHB",
@@ -188,7 +188,7 @@ fn phone_formats_and_other_pictures_are_named_with_the_way_out() {
 }
 
 #[test]
-fn a_tiff_that_is_not_read_right_is_refused_by_its_kind() {
+fn a_tiff_that_would_be_decoded_wrongly_is_refused_by_kind() {
     for (bytes, kind) in [
         (&include_bytes!("../testdata/lab.tiff")[..], "Lab"),
         (include_bytes!("../testdata/zstd.tiff"), "Zstandard"),
@@ -202,7 +202,7 @@ fn a_tiff_that_is_not_read_right_is_refused_by_its_kind() {
 }
 
 #[test]
-fn a_tiff_of_jpeg_strips_is_right_when_whole_and_undecodable_when_damaged() {
+fn a_tiff_with_damaged_jpeg_strips_is_undecodable() {
     let whole = include_bytes!("../testdata/jpeg-in.tiff");
     let media = inspect(whole).unwrap();
     let plain = include_bytes!("../testdata/pages.tiff");
@@ -210,7 +210,7 @@ fn a_tiff_of_jpeg_strips_is_right_when_whole_and_undecodable_when_damaged() {
     let decoded = decode(whole, &media).unwrap().into_rgb8();
     let sum: u64 = decoded.iter().zip(plain.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
     assert!(sum / (decoded.len() as u64) < 30, "the colours are those of the picture: {sum}");
-    // Strips are the bulk of the file: zeros in the middle of one.
+    // Strips are most of the file: zeros in the middle of one.
     let strip = whole.windows(2).rposition(|two| two == [0xff, 0xda]).unwrap();
     let mut damaged = whole.to_vec();
     damaged[strip + 20] = 0xff;

@@ -1,4 +1,4 @@
-//! The orientation wherever a format keeps it, and files that are sent upright.
+//! The orientation in every format that stores it, and files that are sent upright.
 
 use std::io::Cursor;
 
@@ -84,7 +84,7 @@ fn tiff(image: &DynamicImage, orientation: u8) -> Vec<u8> {
     bytes
 }
 
-/// Every way in which a file says an orientation.
+/// A file for every way to store an orientation.
 fn files(image: &DynamicImage, orientation: u8) -> Vec<(&'static str, Vec<u8>)> {
     let (little, big) = (exif(orientation, false), exif(orientation, true));
     let prefixed = [b"Exif\0\0", &little[..]].concat();
@@ -102,7 +102,7 @@ fn files(image: &DynamicImage, orientation: u8) -> Vec<(&'static str, Vec<u8>)> 
     ]
 }
 
-/// As it is stored so that `orientation` brings it upright.
+/// The stored form that `orientation` turns upright.
 fn stored(upright: &DynamicImage, orientation: u8) -> DynamicImage {
     let inverse = match orientation {
         6 => 8,
@@ -121,7 +121,7 @@ fn difference(one: &DynamicImage, other: &DynamicImage) -> u64 {
 }
 
 #[test]
-fn each_of_eight_orientations_is_found_wherever_a_format_keeps_it() {
+fn all_eight_orientations_are_found_in_every_format() {
     let upright = DynamicImage::from(scene(48, 32));
     for orientation in 1..=8 {
         for (kind, bytes) in files(&stored(&upright, orientation), orientation) {
@@ -139,7 +139,7 @@ fn each_of_eight_orientations_is_found_wherever_a_format_keeps_it() {
 }
 
 #[test]
-fn a_file_to_be_sent_is_upright_without_an_orientation_and_close() {
+fn a_sent_file_is_upright_and_has_no_orientation() {
     let upright_image = DynamicImage::from(scene(48, 32));
     for orientation in 2..=8 {
         for (kind, bytes) in files(&stored(&upright_image, orientation), orientation) {
@@ -156,10 +156,10 @@ fn a_file_to_be_sent_is_upright_without_an_orientation_and_close() {
 }
 
 #[test]
-fn a_file_that_is_upright_is_sent_exactly_as_it_came() {
+fn an_upright_file_is_sent_exactly_as_it_came() {
     let image = DynamicImage::from(scene(48, 32));
     let mut all = files(&image, 1);
-    // What is no orientation counts for none.
+    // An invalid orientation counts as none.
     all.extend(files(&image, 0));
     all.extend(files(&image, 9));
     all.push(("none", written(&image, image::ImageFormat::Png)));
@@ -172,7 +172,7 @@ fn a_file_that_is_upright_is_sent_exactly_as_it_came() {
 }
 
 #[test]
-fn a_profile_goes_with_a_picture_that_is_turned() {
+fn a_rotated_picture_keeps_its_profile() {
     let mut profile = vec![7; 128];
     profile[16..20].copy_from_slice(b"RGB ");
     let mut bytes = Vec::new();
@@ -186,8 +186,8 @@ fn a_profile_goes_with_a_picture_that_is_turned() {
 }
 
 #[test]
-fn where_the_turned_file_is_too_large_smaller_ways_are_tried() {
-    // Noise: nothing compresses it without loss.
+fn smaller_encodings_are_tried_for_a_rotated_file() {
+    // Noise: it cannot be compressed losslessly.
     let noise = RgbImage::from_fn(64, 64, |x, y| {
         let value = (x * 7919 + y * 104_729 + x * y * 31) % 251;
         image::Rgb([u8::try_from(value).unwrap(); 3])
@@ -196,10 +196,10 @@ fn where_the_turned_file_is_too_large_smaller_ways_are_tried() {
     let media = inspect(&bytes).unwrap();
     let (sent, sent_media) = upright(&bytes, media, |_, bytes| bytes < 4_500).unwrap();
     assert!(sent_media.format == Format::Jpeg && sent.len() < 4_500, "{sent_media:?}: {}", sent.len());
-    // Nothing is small enough: the first way is given, for the refusal to name.
+    // Every encoding is too large: the first is returned, for the refusal to name.
     let (_, given) = upright(&bytes, media, |_, _| false).unwrap();
     assert_eq!(given.format, Format::Png);
-    // What is transparent stays so.
+    // Transparency is kept.
     let transparent = RgbaImage::from_pixel(8, 8, image::Rgba([1, 2, 3, 4]));
     let bytes = Bytes::from(png(&transparent.into(), exif(6, false)));
     let (_, given) =
@@ -208,7 +208,7 @@ fn where_the_turned_file_is_too_large_smaller_ways_are_tried() {
 }
 
 #[test]
-fn what_is_damaged_is_refused_also_where_nothing_is_to_be_turned() {
+fn damaged_pixels_are_refused_even_without_a_rotation() {
     let bytes = Bytes::from_static(include_bytes!("../testdata/progressive.jpg"));
     let media = inspect(&bytes).unwrap();
     upright(&bytes, media, |_, _| true).unwrap();

@@ -1,4 +1,4 @@
-//! Asks whether there is something behind a link, without getting it.
+//! Checks that a link leads to content, without downloading it.
 
 use reqwest::header::RANGE;
 use tokio::time::Instant;
@@ -7,7 +7,8 @@ use url::Url;
 use super::{FetchError, Fetcher, Next, Purpose, failed, host_of, read_status, redirected};
 
 impl Fetcher {
-    /// Whether `url` leads to something. Asks for its first byte: addresses that are signed for GET refuse HEAD.
+    /// Whether `url` leads to content. Requests its first byte: addresses that are signed for GET refuse
+    /// HEAD.
     ///
     /// # Errors
     /// [`FetchError`].
@@ -24,7 +25,7 @@ impl Fetcher {
             self.check(&url, Purpose::Source)?;
             let sent = self.client.get(url.clone()).header(RANGE, "bytes=0-0").send().await;
             let response = sent.map_err(|error| failed(&url, &error))?;
-            // The part that was asked for.
+            // The requested part.
             if response.status().as_u16() == 206 {
                 return Ok(());
             }

@@ -1,7 +1,8 @@
-//! A provider's result: past the guard like everything from outside, and into the blob store while it arrives.
+//! Downloads a provider's result: past the guard like all downloads, and into the blob store while it
+//! arrives.
 //!
 //! It is paid for, so its size is bounded by a setting and not by memory, and its time by progress and not by
-//! a deadline for all of it.
+//! a total deadline.
 
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use crate::coding::{self, CodingError};
 use crate::media::memory;
 use crate::sources::guard::AllowHosts;
 
-/// For the next bytes: a host that sends none for so long is asked again.
+/// Timeout for the next bytes of a stalled host.
 const STALLED: Duration = Duration::from_secs(30);
-/// For all of it, however slowly it comes.
+/// Total timeout, however slow the host.
 const ALL: Duration = Duration::from_secs(30 * 60);
 
 /// A result that has arrived whole.
@@ -27,11 +28,11 @@ const ALL: Duration = Duration::from_secs(30 * 60);
 pub(crate) struct ResultFile {
     /// Its bytes.
     pub(crate) received: Received,
-    /// What the host says that it is; may be empty, and is not believed.
+    /// The declared content type; may be empty, and is not trusted.
     pub(crate) said: String,
 }
 
-/// Why a result is not at hand.
+/// Why a result is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResultError {
     #[error(transparent)]
@@ -41,7 +42,7 @@ pub(crate) enum ResultError {
 }
 
 impl Fetcher {
-    /// The file at `url`, at every hop from one of `hosts`; at most `most` bytes. Asks once: the caller has
+    /// Downloads `url`, of at most `most` bytes; every hop must be one of `hosts`. Tries once: the caller has
     /// its own retries.
     ///
     /// # Errors
@@ -67,8 +68,8 @@ impl Fetcher {
     }
 }
 
-/// What is compressed, announced or not, is gathered in memory and decoded within the bound on decoded
-/// pictures; anything else goes into the blob store as it comes.
+/// A compressed body, declared or not, is collected in memory and decoded within the bound on decoded
+/// pictures; other bodies go into the blob store as they arrive.
 async fn receive(
     url: &Url,
     mut response: Response,
@@ -108,7 +109,7 @@ async fn receive(
     Ok(arriving.finish().await?)
 }
 
-/// The bytes without their codings; as they came where they cannot be decoded, since they are paid for.
+/// The decoded bytes; unchanged if decoding fails, since they are paid for.
 async fn plain(url: &Url, coded: Bytes, codings: String, most: u64) -> Result<Bytes, FetchError> {
     let limit = usize::try_from(most).unwrap_or(usize::MAX);
     let body = coded.clone();
@@ -121,7 +122,7 @@ async fn plain(url: &Url, coded: Bytes, codings: String, most: u64) -> Result<By
         Ok(bytes) => Ok(bytes),
         Err(CodingError::TooLarge(_)) => Err(too_large(url, most)),
         Err(error @ (CodingError::Unknown(_) | CodingError::Damaged { .. })) => {
-            tracing::warn!(%error, host = host_of(url), "a result cannot be unpacked, and is kept as it came");
+            tracing::warn!(%error, host = host_of(url), "a result cannot be decompressed and is kept as it came");
             Ok(coded)
         }
     }

@@ -1,4 +1,4 @@
-//! The promises of the fetcher, against servers on this machine that are allowed by address or by name.
+//! Promises of the fetcher, against local servers that are allowed by address or by name.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ fn redirect_to(location: &str) -> Response<Body> {
     redirect.body(Body::from("moved")).expect("a response")
 }
 
-/// Fails like a URL that would have told.
+/// Asserts that the error does not reveal the URL's secrets.
 fn assert_discreet(error: &FetchError) {
     for text in [error.to_string(), format!("{error:?}")] {
         for secret in ["Signature", "s3cr3t", "hunter2", "path"] {
@@ -62,7 +62,7 @@ async fn a_picture_is_fetched_whole_and_asked_for_plainly() {
 }
 
 #[tokio::test]
-async fn a_private_address_is_refused_unless_allowed_by_name_or_address() {
+async fn a_private_address_is_refused_unless_it_is_allowed() {
     let server = serve(Router::new().route("/", get(|| async { "here" }))).await;
     let port = server.port();
     let addresses = [
@@ -96,7 +96,7 @@ async fn the_address_that_was_checked_is_the_one_connected_to() {
     static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
     let server = serve(Router::new().route("/", get(|| async { "here" }))).await;
     let url = format!("http://rebinding.example:{}/", server.port());
-    // Public at the first look, this machine at every later one.
+    // Public at the first lookup, this machine at every later one.
     let resolver = |allow: &Arc<AllowHosts>| {
         GuardedResolver::with_lookup(Arc::clone(allow), |_| {
             let first = LOOKUPS.fetch_add(1, Ordering::SeqCst) == 0;
@@ -108,13 +108,13 @@ async fn the_address_that_was_checked_is_the_one_connected_to() {
     let limits = FetchLimits { deadline: Duration::from_millis(300), ..LIMITS };
     let rebound = Fetcher::with_resolver(Arc::clone(&allow), limits, resolver(&allow));
     let rebound = rebound.expect("a client");
-    // The first look is what is connected to: nobody is there, and this machine never hears of it.
-    let first = rebound.fetch(&url, Purpose::Source).await.expect_err("nobody");
+    // The first lookup decides the connection: no host answers there, and this machine is never contacted.
+    let first = rebound.fetch(&url, Purpose::Source).await.expect_err("no host");
     assert_eq!(first.code(), "source_unavailable", "{first}");
     assert_eq!(LOOKUPS.load(Ordering::SeqCst), 1);
     let second = rebound.fetch(&url, Purpose::Source).await.expect_err("private");
     assert_eq!(second.code(), "private_address", "{second}");
-    // And by name it is let through, by the same way.
+    // The same name is allowed, and the request passes.
     let allow: Arc<AllowHosts> = Arc::new("*.example".parse().expect("a name"));
     let named = Fetcher::with_resolver(Arc::clone(&allow), LIMITS, resolver(&allow));
     let answer = named.expect("a client").fetch(&url, Purpose::Source).await;
@@ -123,7 +123,7 @@ async fn the_address_that_was_checked_is_the_one_connected_to() {
 
 #[tokio::test]
 async fn a_redirect_to_a_private_address_is_refused() {
-    // The server is allowed by its name, and that allows no other way to this machine.
+    // The server is allowed by its name, which allows no other route to this machine.
     let fetcher = fetcher("localhost", LIMITS);
     for to in ["http://169.254.169.254/latest/meta-data", "http://127.0.0.1/", "//10.0.0.1/", "http://[::1]/"]
     {
@@ -157,7 +157,7 @@ async fn redirects_are_followed_and_a_loop_ends() {
 }
 
 #[tokio::test]
-async fn a_redirect_that_makes_no_sense_is_a_bad_url() {
+async fn a_redirect_without_a_usable_target_is_a_bad_url() {
     for (to, why) in [
         (Some("ftp://host/"), "scheme is ftp"),
         (Some("file:///etc/passwd"), "scheme is file"),
@@ -181,7 +181,7 @@ async fn a_redirect_that_makes_no_sense_is_a_bad_url() {
 }
 
 #[test]
-fn a_redirect_from_https_to_http_is_refused_and_the_other_way_followed() {
+fn only_redirects_from_http_to_https_change_the_scheme() {
     let answer = |from: &str, to: &str| {
         let response = axum::http::Response::builder().header(LOCATION, to).body("");
         redirected(&from.parse().expect(from), &response.expect("a response").into())
@@ -215,7 +215,7 @@ async fn urls_that_cannot_be_fetched_are_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_picture_is_named_after_what_to_do_next() {
+async fn an_answer_without_a_picture_is_classified_by_the_next_step() {
     let app = Router::new().fallback(|uri: Uri| async move {
         let status: u16 = uri.path()[1..4].parse().expect("a status");
         Response::builder().status(status).body(Body::from("path s3cr3t")).expect("a response")
@@ -272,7 +272,7 @@ async fn a_body_over_the_limit_is_cut_off_without_reading_it_all() {
         assert_eq!(error.code(), "too_large", "{path}: {error}");
         assert!(error.to_string().contains("1000 bytes"), "{error}");
     }
-    // What the two ends of a connection may have buffered, and not the 100 MB.
+    // The buffers of both ends of a connection, and not the 100 MB.
     assert!(SENT.load(Ordering::SeqCst) < 30_000_000, "{SENT:?}");
     let whole = fetch(&format!("http://{server}/1000")).await.expect("within the limit");
     assert_eq!(whole.len(), 1000);
@@ -288,7 +288,7 @@ async fn a_stalled_server_meets_the_deadline() {
         .route("/body", get(stalls))
         .route("/answer", get(std::future::pending::<()>))
         .fallback(|uri: Uri| async move {
-            // Redirects that are each quick enough must not add up to more.
+            // Redirects, each quick enough, must not exceed the deadline in sum.
             tokio::time::sleep(Duration::from_millis(120)).await;
             redirect_to(&format!("{}x", uri.path()))
         });
@@ -306,9 +306,9 @@ async fn a_stalled_server_meets_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_reached_or_breaks_off_is_unavailable() {
+async fn an_unreachable_or_interrupted_server_is_unavailable() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let nobody = closed.local_addr().expect("an address");
+    let unused = closed.local_addr().expect("an address");
     drop(closed);
     let breaks_off = || async {
         let broken = [Ok(Bytes::from_static(b"some")), Err(std::io::Error::other("broken"))];
@@ -318,7 +318,7 @@ async fn a_server_that_cannot_be_reached_or_breaks_off_is_unavailable() {
     };
     let broken = serve(Router::new().fallback(breaks_off)).await;
     for (url, why) in [
-        (format!("http://{nobody}/path?Signature=s3cr3t"), "cannot be connected to"),
+        (format!("http://{unused}/path?Signature=s3cr3t"), "cannot be connected to"),
         (format!("http://{broken}/path?Signature=s3cr3t"), "broke off"),
         (format!("https://{broken}/path?Signature=s3cr3t"), "cannot be connected to"),
     ] {
@@ -330,7 +330,7 @@ async fn a_server_that_cannot_be_reached_or_breaks_off_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_name_that_cannot_be_looked_up_is_unavailable() {
+async fn an_unresolvable_name_is_unavailable() {
     let allow = Arc::new(AllowHosts::default());
     let fails = GuardedResolver::with_lookup(Arc::clone(&allow), |_| {
         Box::pin(async { Err(std::io::Error::other("no such name")) })
@@ -343,7 +343,7 @@ async fn a_name_that_cannot_be_looked_up_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_temporary_error_is_tried_again_and_a_lasting_one_is_not() {
+async fn only_temporary_errors_are_retried() {
     static FLAKY: AtomicUsize = AtomicUsize::new(0);
     static GONE: AtomicUsize = AtomicUsize::new(0);
     let app = Router::new()
@@ -373,7 +373,7 @@ async fn a_temporary_error_is_tried_again_and_a_lasting_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_providers_result_comes_from_its_own_hosts_and_past_the_guard() {
+async fn a_providers_result_passes_the_guard_and_the_providers_hosts() {
     let app = Router::new()
         .route("/picture", get(|| async { "here" }))
         .route("/away", get(|| async { redirect_to("http://elsewhere.example/") }));
@@ -394,7 +394,7 @@ async fn a_providers_result_comes_from_its_own_hosts_and_past_the_guard() {
 }
 
 #[tokio::test]
-async fn a_picture_that_was_compressed_unasked_is_made_plain_within_the_bound() {
+async fn unrequested_compression_is_decoded_within_the_bound() {
     use flate2::write::GzEncoder;
     use std::io::Write as _;
     let gzip = |bytes: &[u8]| {
@@ -434,7 +434,7 @@ async fn a_picture_that_was_compressed_unasked_is_made_plain_within_the_bound() 
         ("named", Purpose::Source, plain.clone()),
         ("named", result, plain.clone()),
         ("silent", result, plain),
-        // Of a source the bytes as they came are what its hash is of.
+        // The hash of a source is that of the bytes as they came.
         ("silent", Purpose::Source, Ok(Bytes::from(small))),
     ] {
         let fetched = fetcher.fetch(&format!("http://{server}/{path}"), purpose).await;

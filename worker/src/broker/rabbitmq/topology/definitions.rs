@@ -1,13 +1,14 @@
-//! The plan as RabbitMQ's definitions (<https://www.rabbitmq.com/docs/definitions>): for those who manage a broker by them and
-//! give workers no right to declare.
+//! The plan as RabbitMQ's definitions (<https://www.rabbitmq.com/docs/definitions>), for brokers that are
+//! managed by them and give workers no right to declare.
 
 use serde_json::{Map, Value, json};
 
 use super::{Argument, Plan};
 
-/// What `rabbitmqctl import_definitions` takes. The virtual host must be there already, or be in the rest of one's definitions.
+/// Input for `rabbitmqctl import_definitions`. The virtual host must exist or be part of the other
+/// definitions.
 pub fn definitions(plan: &Plan, vhost: &str) -> Value {
-    // Destructured: what comes to the plan does not compile until it is here.
+    // Destructured: a new kind of item does not compile until it is here.
     let Plan { exchanges, queues, bindings } = plan;
     let exchanges = exchanges.iter().map(|exchange| {
         let alternate = exchange.alternate.iter().map(|name| ("alternate-exchange".to_owned(), json!(name)));

@@ -23,7 +23,7 @@ fn photo() -> Measure {
     measure(Format::Jpeg, 1024, 768, 300_000)
 }
 
-/// The refusal's text, code first; empty where there is none.
+/// The refusal's text, code first; empty if accepted.
 fn refusal(style: Style, input: Input, spec: &EditSpec, image: Measure) -> String {
     match super::check(style, input, spec, image) {
         Ok(_) => String::new(),
@@ -65,7 +65,7 @@ fn the_function_is_the_parameter_or_else_the_edit_type() {
 }
 
 #[test]
-fn a_prompt_beyond_the_models_limit_is_refused_since_the_rest_would_be_ignored() {
+fn a_prompt_beyond_the_models_limit_is_refused() {
     for (style, model, most) in [
         (Style::ImageEdit, WANX, 800),
         (Style::I2i, "wan2.5-i2i-preview", 2000),
@@ -88,7 +88,7 @@ fn a_prompt_beyond_the_models_limit_is_refused_since_the_rest_would_be_ignored()
 }
 
 #[test]
-fn an_empty_prompt_is_refused_where_nothing_can_be_done_without() {
+fn an_empty_prompt_is_refused_by_functions_that_need_one() {
     for function in FUNCTIONS {
         let mut spec = spec(function.name, "{}");
         spec.prompt.clear();
@@ -123,7 +123,7 @@ fn a_parameter_out_of_its_range_is_refused_with_the_range() {
         ("colorization", "seed", &["0", "2147483647"], &["-1", "2147483648", "1.5", "\"7\""]),
         ("colorization", "watermark", &["true"], &["\"no\""]),
         ("colorization", "n", &["1", "1.0"], &["2", "4", "0", "\"1\""]),
-        // Another function's parameters, and those that nobody knows, are passed on.
+        // Another function's parameters, and unknown ones, are passed on.
         ("colorization", "strength", &["7"], &[]),
         ("colorization", "moon", &["\"full\""], &[]),
     ] {
@@ -213,7 +213,7 @@ fn a_gif_is_refused_by_the_function_style_alone() {
 }
 
 #[test]
-fn a_file_is_held_to_the_limit_of_its_way_in() {
+fn the_size_limit_of_a_file_depends_on_its_input() {
     let raw = raw_bytes_within("image/png", MAX_DATA_URI);
     assert_eq!(raw, 7_864_302);
     assert!(
@@ -237,7 +237,7 @@ fn a_file_is_held_to_the_limit_of_its_way_in() {
 }
 
 #[test]
-fn a_mask_is_needed_by_one_function_and_refused_by_all_else() {
+fn one_function_needs_a_mask_and_all_others_refuse_it() {
     for function in FUNCTIONS {
         let mut spec = spec(function.name, "{}");
         let without = refusal(Style::ImageEdit, Input::Data, &spec, photo());

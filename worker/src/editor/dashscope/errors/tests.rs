@@ -1,11 +1,11 @@
-//! Every code that the provider's pages have, what is done next in each place, and what of its words is repeated.
+//! Every documented code, its class in each place, and the part of its message that is repeated.
 
 use std::collections::BTreeSet;
 
 use super::Class::{Ambiguous, Blocked, NotSent, RateLimited, Rejected, Unavailable, Unbilled};
 use super::*;
 
-/// Code, status, and the class in the answer to a submit, in an upload, in a poll, and of a task that has ended.
+/// Code, status, and the class in a submit's answer, in an upload, in a poll, and of an ended task.
 type Row = (&'static str, u16, [Class; 4]);
 
 const REFUSED: [Class; 4] = [Rejected, Rejected, Unavailable, Rejected];
@@ -96,10 +96,10 @@ fn check(status: u16, code: &str, message: &str, expected: [Class; 4]) {
 }
 
 #[test]
-fn every_code_of_the_providers_pages_is_known_and_decides_what_is_done_next() {
+fn every_documented_code_of_the_provider_has_a_class() {
     for (code, status, expected) in PAGES {
         check(*status, code, "words", *expected);
-        // A code says the same in a good answer.
+        // A code means the same in a successful answer.
         check(200, code, "words", *expected);
     }
     let pages: BTreeSet<_> = PAGES.iter().map(|(code, ..)| code).collect();
@@ -109,7 +109,7 @@ fn every_code_of_the_providers_pages_is_known_and_decides_what_is_done_next() {
 }
 
 #[test]
-fn a_quota_that_is_used_up_for_good_blocks_though_its_code_is_that_of_a_limit_a_minute() {
+fn a_used_up_free_quota_blocks_despite_its_throttling_code() {
     let message = "Free allocated quota exceeded.";
     check(429, "Throttling.AllocationQuota", message, ACCOUNT);
     check(
@@ -121,7 +121,7 @@ fn a_quota_that_is_used_up_for_good_blocks_though_its_code_is_that_of_a_limit_a_
 }
 
 #[test]
-fn a_code_that_nobody_has_written_down_is_read_as_its_family() {
+fn an_undocumented_code_is_read_as_its_family() {
     for (code, expected) in [
         ("InvalidParameter.Size.TooBig", REFUSED),
         ("Throttling.Moon", THROTTLED),
@@ -135,7 +135,7 @@ fn a_code_that_nobody_has_written_down_is_read_as_its_family() {
 }
 
 #[test]
-fn without_a_known_code_the_status_decides_and_a_doubt_may_have_been_paid() {
+fn without_a_known_code_the_status_decides_and_doubt_means_paid() {
     let retired = [Blocked, Blocked, Unavailable, Rejected];
     let forbidden = [Blocked, Blocked, Blocked, Rejected];
     let refused = [Rejected, Rejected, Unavailable, Rejected];
@@ -160,7 +160,7 @@ fn without_a_known_code_the_status_decides_and_a_doubt_may_have_been_paid() {
 }
 
 #[test]
-fn an_error_says_its_code_and_reason_and_keeps_the_wish_to_wait() {
+fn an_error_has_its_code_and_reason_and_keeps_retry_after() {
     let wish = Some(Duration::from_secs(7));
     let limited = classify(Place::Create, 429, "Throttling.RateQuota", "Slow down.", wish);
     let message = "HTTP 429, Throttling.RateQuota: Slow down.".to_owned();
@@ -177,7 +177,7 @@ fn an_error_says_its_code_and_reason_and_keeps_the_wish_to_wait() {
 }
 
 #[test]
-fn a_providers_words_are_repeated_without_keys_urls_pictures_or_end() {
+fn provider_messages_are_repeated_without_keys_urls_or_pictures() {
     for (text, expected) in [
         ("Incorrect API key provided: sk-0a1b2c.", "Incorrect API key provided: sk-…"),
         ("download https://cdn.example/a.png?sig=1 failed", "download https://cdn.example… failed"),

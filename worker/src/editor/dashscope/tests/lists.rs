@@ -1,4 +1,4 @@
-//! Asking what was accepted: spans, pages, and what a list that cannot be trusted is worth.
+//! The list of tasks: spans, pages, and incomplete lists.
 
 use super::*;
 use crate::editor::{AGE_ERROR, ListedTask};
@@ -12,7 +12,7 @@ fn pages(tasks: &[(&str, u64)], page: usize) -> Vec<(u16, String)> {
         json!({"total": tasks.len(), "total_page": total_page, "data": data, "request_id": "r"}).to_string()
     };
     let chunks = tasks.chunks(page).map(|chunk| (200, body(chunk.iter().map(line).collect())));
-    // The first answer only tells the time.
+    // The first answer only provides the provider's time.
     std::iter::once((200, body(vec![]))).chain(chunks).collect()
 }
 
@@ -31,7 +31,7 @@ async fn listed(
 const SINCE: Duration = Duration::from_secs(600);
 
 #[tokio::test]
-async fn every_page_of_the_span_is_read_and_each_task_has_its_age() {
+async fn every_page_of_the_span_is_read_with_the_tasks_ages() {
     let tasks = [("a", 10), ("b", 20), ("c", 30), ("d", 600), ("e", 650)];
     let (answer, asked) = listed(pages(&tasks, 2), WANX, SINCE).await;
     let Listed { tasks: found, settles } = answer.unwrap().unwrap();
@@ -54,7 +54,7 @@ async fn every_page_of_the_span_is_read_and_each_task_has_its_age() {
 }
 
 #[tokio::test]
-async fn an_empty_list_is_an_answer_and_other_models_are_no_part_of_it() {
+async fn an_empty_list_is_an_answer_and_excludes_other_models() {
     let (answer, _) = listed(pages(&[], 10), WANX, SINCE).await;
     assert_eq!(answer.unwrap().unwrap().tasks, []);
     let mut theirs = pages(&[("a", 1)], 10);
@@ -66,7 +66,7 @@ async fn an_empty_list_is_an_answer_and_other_models_are_no_part_of_it() {
 }
 
 #[tokio::test]
-async fn a_list_that_may_have_a_gap_is_no_list() {
+async fn a_list_that_may_have_a_gap_is_refused() {
     let mut shifted = pages(&[("a", 1), ("b", 2), ("c", 3)], 2);
     shifted[2].1 = shifted[2].1.replace("\"c\"", "\"b\"");
     let mut broken = pages(&[("a", 1), ("b", 2), ("c", 3)], 2);
@@ -87,7 +87,7 @@ async fn a_list_that_may_have_a_gap_is_no_list() {
 }
 
 #[tokio::test]
-async fn nobody_is_asked_of_calls_without_tasks_of_what_is_forgotten_and_where_it_is_not_set() {
+async fn the_list_is_skipped_for_synchronous_calls_old_submits_and_when_off() {
     for (model, hours) in [("qwen-image-2.0", 0), (WANX, 24)] {
         let since = Duration::from_secs(hours * 3600);
         let (answer, asked) = listed(pages(&[], 10), model, since).await;

@@ -1,4 +1,4 @@
-//! What is made of the answers to polls; the finished and failed bodies are those of the provider's pages.
+//! Reading of answers to polls; the finished and failed bodies are from the provider's pages.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn poll(status: u16, body: &str, age: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_poll_asks_for_one_task_whatever_is_in_its_id() {
+async fn a_poll_asks_for_one_task_with_any_id() {
     let server = Server::start(&[(200, "{}")]).await;
     for (id, path) in
         [("0385dc79-5ff8", "0385dc79-5ff8"), ("a/../b?c#d%2e 雪", "a%2F..%2Fb%3Fc%23d%252e%20%E9%9B%AA")]
@@ -51,18 +51,18 @@ const FAILED: &str = r#"{"request_id":"e5d70b02-…","output":{"task_id":"86ecf5
  "task_metrics":{"TOTAL":4,"SUCCEEDED":0,"FAILED":4}}}"#;
 
 #[tokio::test]
-async fn once_a_task_has_ended_the_next_is_asked_after_when_it_will_have_and_not_before() {
+async fn the_next_task_is_first_polled_at_its_expected_end() {
     let pending = r#"{"output":{"task_id":"b","task_status":"RUNNING"}}"#;
     let server = Server::start(&[(200, &SUCCEEDED.replace("RESULT", RESULT)), (200, pending)]).await;
     let editor = server.editor();
-    // It took 10.744 s by the provider's own words, and was found a little later.
+    // It took 10.744 s by the provider's clock, and was found a little later.
     let done = editor.poll("a", Duration::from_secs(12)).await;
     assert!(matches!(done, Ok(Polled::Done(_))), "{done:?}");
     let after = async |age| match editor.poll("b", Duration::from_millis(age)).await {
         Ok(Polled::Pending { after }) => after.as_millis(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(after(100).await, 3000, "nobody was asked");
+    assert_eq!(after(100).await, 3000, "no request was sent");
     assert_eq!(server.asked().len(), 1);
     let pause = after(6000).await;
     assert!((4700..=4764).contains(&pause), "until 10.764 s, less what this took: {pause}");
@@ -80,7 +80,7 @@ async fn the_first_picture_of_a_finished_task_is_its_result() {
 }
 
 #[tokio::test]
-async fn a_task_that_failed_is_refused_or_worth_a_new_submit_by_its_code() {
+async fn a_failed_task_is_refused_or_retried_by_its_code() {
     let server = |body: String| async move {
         let server = Server::start(&[(200, &body)]).await;
         server.editor().poll("a", Duration::ZERO).await.unwrap_err()
@@ -107,7 +107,7 @@ async fn a_task_that_failed_is_refused_or_worth_a_new_submit_by_its_code() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_not_known_is_asked_for_again_and_later_ambiguous() {
+async fn an_unknown_task_is_polled_again_and_later_ambiguous() {
     let unknown = r#"{"request_id":"…","output":{"task_id":"…","task_status":"UNKNOWN"}}"#;
     let empty = r#"{"output":{"task_status":"SUCCEEDED","results":[]}}"#;
     for (status, body, later) in [

@@ -15,7 +15,7 @@ async fn by_oss(answers: &[(u16, &str)]) -> (Result<Submitted, EditError>, Vec<A
 }
 
 #[tokio::test]
-async fn by_oss_the_pictures_are_uploaded_first_and_the_key_stays_at_the_api() {
+async fn by_oss_pictures_are_uploaded_first_without_the_key() {
     let (submitted, asked) = by_oss(&[(200, POLICY), (200, ""), (200, ""), (200, CREATED)]).await;
     accepted(submitted);
     let [policy, image, mask, create] = asked.as_slice() else { panic!("{} requests", asked.len()) };
@@ -50,7 +50,7 @@ async fn by_oss_the_pictures_are_uploaded_first_and_the_key_stays_at_the_api() {
 }
 
 #[tokio::test]
-async fn no_failure_of_an_upload_is_ambiguous_and_none_is_followed_by_a_submit() {
+async fn no_failed_upload_is_ambiguous_or_followed_by_a_submit() {
     let foreign = POLICY.replace("SERVER", "https://bucket.evil.example");
     for (answers, expected) in [
         ([(500, r#"{"code":"InternalError","message":"x"}"#), (200, "")], "not sent"),

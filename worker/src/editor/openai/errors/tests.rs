@@ -1,4 +1,4 @@
-//! Every code, type and status against the class that it must have.
+//! Every code, type and status, and its class.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ fn refuse(status: u16, body: &Value) -> EditError {
     refused(&answer(status, body.to_string()), KEY)
 }
 
-/// Which class, by a match that a new variant breaks.
+/// The class's name, by a match that a new variant breaks.
 fn class(error: &EditError) -> &'static str {
     match error {
         EditError::NotSent(_) => "not sent",
@@ -34,7 +34,7 @@ fn class(error: &EditError) -> &'static str {
     }
 }
 
-/// Status, type, code, class: what is documented, or was seen of a gateway.
+/// Status, type, code, class: documented, or observed at a gateway.
 #[rustfmt::skip]
 const TABLE: &[(u16, &str, &str, &str)] = &[
     (401, "invalid_request_error", "invalid_api_key", "blocked"),
@@ -119,7 +119,7 @@ const TABLE: &[(u16, &str, &str, &str)] = &[
 ];
 
 #[test]
-fn every_known_code_is_in_the_table_and_every_class_that_a_provider_can_cause() {
+fn the_table_has_every_known_code_and_every_possible_class() {
     let mut classes = BTreeSet::new();
     for (status, kind, code, expected) in TABLE {
         let error = json!({ "message": "No.", "type": kind, "code": code, "param": null });
@@ -130,7 +130,7 @@ fn every_known_code_is_in_the_table_and_every_class_that_a_provider_can_cause() 
         }
         classes.insert(*expected);
     }
-    // Sent and answered is none of the other three.
+    // A request that was sent and answered is none of the other three.
     assert_eq!(Vec::from_iter(classes), ["ambiguous", "blocked", "rate limited", "rejected"]);
     for (word, verdict) in KNOWN {
         let covered = TABLE.iter().any(|(_, kind, code, _)| [*kind, *code].contains(&word));
@@ -174,7 +174,7 @@ fn codes_are_the_providers_or_the_status() {
 }
 
 #[test]
-fn an_empty_account_is_seen_through_a_gateway_that_drops_the_code() {
+fn an_empty_account_is_recognised_without_its_code() {
     let message = "litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check";
     for kind in ["throttling_error", "None"] {
         let refused = refuse(429, &json!({ "error": { "message": message, "type": kind, "code": "429" } }));
@@ -184,7 +184,7 @@ fn an_empty_account_is_seen_through_a_gateway_that_drops_the_code() {
 }
 
 #[test]
-fn an_answer_that_is_not_json_is_told_on_one_line_and_clipped() {
+fn an_answer_that_is_not_json_is_quoted_on_one_line() {
     let page = format!("<html>\r\n<body>\0Bad   gateway {}", "é".repeat(5000));
     let said = refused(&answer(502, page), KEY).to_string();
     assert!(said.contains("<html> <body> Bad gateway éé"), "{said}");
