@@ -15,6 +15,7 @@ use super::Ending;
 use super::folders::LeftOut;
 use super::say::say;
 use crate::store::{Money, TaskRecord};
+pub(super) use crate::words::counted;
 
 /// One task, or several that are one command's.
 #[derive(Debug, Serialize)]
@@ -83,11 +84,6 @@ impl Edits {
             self.costs.iter().map(|cost| format!("{} {}", cost.amount, cost.currency)).collect();
         if costs.is_empty() { String::new() } else { format!(", about {}", costs.join(" and ")) }
     }
-}
-
-/// `1 edit`, `2 edits`.
-pub(super) fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// One image of it.

@@ -11,6 +11,7 @@ use super::report::counted;
 use super::say::say;
 use super::{Ending, Failure};
 use crate::store::{Since, Store, TaskFilter, TaskRecord};
+use crate::words::age;
 
 /// Columns of a terminal that everything fits into.
 const WIDTH: usize = 80;
@@ -115,7 +116,11 @@ impl Shown {
         let Self { task_id, status, edit_type, images, hit, joined, paid, failed, .. } = self;
         let mut lines = vec![
             task_id.clone(),
-            format!("  {}, {edit_type}, {} ago", status.as_str(), age(self.age_seconds)),
+            format!(
+                "  {}, {edit_type}, {} ago",
+                status.as_str(),
+                age(u64::try_from(self.age_seconds).unwrap_or_default())
+            ),
         ];
         let mut counts = vec![counted(u64::from(*images), "image")];
         let open = images.saturating_sub(hit + joined + paid + failed);
@@ -146,15 +151,6 @@ impl Page {
         if let Some(next) = &self.next {
             say(format!("more: --before {next}"));
         }
-    }
-}
-
-fn age(seconds: i64) -> String {
-    match seconds {
-        ..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
     }
 }
 

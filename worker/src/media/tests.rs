@@ -115,6 +115,7 @@ fn the_first_bytes_of_a_format_alone_do_not_make_a_picture() {
         let error = inspect(bytes).unwrap_err();
         assert_eq!(error.code(), "not_an_image");
         assert!(matches!(&error, MediaError::BadHeader { format, .. } if *format == expected), "{error:?}");
+        assert!(!error.to_string().contains('\n'), "{error:?}");
     }
 }
 
