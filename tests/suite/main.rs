@@ -41,6 +41,7 @@ mod dead_retry;
 mod dead_show;
 mod doctor;
 mod edit_folders;
+mod edit_foresee;
 mod edit_memory;
 mod edit_own;
 mod edit_pictures;

@@ -94,10 +94,10 @@ impl Edit {
                 estimate.print(json, &left_out);
             }
             limit.as_ref().map_or(Ok(()), |limit| estimate.within(limit))?;
-        }
-        if self.dry_run {
-            app.store.close().await;
-            return Ok(Ending::Done);
+            if self.dry_run {
+                app.store.close().await;
+                return Ok(estimate.ending());
+            }
         }
         if let Some(limit) = limit {
             app.allowance.limit(limit);
