@@ -32,15 +32,16 @@ async fn a_folder_is_read_by_content_and_what_is_left_out_is_named() {
     let report = laptop.report(&["edit", "in", "-t", "invert"]).await;
     assert_eq!(images(&report, "input"), ["in/IMG_1.HEIC", "in/IMG_2", "in/IMG_3.MPO"]);
     let left_out = json!({
-        "hidden": 5, "folders": 1, "not_pictures": ["notes.txt"],
-        "to_convert": ["IMG_4.heic: HEIC", "IMG_5.NEF: camera raw"], "others": 0
+        "hidden": [".DS_Store", "._IMG_1.jpg", ".hidden.jpg", "Thumbs.db", "desktop.ini"], "folders": ["trip"],
+        "not_pictures": ["notes.txt"], "to_convert": ["IMG_4.heic: HEIC", "IMG_5.NEF: camera raw"], "others": []
     });
     assert_eq!(report["left_out"], left_out);
     let done = laptop.retouch(&["edit", "in", "-t", "invert"]).run().await;
     assert_eq!(
         done.stderr,
-        "left out: 5 hidden, 1 no picture (notes.txt), 2 to be converted first, to JPEG or PNG \
-         (IMG_4.heic: HEIC, IMG_5.NEF: camera raw), 1 folder (--recursive)\n"
+        "left out: 5 hidden (.DS_Store, ._IMG_1.jpg, .hidden.jpg, Thumbs.db, desktop.ini), 1 not a picture \
+         (notes.txt), 2 to be converted first, to JPEG or PNG (IMG_4.heic: HEIC, IMG_5.NEF: camera raw), \
+         1 folder not read without --recursive (trip)\n"
     );
     assert!(done.status.success());
 }
@@ -52,7 +53,7 @@ async fn folders_below_keep_their_structure_in_spite_of_links_that_loop() {
     let report = laptop.report(&["edit", "in", "-t", "invert", "-r", "-o", "out"]).await;
     let outputs = images(&report, "output");
     assert_eq!(outputs.last().unwrap(), "out/trip/sea/deep-invert.png", "{outputs:?}");
-    assert_eq!((counts(&report)[2], &report["left_out"]["others"]), (4, &json!(1)), "{report}");
+    assert_eq!((counts(&report)[2], &report["left_out"]["others"]), (4, &json!(["back"])), "{report}");
     assert_eq!(laptop.list("out/trip/sea"), ["deep-invert.png"]);
 }
 
@@ -79,6 +80,30 @@ async fn results_inside_a_folder_that_is_read_are_refused() {
     for expected in [[0, 0, 1, 0], [1, 0, 0, 0]] {
         assert_eq!(counts(&laptop.report(&["edit", "in", "-t", "double", "-o", "."]).await), expected);
     }
+}
+
+#[tokio::test]
+async fn results_beside_a_file_that_is_named_are_refused() {
+    let laptop = Laptop::new();
+    laptop.picture("in/cat.png", 1);
+    laptop.picture("top.png", 2);
+    symlink("in", laptop.path("link")).unwrap();
+    for (edit, says) in [
+        (&["in/cat.png", "-o", "in"][..], "--out in is the folder of in/cat.png, "),
+        (&["in/cat.png", "-o", "link"], "--out link is the folder of in/cat.png, "),
+        (&["top.png", "-o", "."], "--out . is the folder of top.png, "),
+    ] {
+        let done = laptop.retouch(&[&["edit", "-t", "invert"], edit].concat()).run().await;
+        assert_eq!(done.status.code(), Some(2), "{edit:?}");
+        assert!(done.stderr.starts_with(&format!("retouch: {says}")), "{edit:?}: {}", done.stderr);
+        let advice = format!("choose another one, e.g. --out {}/retouched\n", edit[2]);
+        assert!(done.stderr.ends_with(&advice), "{}", done.stderr);
+    }
+    assert_eq!(laptop.list("in"), ["cat.png"]);
+    // As advised: the folder is left as it was found.
+    let report = laptop.report(&["edit", "in/cat.png", "-t", "invert", "-o", "in/retouched"]).await;
+    assert_eq!(images(&report, "output"), ["in/retouched/cat-invert.png"]);
+    assert_eq!(counts(&laptop.report(&["edit", "in", "-t", "double"]).await), [0, 0, 1, 0]);
 }
 
 #[tokio::test]

@@ -48,23 +48,73 @@ async fn what_cannot_work_is_refused_before_anything_is_stored() {
             &["cat.png", "-t", "rotate", "--mask", "cat.png"],
             "rotate changes the size of the picture and takes no mask",
         ),
-        (&["cat.png", "none.png", "-t", "blur"], "none.png: No such file"),
-        (&["pipe.png", "-t", "blur"], "pipe.png: is not a file"),
+        (&["none.png", "-t", "blur"], "none.png: No such file or directory\n"),
+        (&["pipe.png", "-t", "blur"], "pipe.png: is not a file but a pipe; read it into a file first\n"),
+        (
+            &["1.png", "pipe.png", "empty", "4.png", "5.png", "-t", "blur"],
+            "1.png: No such file or directory; pipe.png: is not a file but a pipe; read it into a file first; \
+             empty: the folder holds no pictures (PNG, JPEG, WebP, GIF, BMP, TIFF); and 2 more\n",
+        ),
         (&["cat.png", "-t", "blur", "--mask", "pipe.png"], "--mask pipe.png: is not a file"),
         (
             &["ftp://host/cat.png", "-t", "blur"],
             "ftp://host/cat.png: pictures are fetched over http:// and https:// only: No such file",
         ),
         (&["empty", "-t", "blur"], "empty: the folder holds no pictures"),
-        (&["cat.png", "-t", "blur", "-o", "notes.txt"], "--out notes.txt: "),
-        (&["cat.png", "-t", "blur", "-o", "notes.txt/deeper"], "--out notes.txt/deeper: "),
+        (
+            &["cat.png", "-t", "blur", "-o", "notes.txt"],
+            "--out notes.txt: is not a folder: name a folder for the results\n",
+        ),
+        (
+            &["cat.png", "-t", "blur", "-o", "notes.txt/deeper"],
+            "--out notes.txt/deeper: Not a directory: name a folder that can be made and written to\n",
+        ),
+        (
+            &["cat.png", "-t", "blur", "-o", "."],
+            "--out . is the folder of cat.png, so that a run over that folder ",
+        ),
     ] {
         let done = laptop.retouch(&[&["edit"], arguments].concat()).run().await;
-        assert!(complaint(&done).starts_with(says), "{arguments:?}: {}", done.stderr);
+        let said = format!("{}\n", complaint(&done));
+        assert!(said.starts_with(says), "{arguments:?}: {}", done.stderr);
         assert_eq!(done.status.code(), Some(2), "{arguments:?}");
     }
     assert_eq!(laptop.list("retouched"), [] as [&str; 0]);
     assert_eq!(laptop.list(".local/share/retouch/blobs/sha256"), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn whatever_else_was_named_fails_alone_with_its_own_sentence() {
+    let laptop = Laptop::new();
+    laptop.picture("cat.png", 1);
+    laptop.picture("out/cat.png", 2);
+    std::fs::create_dir_all(laptop.path("empty")).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(laptop.path("pipe.jpg")).status();
+    assert!(pipe.unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(laptop.path("socket.png")).unwrap();
+    let named = ["none.png", "pipe.jpg", "/dev/null", "socket.png", "empty", "cat.png"];
+    let (code, report) = laptop.ended(&[&["edit", "-t", "double"], &named[..]].concat()).await;
+    assert_eq!((code, counts(&report)), (1, [0, 0, 1, 5]), "{report}");
+    let said: Vec<_> =
+        report["images"].as_array().unwrap().iter().map(|image| &image["error"]["message"]).collect();
+    let empty = "the folder holds no pictures (PNG, JPEG, WebP, GIF, BMP, TIFF)";
+    let says = [
+        "No such file or directory",
+        "is not a file but a pipe; read it into a file first",
+        "is not a file but a device",
+        "is not a file but a socket",
+        empty,
+    ];
+    assert_eq!(said[..5], says.map(|says| json!(says)).each_ref()[..]);
+}
+
+#[tokio::test]
+async fn an_unknown_edit_type_offers_none_of_the_tests() {
+    let laptop = Laptop::new();
+    laptop.picture("cat.png", 1);
+    let edit = laptop.retouch(&["edit", "cat.png", "-t", "greyscale"]).without("RETOUCH_DOUBLE");
+    let done = edit.run().await;
+    assert!(!done.stderr.contains("double") && done.stderr.contains("known are"), "{}", done.stderr);
 }
 
 #[tokio::test]

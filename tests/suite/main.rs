@@ -42,6 +42,7 @@ mod dead_show;
 mod doctor;
 mod edit_bill;
 mod edit_folders;
+mod edit_foresee;
 mod edit_lanes;
 mod edit_memory;
 mod edit_own;

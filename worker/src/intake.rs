@@ -111,7 +111,7 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
             None => same_again(app, message, &known).await,
         };
     }
-    let (new, registered) = register(app, message, task).await?;
+    let (new, registered) = register(app, message, task, false).await?;
     match registered {
         Registered::New { task, wake } => {
             tell_taken_in(&new, &task, &wake);
@@ -127,11 +127,17 @@ async fn take_in(app: &Arc<App>, message: &Message, task: &Task) -> Result<Outco
 }
 
 /// Looks at the pictures and records what came of it; looks again where a result has left the cache meanwhile.
-async fn register(app: &Arc<App>, message: &Message, task: &Task) -> Result<(NewTask, Registered), Stop> {
+/// `told` is that of [`NewTask`].
+async fn register(
+    app: &Arc<App>,
+    message: &Message,
+    task: &Task,
+    told: bool,
+) -> Result<(NewTask, Registered), Stop> {
     let mut looks = 0;
     loop {
         let planned = plan(app, message, task).await?;
-        let new = new_task(app, message, task, planned).await?;
+        let new = NewTask { told, ..new_task(app, message, task, planned).await? };
         let registered = app.store.register(&new).await.map_err(|error| hold(message, &error))?;
         looks += 1;
         if matches!(registered, Registered::Gone) && looks < LOOKS {
@@ -151,7 +157,7 @@ pub(crate) async fn take_in_own(app: &Arc<App>, task: &TaskMessage) -> anyhow::R
     let mut message = Message::new(serde_json::to_vec(task)?);
     let task = Task::from_message(task.clone())?;
     loop {
-        let stop = match register(app, &message, &task).await {
+        let stop = match register(app, &message, &task, true).await {
             Ok((new, Registered::New { task, wake })) => {
                 tell_taken_in(&new, &task, &wake);
                 events::publish(app, &task).await;
@@ -263,6 +269,7 @@ async fn new_task(app: &App, message: &Message, task: &Task, plan: Plan) -> Resu
         payload,
         trace: trace::current(),
         again: again::retry(message),
+        told: false,
         began: plan.began,
     })
 }

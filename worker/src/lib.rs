@@ -43,4 +43,5 @@ pub mod tls;
 mod together;
 pub mod trace;
 mod wake;
+mod words;
 pub mod worker;

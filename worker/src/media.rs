@@ -34,6 +34,8 @@ pub use whole::is_cut_short;
 
 use kinds::{Unread, looks_like};
 
+use crate::words::one_line;
+
 /// Most pixels in a picture, input or result.
 pub const MAX_PIXELS: u64 = 64_000_000;
 
@@ -235,7 +237,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, MediaError> {
     if let Some(error) = unsupported(bytes, format) {
         return Err(error);
     }
-    let bad = |message: String| MediaError::BadHeader { format, message };
+    let bad = |message: String| MediaError::BadHeader { format, message: one_line(&message) };
     let not_read = |error: ImageError| match error {
         // The other decoders call nonsense after the magic number unsupported, too.
         ImageError::Unsupported(_) if format == Format::Tiff => unsupported_by_decoder(format, &error),

@@ -163,6 +163,7 @@ fn task(id: &str, images: Vec<Planned>) -> NewTask {
         payload: DeadPayload::Inline(Bytes::new()),
         trace: None,
         again: None,
+        told: false,
     }
 }
 

@@ -2,19 +2,31 @@
 //! client without paying. It prints its base URLs; `/stand-in/` has the ledger, the settings and the faults.
 
 // The messages are what this program is for.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use anyhow::{Context, Result, bail};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
 use retouch_tests::stand_in::StandIn;
 use tokio::signal::unix::{SignalKind, signal};
 
+const USAGE: &str = "usage: stand-in [--port PORT]
+Serves the provider stand-in until it is stopped, and prints its base URLs; without PORT on a free one.";
+
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let port = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => 0,
         ["--port", port] => port.parse().context("--port")?,
-        _ => bail!("usage: stand-in [--port PORT]"),
+        ["-h" | "--help"] => {
+            println!("{USAGE}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return Ok(ExitCode::from(2));
+        }
     };
     let mut stopped = signal(SignalKind::terminate())?;
     let provider = StandIn::start_on(port);
@@ -26,5 +38,5 @@ async fn main() -> Result<()> {
         _ = stopped.recv() => {}
         done = tokio::signal::ctrl_c() => done?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -42,3 +42,13 @@ async fn the_stand_in_serves_until_it_is_stopped() {
     running.terminate();
     assert!(running.exit().await.success());
 }
+
+#[tokio::test]
+async fn the_program_says_how_it_is_used() {
+    for (arguments, code) in [(&["--help"][..], 0), (&["--prot", "1"], 2)] {
+        let done = Program::other(env!("CARGO_BIN_EXE_stand-in"), arguments).run().await;
+        let said = format!("{}{}", done.stdout, done.stderr);
+        assert!(said.starts_with("usage: stand-in [--port PORT]\n") && !said.contains("backtrace"), "{said}");
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}");
+    }
+}

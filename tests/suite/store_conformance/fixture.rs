@@ -273,6 +273,7 @@ pub(crate) fn task(task_id: &str, images: Vec<Planned>) -> NewTask {
         payload: DeadPayload::Inline("{}".into()),
         trace: None,
         again: None,
+        told: false,
         began: std::time::Instant::now(),
     }
 }

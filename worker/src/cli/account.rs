@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::bill::Statement;
 use crate::store::{Money, Priced, TaskRecord};
+use crate::words::counted;
 
 /// So many edits and what they cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,11 +71,6 @@ impl Edits {
     pub(super) fn money(&self) -> String {
         in_words(&self.costs)
     }
-}
-
-/// `1 edit`, `2 edits`.
-pub(super) fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// What a command has spent in one currency, and what became of it. The first amount is the sum of the others.

@@ -7,14 +7,15 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::inputs::{Input, Picture};
 use crate::media::{self, Format, Sniffed};
+use crate::words::{self, counted};
 
 /// Names in a message; the others are counted.
-const NAMED: usize = 3;
+const NAMED: usize = 10;
 /// What cameras call their raw files; most of them begin like a TIFF.
 const RAW: [&str; 16] = [
     "3fr", "arw", "cr2", "cr3", "crw", "dng", "erf", "kdc", "mrw", "nef", "nrw", "orf", "pef", "raf", "rw2",
@@ -25,15 +26,15 @@ const RAW: [&str; 16] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct LeftOut {
     /// Hidden files and folders, and those that systems put beside pictures.
-    pub hidden: usize,
+    pub hidden: Vec<String>,
     /// Subfolders, without --recursive.
-    pub folders: usize,
+    pub folders: Vec<String>,
     /// Files that are no pictures.
     pub not_pictures: Vec<String>,
     /// Pictures of a kind that has to be converted first, with that kind.
     pub to_convert: Vec<String>,
     /// Pipes, sockets, devices; folders that were read already, or are the one of the results.
-    pub others: usize,
+    pub others: Vec<String>,
 }
 
 impl LeftOut {
@@ -43,35 +44,27 @@ impl LeftOut {
 
     /// One line, without `left out: ` before it.
     pub(super) fn in_words(&self) -> String {
-        let mut parts = Vec::new();
-        if self.hidden > 0 {
-            parts.push(format!("{} hidden", self.hidden));
-        }
-        if let Some(names) = names(&self.not_pictures) {
-            let what = if self.not_pictures.len() == 1 { "no picture" } else { "no pictures" };
-            parts.push(format!("{} {what} ({names})", self.not_pictures.len()));
-        }
-        if let Some(names) = names(&self.to_convert) {
-            let count = self.to_convert.len();
-            parts.push(format!("{count} to be converted first, to JPEG or PNG ({names})"));
-        }
-        if self.folders > 0 {
-            let what = if self.folders == 1 { "folder" } else { "folders" };
-            parts.push(format!("{} {what} (--recursive)", self.folders));
-        }
-        if self.others > 0 {
-            parts.push(format!("{} others (pipes, devices, folders read already)", self.others));
-        }
-        parts.join(", ")
+        let Self { hidden, folders, not_pictures, to_convert, others } = self;
+        let count = |all: &[String]| all.len() as u64;
+        let parts = [
+            (hidden, format!("{} hidden", count(hidden))),
+            (not_pictures, format!("{} not a picture", count(not_pictures))),
+            (to_convert, format!("{} to be converted first, to JPEG or PNG", count(to_convert))),
+            (folders, format!("{} not read without --recursive", counted(count(folders), "folder"))),
+            (others, format!("{} not a file, or a folder read already", count(others))),
+        ];
+        let parts = parts.into_iter().filter(|(all, _)| !all.is_empty());
+        parts.map(|(all, what)| format!("{what} ({})", names(all))).collect::<Vec<_>>().join(", ")
     }
 }
 
-fn names(all: &[String]) -> Option<String> {
-    let mut names = all.iter().take(NAMED).cloned().collect::<Vec<_>>();
-    if all.len() > NAMED {
-        names.push("…".to_owned());
+/// As many names as a person reads, and how many more there are.
+fn names(all: &[String]) -> String {
+    let named = all[..all.len().min(NAMED)].join(", ");
+    match all.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
-    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// Reads folders.
@@ -91,23 +84,22 @@ impl Folders {
         Self { recursive, out, seen: BTreeSet::new(), pictures: Vec::new(), left_out: LeftOut::default() }
     }
 
-    /// The pictures in a folder that was named, in the order of their names.
-    ///
-    /// # Errors
-    /// It holds no pictures.
-    pub(super) fn read(&mut self, folder: &Path) -> Result<()> {
+    /// The pictures in a folder that was named, in the order of their names. One without any fails alone.
+    pub(super) fn read(&mut self, folder: &Path) {
         self.seen.clear();
         let before = self.pictures.len();
         self.walk(folder, Path::new(""));
-        if self.pictures.len() > before {
-            return Ok(());
+        if self.pictures.len() == before {
+            let what = self.left_out.in_words();
+            let left_out = if what.is_empty() { String::new() } else { format!("; left out: {what}") };
+            let why = format!("the folder holds no pictures (PNG, JPEG, WebP, GIF, BMP, TIFF){left_out}");
+            self.failed(folder, why);
         }
-        let what = self.left_out.in_words();
-        let left_out = if what.is_empty() { String::new() } else { format!("; left out: {what}") };
-        bail!(
-            "{}: the folder holds no pictures (PNG, JPEG, WebP, GIF, BMP, TIFF){left_out}",
-            folder.display()
-        )
+    }
+
+    /// What was named and is nothing that can be edited: it fails alone.
+    pub(super) fn failed(&mut self, path: &Path, why: String) {
+        self.add(Input::Unreadable { path: path.to_owned(), why }, Path::new(""));
     }
 
     /// `under` is the folder below the one that was named.
@@ -128,26 +120,27 @@ impl Folders {
             let path = folder.join(&name);
             let text = name.to_string_lossy();
             if is_hidden(&text) {
-                self.left_out.hidden += 1;
+                self.left_out.hidden.push(text.into_owned());
                 continue;
             }
             match std::fs::metadata(&path) {
                 Err(error) => self.unreadable(&path, under, &error),
                 Ok(found) if found.is_dir() => self.subfolder(&path, &under.join(&name)),
                 Ok(found) if found.is_file() => self.file(&path, under),
-                Ok(_) => self.left_out.others += 1,
+                Ok(_) => self.left_out.others.push(text.into_owned()),
             }
         }
     }
 
     fn subfolder(&mut self, folder: &Path, under: &Path) {
         let place = real(folder);
+        let name = || folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if self.out.as_ref() == Some(&place) || self.seen.contains(&place) {
-            self.left_out.others += 1;
+            self.left_out.others.push(name());
         } else if self.recursive {
             self.walk(folder, under);
         } else {
-            self.left_out.folders += 1;
+            self.left_out.folders.push(name());
         }
     }
 
@@ -167,7 +160,7 @@ impl Folders {
 
     /// It fails by itself, with its name.
     fn unreadable(&mut self, path: &Path, under: &Path, error: &std::io::Error) {
-        self.add(Input::Unreadable { path: path.to_owned(), why: error.to_string() }, under);
+        self.add(Input::Unreadable { path: path.to_owned(), why: words::of_io(error) }, under);
     }
 
     fn add(&mut self, input: Input, under: &Path) {
@@ -201,11 +194,14 @@ fn is_hidden(name: &str) -> bool {
     name.starts_with('.') || beside.contains(&name.to_lowercase().as_str())
 }
 
-/// Refuses a folder of results whose pictures would be edited again by the next run.
+/// Refuses what is no folder, and a folder of results whose pictures would be edited again by a later run.
 ///
 /// # Errors
-/// Names both folders and what to do.
-pub(super) fn refuse_out_inside(out: &Path, folders: &[PathBuf], pictures: &[Picture]) -> Result<()> {
+/// Says what to do.
+pub(super) fn refuse_out(out: &Path, folders: &[PathBuf], pictures: &[Picture]) -> Result<()> {
+    if std::fs::metadata(out).is_ok_and(|found| !found.is_dir()) {
+        bail!("--out {}: is not a folder: name a folder for the results", out.display());
+    }
     let place = real(out);
     let unders: BTreeSet<&Path> = pictures.iter().map(|picture| picture.under.as_path()).collect();
     for folder in folders {
@@ -223,6 +219,21 @@ pub(super) fn refuse_out_inside(out: &Path, folders: &[PathBuf], pictures: &[Pic
             "--out {} {how} the input folder {}, so that a later run would edit its results again: choose a folder outside of it",
             out.display(),
             folder.display()
+        );
+    }
+    let files = pictures.iter().filter_map(|picture| match &picture.input {
+        Input::File(path) => Some(path),
+        Input::Url(_) | Input::Unreadable { .. } => None,
+    });
+    let beside =
+        |path: &&PathBuf| path.parent().is_some_and(|parent| real(&Path::new(".").join(parent)) == place);
+    if let Some(beside) = files.into_iter().find(beside) {
+        bail!(
+            "--out {} is the folder of {}, so that a run over that folder would edit the results again: choose another \
+             one, e.g. --out {}",
+            out.display(),
+            beside.display(),
+            out.join("retouched").display()
         );
     }
     Ok(())
@@ -248,16 +259,28 @@ fn real(path: &Path) -> PathBuf {
     there
 }
 
-/// Whether there is a file or folder of this name, as people named it.
-///
-/// # Errors
-/// There is none.
-pub(super) fn metadata_of(named: &str) -> Result<std::fs::Metadata> {
-    std::fs::metadata(named).with_context(|| {
-        let hint =
-            if named.contains("://") { ": pictures are fetched over http:// and https:// only" } else { "" };
-        format!("{named}{hint}")
+/// What is under a name that a person gave; in words, why nothing is.
+pub(super) fn metadata_of(named: &str) -> Result<std::fs::Metadata, String> {
+    std::fs::metadata(named).map_err(|error| {
+        let why = words::of_io(&error);
+        match named.contains("://") {
+            true => format!("pictures are fetched over http:// and https:// only: {why}"),
+            false => why,
+        }
     })
+}
+
+/// What a file that is none is called.
+pub(super) fn no_file(found: &std::fs::Metadata) -> String {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = found.file_type();
+    let (what, fix) = match () {
+        () if kind.is_fifo() => ("a pipe", "; read it into a file first"),
+        () if kind.is_socket() => ("a socket", ""),
+        () if kind.is_char_device() || kind.is_block_device() => ("a device", ""),
+        () => ("of an unknown kind", ""),
+    };
+    format!("is not a file but {what}{fix}")
 }
 
 #[cfg(test)]
@@ -268,16 +291,17 @@ mod tests {
     fn what_was_left_out_is_said_in_one_line() {
         let name = |name: &str| name.to_owned();
         let left_out = LeftOut {
-            hidden: 2,
-            folders: 1,
-            not_pictures: ["notes.txt", "a", "b", "c"].map(name).to_vec(),
+            hidden: [".a", ".b"].map(name).to_vec(),
+            folders: vec![name("trip")],
+            not_pictures: (0..12).map(|nth| nth.to_string()).collect(),
             to_convert: vec![name("IMG_1.HEIC: a HEIC")],
-            others: 0,
+            others: vec![name("fifo")],
         };
         assert_eq!(
             left_out.in_words(),
-            "2 hidden, 4 no pictures (notes.txt, a, b, …), 1 to be converted first, to JPEG or PNG \
-             (IMG_1.HEIC: a HEIC), 1 folder (--recursive)"
+            "2 hidden (.a, .b), 12 not a picture (0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more), 1 to be converted \
+             first, to JPEG or PNG (IMG_1.HEIC: a HEIC), 1 folder not read without --recursive (trip), \
+             1 not a file, or a folder read already (fifo)"
         );
         assert!(LeftOut::default().is_empty() && !left_out.is_empty());
     }
@@ -289,7 +313,7 @@ mod tests {
         std::fs::create_dir_all(path("in/deep")).unwrap();
         std::fs::create_dir_all(path("out")).unwrap();
         std::os::unix::fs::symlink(path("in"), path("link")).unwrap();
-        let refused = |out: &str, folder: &str| refuse_out_inside(&path(out), &[path(folder)], &[]).is_err();
+        let refused = |out: &str, folder: &str| refuse_out(&path(out), &[path(folder)], &[]).is_err();
         for out in ["in", "in/new", "in/new/../other", "link", "link/new", "link/deep/..", "out/../in"] {
             assert!(refused(out, "in"), "{out}");
         }
@@ -300,7 +324,7 @@ mod tests {
         // Above the input, and the folders below it lead back into it.
         let picture =
             Picture { input: Input::Url("http://host/a.png".to_owned()), under: PathBuf::from("in") };
-        assert!(refuse_out_inside(&home, &[path("in")], &[picture]).is_err());
+        assert!(refuse_out(&home, &[path("in")], &[picture]).is_err());
         std::fs::remove_dir_all(&home).unwrap();
     }
 }

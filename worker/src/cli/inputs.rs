@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use retouch_shared::key::Digest32;
@@ -11,7 +11,7 @@ use retouch_shared::task::{MAX_IMAGES, Params, Task};
 use retouch_shared::wire::{ImageRef, TaskMessage, VERSION};
 use serde_json::{Map, Value};
 
-use super::folders::{Folders, LeftOut, metadata_of};
+use super::folders::{Folders, LeftOut, metadata_of, no_file};
 use super::output;
 use super::say::complain;
 use crate::editor::local::{self, Operation};
@@ -134,7 +134,7 @@ impl EditArgs {
     /// The pictures in order; folders stand for the pictures in them, by name, without those in `out`.
     ///
     /// # Errors
-    /// Names the file that is not there.
+    /// Nothing that was named can be edited. What can be is edited, and the rest of it fails alone.
     pub(super) fn gather(&self, out: Option<&Path>) -> Result<Gathered> {
         let mut folders = Folders::new(self.recursive, out);
         let mut named = Vec::new();
@@ -144,16 +144,21 @@ impl EditArgs {
                 folders.pictures.push(Picture { input, under: PathBuf::new() });
                 continue;
             }
-            let (path, metadata) = (PathBuf::from(image), metadata_of(image)?);
-            if metadata.is_dir() {
-                folders.read(&path)?;
-                named.push(path);
-            } else {
-                ensure!(metadata.is_file(), "{image}: is not a file; a pipe can be read into one first");
-                folders.pictures.push(Picture { input: Input::File(path), under: PathBuf::new() });
+            let path = PathBuf::from(image);
+            match metadata_of(image) {
+                Err(why) => folders.failed(&path, why),
+                Ok(found) if found.is_dir() => {
+                    folders.read(&path);
+                    named.push(path);
+                }
+                Ok(found) if found.is_file() => {
+                    folders.pictures.push(Picture { input: Input::File(path), under: PathBuf::new() });
+                }
+                Ok(found) => folders.failed(&path, no_file(&found)),
             }
         }
         let Folders { pictures, left_out, .. } = folders;
+        refuse_nothing(&pictures)?;
         Ok(Gathered { pictures, folders: named, left_out })
     }
 
@@ -178,8 +183,9 @@ impl EditArgs {
         if let Some(url) = url(mask) {
             return Ok(Some(Input::Url(url)));
         }
-        let metadata = std::fs::metadata(mask).with_context(|| format!("--mask {mask}"))?;
-        ensure!(metadata.is_file(), "--mask {mask}: is not a file");
+        let found = metadata_of(mask).map_err(|why| anyhow!("--mask {mask}: {why}"))?;
+        ensure!(!found.is_dir(), "--mask {mask}: is not a file but a folder");
+        ensure!(found.is_file(), "--mask {mask}: {}", no_file(&found));
         Ok(Some(Input::File(PathBuf::from(mask))))
     }
 
@@ -235,6 +241,22 @@ impl EditArgs {
         }
         Ok(Params::from(params))
     }
+}
+
+/// Sentences of a refusal; the others are counted.
+const SENTENCES: usize = 3;
+
+/// Where nothing can be begun, each name with its reason.
+fn refuse_nothing(pictures: &[Picture]) -> Result<()> {
+    let mut why = Vec::new();
+    for Picture { input, .. } in pictures {
+        let Input::Unreadable { path, why: reason } = input else { return Ok(()) };
+        why.push(format!("{}: {reason}", path.display()));
+    }
+    let more = why.len().saturating_sub(SENTENCES);
+    why.truncate(SENTENCES);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    bail!("{}{more}", why.join("; "))
 }
 
 /// What may be a picture, as far as one byte more than a picture may have: enough for whoever checks it to refuse it, however much

@@ -14,6 +14,7 @@ use super::{Ending, Failure};
 use crate::app::open_store;
 use crate::config::Settings;
 use crate::store::{LaneView, Spending, Store, Unfetched};
+use crate::words::left;
 
 /// Show the lanes, or stop and start one
 ///
@@ -151,7 +152,8 @@ fn print(lanes: &[LaneView], today: &[Spending], json: bool) {
                     lane.name
                 )
             } else {
-                format!("{} is {}: {message}{}", lane.name, lane.state, lane.next_try())
+                let how = if lane.state == "budget spent" { "out of budget" } else { lane.state };
+                format!("{} is {how}: {message}{}", lane.name, lane.next_try())
             });
         }
         if let Some(shown) = &lane.unfetched {
@@ -225,8 +227,8 @@ impl Shown {
     }
 
     fn next_try(&self) -> String {
-        self.probe_in_ms
-            .map_or_else(String::new, |millis| format!(" (next try in {} s)", millis.div_ceil(1000)))
+        let left = |millis| left(Duration::from_millis(millis));
+        self.probe_in_ms.map_or_else(String::new, |millis| format!(" (next try in {})", left(millis)))
     }
 }
 

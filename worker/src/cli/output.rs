@@ -5,7 +5,9 @@ use std::ffi::OsStr;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+
+use crate::words;
 
 /// Longest name before its number and ending, in bytes: file systems take 255 in all.
 const MAX_NAME: usize = 200;
@@ -23,10 +25,13 @@ impl OutputFolder {
     /// # Errors
     /// It cannot be written to.
     pub(super) fn open(folder: &Path) -> Result<Self> {
-        let wrong = || format!("--out {}", folder.display());
-        std::fs::create_dir_all(folder).with_context(wrong)?;
+        let wrong = |error: std::io::Error| {
+            let (folder, why) = (folder.display(), words::of_io(&error));
+            anyhow!("--out {folder}: {why}: name a folder that can be made and written to")
+        };
+        std::fs::create_dir_all(folder).map_err(wrong)?;
         // Now rather than when everything has been paid for.
-        tempfile(folder).with_context(wrong)?;
+        tempfile(folder).map_err(wrong)?;
         Ok(Self { folder: folder.to_owned(), taken: HashSet::new() })
     }
 

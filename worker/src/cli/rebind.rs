@@ -13,6 +13,7 @@ use crate::broker::{Broker, BrokerError, Queue};
 use crate::config::{BrokerChoice, Settings, shares_a_database};
 use crate::outcome::origin;
 use crate::store::Store;
+use crate::words::counted;
 
 /// Give the namespace at RabbitMQ to this database: say first what that means, then do it with --yes
 ///
@@ -65,7 +66,9 @@ impl Rebind {
                 say(format!("the database {database} is {was}, and would get a new id"));
                 say("a namespace that is bound to the old id is not this database's any more");
                 if workers > 0 {
-                    say(format!("{workers} workers are running on it: stop them first"));
+                    let (are, them) = if workers == 1 { ("is", "it") } else { ("are", "them") };
+                    let workers = counted(workers as u64, "worker");
+                    say(format!("{workers} {are} running on it: stop {them} first"));
                 }
                 say(NOT_DONE);
             }

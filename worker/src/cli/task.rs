@@ -7,7 +7,7 @@ use retouch_shared::event::{Cost, TaskStatus, decimal};
 use serde::Serialize;
 use std::time::Duration;
 
-use super::account::{Edits, counted};
+use super::account::Edits;
 use super::report::{Report, spent};
 use super::say::say;
 use super::task_list::TaskList;
@@ -15,6 +15,7 @@ use super::{Ending, Failure};
 use crate::app::{open_store, resolve};
 use crate::config::Settings;
 use crate::store::{Cancelled, Store, TaskRecord};
+use crate::words::counted;
 
 /// Show how a task stands, list tasks, or cancel one
 ///

@@ -6,12 +6,13 @@ use clap::Args;
 use retouch_shared::event::{Cost, TaskStatus, decimal};
 use serde::Serialize;
 
-use super::account::{Amount, counted};
+use super::account::Amount;
 use super::dead::since;
 use super::report::spent;
 use super::say::say;
 use super::{Ending, Failure};
 use crate::store::{Since, Spent, Store, TaskFilter, TaskRecord};
+use crate::words::{age, counted};
 
 /// Columns of a terminal that everything fits into.
 const WIDTH: usize = 80;
@@ -124,7 +125,11 @@ impl Shown {
         let Self { task_id, status, edit_type, images, hit, joined, paid, failed, .. } = self;
         let mut lines = vec![
             task_id.clone(),
-            format!("  {}, {edit_type}, {} ago", status.as_str(), age(self.age_seconds)),
+            format!(
+                "  {}, {edit_type}, {} ago",
+                status.as_str(),
+                age(u64::try_from(self.age_seconds).unwrap_or_default())
+            ),
         ];
         let mut counts = vec![counted(u64::from(*images), "image")];
         let open = images.saturating_sub(hit + joined + paid + failed);
@@ -168,15 +173,6 @@ impl Page {
         if let Some(next) = &self.next {
             say(format!("more: --before {next}"));
         }
-    }
-}
-
-fn age(seconds: i64) -> String {
-    match seconds {
-        ..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
     }
 }
 

@@ -7,5 +7,7 @@ mod preview;
 mod send;
 
 pub(crate) use letter::{payloads, shortened};
+#[cfg(test)]
+pub(crate) use preview::Paid;
 pub(crate) use preview::{Preview, preview};
 pub(crate) use send::{Sent, send};

@@ -29,8 +29,10 @@ pub(crate) struct Preview {
     pub(crate) images: u64,
     /// Images that are hits by now.
     pub(crate) free_hits: u64,
-    /// Images that are made here, or by a call that is under way or paid for another image.
-    pub(crate) free_otherwise: u64,
+    /// Images whose edit costs nothing: it is made here.
+    pub(crate) free_local: u64,
+    /// Images that are answered by a call that is under way, or is counted for another image.
+    pub(crate) free_shared: u64,
     /// Images whose source has to be loaded before anything is known; paid at most, and counted as such below.
     pub(crate) unknown: u64,
     /// Calls that would be paid, by model and currency.
@@ -180,7 +182,9 @@ impl Sums {
     /// Images of one edit that is no hit; whether they have a call of their own that costs something.
     fn pay(&mut self, key: EditKey, model: &str, price: &Money, images: u64, alive: bool) -> bool {
         let first = !alive && price.micros > 0 && self.counted.insert(key);
-        self.preview.free_otherwise += images - u64::from(first);
+        let free =
+            if price.micros > 0 { &mut self.preview.free_shared } else { &mut self.preview.free_local };
+        *free += images - u64::from(first);
         if first {
             let sum = self.by_model.entry((model.to_owned(), price.currency.clone())).or_default();
             sum.calls += 1;

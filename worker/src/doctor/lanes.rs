@@ -3,6 +3,7 @@
 use super::{Check, no_answer, within};
 use crate::config::Parts;
 use crate::store::{ClosedBy, LaneView, Store};
+use crate::words::counted;
 
 const NAME: &str = "lanes";
 
@@ -59,7 +60,7 @@ fn told(lane: &LaneView) -> Option<String> {
         ClosedBy::Budget => format!("out of budget: {}", closure.message),
         ClosedBy::Pause => format!("paused: {}", closure.message),
     };
-    Some(format!("{} is {how} ({} edits wait)", lane.name, lane.queued))
+    Some(format!("{} is {how} ({} waiting)", lane.name, counted(lane.queued, "edit")))
 }
 
 /// Another machine may have the key that this one lacks.

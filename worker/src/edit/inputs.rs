@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use retouch_shared::event::ImageError;
+
 use super::{Stop, Work};
-use crate::editor::{EditError, EditRequest, EditSpec, Measure, Picture, local};
+use crate::editor::{EditError, EditRequest, EditSpec, Editor, Measure, Picture, local};
 use crate::media::{self, MediaError};
 
 impl Work<'_> {
@@ -18,57 +20,19 @@ impl Work<'_> {
         if self.editor.kind() == local::KIND {
             return Ok(request);
         }
-        let EditRequest { mut spec, image, mask } = request;
-        let as_it_came = image.measure();
-        let mask = match mask {
-            None => None,
-            Some(mask) => {
-                let (editor, spec) = (Arc::clone(self.editor), spec.clone());
-                let fits = move |mask: Measure| {
-                    let spec = EditSpec { mask: Some(mask), ..spec.clone() };
-                    editor.check(&spec, as_it_came).is_ok()
-                };
-                Some(self.upright_picture("mask: ", mask, fits).await?)
-            }
+        let came = [Some(request.image.bytes.clone()), request.mask.as_ref().map(|mask| mask.bytes.clone())];
+        let request = match upright(self.editor, request).await {
+            Ok(request) => request,
+            Err(error) => return Err(self.fail(&error.code, &error.message, false).await),
         };
-        spec.mask = mask.as_ref().map(Picture::measure);
-        let (editor, spec_of_check) = (Arc::clone(self.editor), spec.clone());
-        let fits = move |image: Measure| editor.check(&spec_of_check, image).is_ok();
-        let image = self.upright_picture("", image, fits).await?;
-        // What was turned has another size in bytes than what intake checked.
-        match self.editor.check(&spec, image.measure()) {
-            Ok(()) => Ok(EditRequest { spec, image, mask }),
-            Err(EditError::Rejected { code, message }) => {
-                let message = format!("upright, as it would be sent: {message}");
-                Err(self.fail(&code, &message, false).await)
+        // The originals are in the blobs already.
+        for (turned, came) in [Some(&request.image), request.mask.as_ref()].into_iter().zip(came) {
+            let turned = turned.filter(|turned| Some(&turned.bytes) != came.as_ref());
+            if let Some(turned) = turned.filter(|_| self.editor.fetches_inputs()) {
+                self.keep_turned(turned).await?;
             }
-            Err(other) => Err(self.fail("rejected", &other.to_string(), false).await),
         }
-    }
-
-    async fn upright_picture(
-        &self,
-        whose: &str,
-        picture: Picture,
-        fits: impl Fn(Measure) -> bool + Send + 'static,
-    ) -> Result<Picture, Stop> {
-        let Picture { bytes, media } = picture.clone();
-        // A turned picture is held twice while it is written.
-        let need = 2 * media::memory::decode_bytes(&bytes, &media);
-        let turned = media::memory::run(need, move || {
-            media::upright(&bytes, media, |media, bytes| fits(Measure { media, bytes }))
-        });
-        let turned = turned.await.unwrap_or_else(|_| Err(MediaError::undecodable_for_a_bug(media.format)));
-        let (bytes, media) = match turned {
-            Ok(turned) => turned,
-            Err(error) => return Err(self.fail(error.code(), &format!("{whose}{error}"), false).await),
-        };
-        let turned = Picture { bytes, media };
-        // The original is in the blobs already.
-        if self.editor.fetches_inputs() && turned.bytes != picture.bytes {
-            self.keep_turned(&turned).await?;
-        }
-        Ok(turned)
+        Ok(request)
     }
 
     /// For a provider that fetches it from our blobs. No row names it: it is swept when it is old.
@@ -78,5 +42,58 @@ impl Work<'_> {
             Ok(_) => Ok(()),
             Err(error) => Err(self.again(false, &error.to_string(), Duration::from_secs(5)).await),
         }
+    }
+}
+
+/// The request with upright pictures; nothing of it is kept.
+///
+/// # Errors
+/// The edit ends by it: a picture is damaged, or upright the editor refuses it.
+pub(crate) async fn upright(
+    editor: &Arc<dyn Editor>,
+    request: EditRequest,
+) -> Result<EditRequest, ImageError> {
+    let EditRequest { mut spec, image, mask } = request;
+    let as_it_came = image.measure();
+    let mask = match mask {
+        None => None,
+        Some(mask) => {
+            let (editor, spec) = (Arc::clone(editor), spec.clone());
+            let fits = move |mask: Measure| {
+                let spec = EditSpec { mask: Some(mask), ..spec.clone() };
+                editor.check(&spec, as_it_came).is_ok()
+            };
+            Some(upright_picture("mask: ", mask, fits).await?)
+        }
+    };
+    spec.mask = mask.as_ref().map(Picture::measure);
+    let (editor_of_check, spec_of_check) = (Arc::clone(editor), spec.clone());
+    let fits = move |image: Measure| editor_of_check.check(&spec_of_check, image).is_ok();
+    let image = upright_picture("", image, fits).await?;
+    // What was turned has another size in bytes than what intake checked.
+    match editor.check(&spec, image.measure()) {
+        Ok(()) => Ok(EditRequest { spec, image, mask }),
+        Err(EditError::Rejected { code, message }) => {
+            Err(ImageError { code, message: format!("upright, as it would be sent: {message}") })
+        }
+        Err(other) => Err(ImageError { code: "rejected".to_owned(), message: other.to_string() }),
+    }
+}
+
+async fn upright_picture(
+    whose: &str,
+    picture: Picture,
+    fits: impl Fn(Measure) -> bool + Send + 'static,
+) -> Result<Picture, ImageError> {
+    let Picture { bytes, media } = picture;
+    // A turned picture is held twice while it is written.
+    let need = 2 * media::memory::decode_bytes(&bytes, &media);
+    let turned = media::memory::run(need, move || {
+        media::upright(&bytes, media, |media, bytes| fits(Measure { media, bytes }))
+    });
+    let turned = turned.await.unwrap_or_else(|_| Err(MediaError::undecodable_for_a_bug(media.format)));
+    match turned {
+        Ok((bytes, media)) => Ok(Picture { bytes, media }),
+        Err(error) => Err(ImageError { code: error.code().to_owned(), message: format!("{whose}{error}") }),
     }
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{Age, HOLD, RETRY, Stop, Work};
-use crate::blobs::BlobError;
+use crate::blobs::{BlobError, Blobs};
 use crate::delay::Backoff;
-use crate::editor::{EditSpec, Submitted, UnreadableAnswer};
+use crate::editor::{EditSpec, Editor, Submitted, UnreadableAnswer};
 use crate::lanes::probe_after;
 use crate::outcome::Outcome;
 use crate::store::{ClosedBy, KeptAnswer, UNREADABLE_ANSWER};
@@ -71,27 +71,6 @@ impl Work<'_> {
     /// cannot, and a person has decided that the call is sent again.
     pub(super) async fn read_kept(&self) -> Result<Option<Outcome>, Stop> {
         let Some(kept) = &self.call.answer else { return Ok(None) };
-        let body = match self.app.blobs.get(kept.hash).await {
-            Ok(body) => Ok(body),
-            Err(BlobError::Unavailable(error)) => {
-                return Err(self.again(false, &error, Duration::from_secs(5)).await);
-            }
-            Err(error @ (BlobError::Missing(_) | BlobError::Corrupt(_))) => Err(error.to_string()),
-        };
-        let read = match body {
-            Ok(body) => self.read_again(kept, body).await,
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok(submitted) => {
-                tracing::info!(blob = %kept.hash, "an answer that was kept can be read now; nothing is sent");
-                Box::pin(self.go_on_with(submitted)).await.map(Some)
-            }
-            Err(why) => Ok(self.still_unreadable(kept, &why).await),
-        }
-    }
-
-    async fn read_again(&self, kept: &KeptAnswer, body: Bytes) -> Result<Submitted, String> {
         let spec = &self.call.spec;
         let spec = EditSpec {
             edit_type: spec.edit_type.clone(),
@@ -100,10 +79,17 @@ impl Work<'_> {
             params: spec.params.clone(),
             mask: None,
         };
-        let (editor, content_type) = (Arc::clone(self.editor), kept.content_type.clone());
-        let read = tokio::task::spawn_blocking(move || editor.read_answer(&spec, &content_type, body)).await;
-        let read = read.map_err(|error| error.to_string())?;
-        read.map_err(|error| error.to_string())
+        let read = match read_answer(&self.app.blobs, self.editor, spec, kept).await {
+            Ok(read) => read,
+            Err(error) => return Err(self.again(false, &error, Duration::from_secs(5)).await),
+        };
+        match read {
+            Ok(submitted) => {
+                tracing::info!(blob = %kept.hash, "an answer that was kept can be read now; nothing is sent");
+                Box::pin(self.go_on_with(submitted)).await.map(Some)
+            }
+            Err(why) => Ok(self.still_unreadable(kept, &why).await),
+        }
     }
 
     /// As if it had been answered a moment ago.
@@ -139,4 +125,27 @@ impl Work<'_> {
         );
         Some(self.fail_kept(held, &message, Some(kept.clone())).await)
     }
+}
+
+/// Reads an answer that was kept, free: the inner error says why it still cannot be read.
+///
+/// # Errors
+/// The blob store cannot be asked.
+pub(crate) async fn read_answer(
+    blobs: &Blobs,
+    editor: &Arc<dyn Editor>,
+    spec: EditSpec,
+    kept: &KeptAnswer,
+) -> Result<Result<Submitted, String>, String> {
+    let body = match blobs.get(kept.hash).await {
+        Ok(body) => body,
+        Err(BlobError::Unavailable(error)) => return Err(error),
+        Err(error @ (BlobError::Missing(_) | BlobError::Corrupt(_))) => return Ok(Err(error.to_string())),
+    };
+    let (editor, content_type) = (Arc::clone(editor), kept.content_type.clone());
+    let read = tokio::task::spawn_blocking(move || editor.read_answer(&spec, &content_type, body)).await;
+    Ok(match read {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    })
 }

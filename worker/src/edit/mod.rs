@@ -28,9 +28,13 @@ use crate::suspects::{self, Refused};
 use crate::trace::phase_span;
 use beside::Exit;
 pub(crate) use beside::go_on_later;
+pub(crate) use held::Sends;
+pub(crate) use inputs::upright;
+pub(crate) use kept::read_answer;
 
 pub(crate) mod beside;
 mod fetch;
+mod held;
 mod inputs;
 mod keep;
 mod kept;

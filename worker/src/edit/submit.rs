@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::{FutureExt, TryFutureExt};
-use retouch_shared::event::decimal;
 
+use super::held::Sends;
 use super::resolve::Sending;
 use super::{Age, Stop, Work, clipped, lost};
 use crate::activity;
@@ -191,31 +191,20 @@ impl Work<'_> {
         self.call.spec.price.micros == 0 && self.price().micros == 0
     }
 
-    /// Ends a call that only a person may send again, whichever task or command asks for it: it is held, or
-    /// was sent without an answer as often as may be. What the row said at the claim holds for as long as the
+    /// Ends a call that only a person may send again. What the row said at the claim holds for as long as the
     /// lease does.
     async fn refuse_held(&self) -> Result<(), Stop> {
-        let sent = self.call.unanswered;
-        let most = self.app.settings.on_ambiguous.most_unanswered();
-        let code = match &self.call.held {
-            Some(code) => code.as_str(),
-            None if !self.is_free() && sent >= most => "ambiguous",
-            None => return Ok(()),
+        let price = self.price();
+        let sends = Sends {
+            held: self.call.held.as_deref(),
+            unanswered: self.call.unanswered,
+            free: self.is_free(),
+            price: &price,
         };
-        let before = match (code, sent) {
-            ("ambiguous", 0 | 1) => "it was sent, not answered, and may have been paid".to_owned(),
-            ("ambiguous", _) => {
-                format!("it was sent {sent} times, not answered, and may have been paid each time")
-            }
-            _ => format!("it was paid for, and ended as {code}"),
-        };
-        let Money { micros, currency } = self.price();
-        let message = format!(
-            "not sent again: {before}. A person decides: `retouch dead list --reason {code}` shows it, \
-             `retouch dead retry` sends it again and may pay another {} {currency}",
-            decimal(micros)
-        );
-        Err(self.fail(code, &message, true).await)
+        match sends.refusal(self.app.settings.on_ambiguous) {
+            Some(error) => Err(self.fail(&error.code, &error.message, true).await),
+            None => Ok(()),
+        }
     }
 
     /// The provider has judged a request: its account and model work.

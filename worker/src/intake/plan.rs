@@ -23,10 +23,14 @@ use crate::broker::Message;
 use crate::editor::{EditError, EditSpec, Editor};
 use crate::failpoint::around;
 use crate::metrics::count::blob_error;
-use crate::outcome::{Outcome, attempt};
+use crate::outcome::attempt;
 use crate::routes::Route;
 use crate::sources::{LoadError, Loaded};
-use crate::store::{CachedResult, CallSpec, Money, Planned};
+use crate::store::{CachedResult, CallSpec, Planned};
+
+mod preview;
+
+pub(crate) use preview::{Foreseen, Preview};
 
 /// A source that cannot be reached now is asked again this often, a rung further each time, before its image fails.
 const SOURCE_ATTEMPTS: u32 = 3;
@@ -231,71 +235,6 @@ impl Ready<'_> {
             lane: route.lane.clone(),
             price: route.price.clone(),
         }
-    }
-}
-
-/// What would become of a picture.
-pub(crate) enum Foreseen {
-    /// It would be answered from the cache.
-    Hit,
-    /// It would be answered by this call.
-    Miss(EditKey),
-    /// It would fail.
-    Refused(ImageError),
-}
-
-/// A task of a command as intake would look at it: nothing is kept or recorded.
-pub(crate) struct Preview<'a>(Ready<'a>);
-
-impl<'a> Preview<'a> {
-    /// # Errors
-    /// Every picture would fail for this reason.
-    pub(crate) fn new(
-        app: &'a App,
-        message: &'a Message,
-        task: &'a Task,
-        mask: Option<Loaded>,
-    ) -> Result<Self, ImageError> {
-        let route = app.settings.offer.resolve(&task.edit_type, task.model.as_deref())?;
-        let prompt = route.effective_prompt(&task.prompt)?;
-        let Some(editor) = app.editors.get(route.editor.name) else {
-            let message = format!("there is no editor {} on this worker", route.editor.name);
-            return Err(ImageError { code: "no_editor".to_owned(), message });
-        };
-        let spec = EditSpec {
-            edit_type: task.edit_type.clone(),
-            prompt,
-            model: route.model.clone(),
-            params: task.params.clone().with_defaults(&route.params),
-            mask: mask.as_ref().map(Loaded::measure),
-        };
-        Ok(Self(Ready { app, message, task, route, editor, spec, mask, mask_kept: OnceCell::new() }))
-    }
-
-    /// What each call of it costs.
-    pub(crate) fn price(&self) -> &Money {
-        &self.0.route.price
-    }
-
-    /// What would become of this picture.
-    ///
-    /// # Errors
-    /// The cache or the blob store cannot be asked; in words.
-    pub(crate) async fn of(&self, picture: &Loaded) -> Result<Foreseen, String> {
-        let edit_key = self.0.key(picture.hash);
-        match self.0.look(edit_key).await {
-            Ok(Look::Hit(_)) => return Ok(Foreseen::Hit),
-            Ok(Look::Miss | Look::Lost(_)) => {}
-            Err(Outcome::Delay { error, .. }) => return Err(error),
-            Err(_) => return Err("the cache cannot be asked".to_owned()),
-        }
-        Ok(match self.0.editor.check(&self.0.spec, picture.measure()) {
-            Ok(()) => Foreseen::Miss(edit_key),
-            Err(EditError::Rejected { code, message }) => Foreseen::Refused(ImageError { code, message }),
-            Err(other) => {
-                Foreseen::Refused(ImageError { code: "rejected".to_owned(), message: other.to_string() })
-            }
-        })
     }
 }
 

@@ -15,6 +15,7 @@ use super::colour_profile::MAX_PROFILE_BYTES;
 use super::density::Density;
 use super::tags::Tags;
 use super::{Format, Media, MediaError, jpeg, orientation, tiff, tiff_kinds, unsupported_by_decoder, write};
+use crate::words::one_line;
 
 /// Most bytes that decoding one picture may allocate, its pixels included.
 const MAX_DECODE_ALLOC: u64 = 512 * 1024 * 1024;
@@ -52,7 +53,7 @@ impl Pixels {
     /// [`MediaError::Undecodable`].
     pub fn decode(bytes: &[u8], media: &Media) -> Result<Self, MediaError> {
         let format = media.format;
-        let failed = |message: String| MediaError::Undecodable { format, message };
+        let failed = |message: String| MediaError::Undecodable { format, message: one_line(&message) };
         let scans = if format == Format::Jpeg { jpeg_scans(bytes).count } else { 0 };
         if scans > MAX_SCANS {
             return Err(failed(format!("it has {scans} scans; {MAX_SCANS} are allowed")));

@@ -115,6 +115,7 @@ fn a_magic_number_alone_is_not_a_picture() {
         let error = inspect(bytes).unwrap_err();
         assert_eq!(error.code(), "not_an_image");
         assert!(matches!(&error, MediaError::BadHeader { format, .. } if *format == expected), "{error:?}");
+        assert!(!error.to_string().contains('\n'), "{error:?}");
     }
 }
 

@@ -210,6 +210,7 @@ impl LaneView {
         let why = self.stuck_why.as_ref().filter(|_| self.stuck > 0)?;
         let places = match self.policy.max_in_flight {
             Some(most) => format!("{} of {most} places hold", self.stuck),
+            None if self.stuck == 1 => "1 place holds".to_owned(),
             None => format!("{} places hold", self.stuck),
         };
         Some(format!("{places} calls of which the provider cannot say what became: {why}"))

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::calls::millis;
 use super::db::{Row, vals};
-use super::types::digest;
-use super::{CallState, Money, Since, Store, StoreError, TaskRecord, again};
+use super::types::{digest, hex_digest};
+use super::{CallState, KeptAnswer, Money, Since, Store, StoreError, TaskRecord, again};
 
 pub(super) struct CommandStatements {
     pub(super) open_waits: &'static str,
@@ -20,6 +20,7 @@ pub(super) struct CommandStatements {
     pub(super) sent_calls: &'static str,
     pub(super) spent_by_open: &'static str,
     pub(super) tasks: &'static str,
+    pub(super) call: &'static str,
 }
 
 /// An image that waits for a call, and how that call stands.
@@ -75,6 +76,25 @@ pub struct SentCall {
     pub lease_left: Duration,
     /// The tasks that wait for it; none where they were cancelled.
     pub tasks: BTreeSet<String>,
+}
+
+/// A call as it stands, for a look ahead: nothing is claimed or locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallStanding {
+    /// Where it is in its life.
+    pub state: CallState,
+    /// A process works on it at the moment.
+    pub leased: bool,
+    /// What it cost when it was queued or sent last, in millionths.
+    pub price_micros: i64,
+    /// Submits without an answer.
+    pub unanswered: u32,
+    /// Why it is not sent again without a decision of a person: a reason code.
+    pub held: Option<String>,
+    /// A whole answer that could not be read.
+    pub answer: Option<KeptAnswer>,
+    /// It was paid for and has lost its result, and the provider is asked for that first.
+    pub may_still_come: bool,
 }
 
 /// Unfinished calls, by the currency of their prices.
@@ -188,6 +208,16 @@ impl Store {
         rows.iter().map(spent).collect()
     }
 
+    /// The call of this edit, if it has one.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn call_standing(&self, key: EditKey) -> Result<Option<CallStanding>, StoreError> {
+        let mut connection = self.db.plain().await?;
+        let rows = connection.rows(self.db.sql().commands.call, vals![key.as_bytes()]).await?;
+        rows.first().map(call_standing).transpose()
+    }
+
     /// Tasks of this kind, the newest first.
     ///
     /// # Errors
@@ -225,6 +255,24 @@ fn sent_call(edit_key: EditKey, row: &Row) -> Result<SentCall, StoreError> {
 /// Nothing where there is no lease, or it has run out.
 fn lease_left(row: &Row, column: usize) -> Result<Duration, StoreError> {
     Ok(Duration::from_millis(u64::try_from(row.int(column)?).unwrap_or_default()))
+}
+
+fn call_standing(row: &Row) -> Result<CallStanding, StoreError> {
+    let kept = |hash: String| {
+        Ok::<_, StoreError>(KeptAnswer {
+            hash: hex_digest(&hash)?,
+            content_type: row.opt_text(6)?.unwrap_or_default(),
+        })
+    };
+    Ok(CallStanding {
+        state: CallState::parse(&row.text(0)?)?,
+        leased: row.int(1)? != 0,
+        price_micros: row.int(2)?,
+        unanswered: u32::try_from(row.int(3)?).unwrap_or_default(),
+        held: row.opt_text(4)?,
+        answer: row.opt_text(5)?.map(kept).transpose()?,
+        may_still_come: row.int(7)? != 0,
+    })
 }
 
 fn open_wait(row: &Row) -> Result<OpenWait, StoreError> {

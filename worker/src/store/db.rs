@@ -121,6 +121,8 @@ pub(super) struct LetterStatements {
     pub(super) insert: &'static str,
     pub(super) fail_again: &'static str,
     pub(super) exists: &'static str,
+    pub(super) open_of_edit: &'static str,
+    pub(super) join_open: &'static str,
     pub(super) ungrouped: &'static str,
     pub(super) set_groups: &'static str,
     pub(super) groups: &'static str,

@@ -300,7 +300,7 @@ impl Store {
         let row = TaskRow::new(task, draft);
         self.insert_tasks(tx, &[&row]).await?;
         // A cancel is nobody's failure.
-        if row.failed > 0 && !draft.cancelled {
+        if row.failed > 0 && !draft.cancelled && !task.told {
             for letter in dead_letters(task, &draft.images) {
                 self.insert_dead_in(tx, &letter).await?;
             }

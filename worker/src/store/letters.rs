@@ -1,7 +1,8 @@
 //! Dead letters: kept once, read in groups, one by one, and forgotten when a person has decided about them long ago.
 //!
-//! What must stay true: the same failure is one row; what fails again after a retry is the same row again, open; an open letter
-//! is never deleted. Nothing here waits for a letter: its row is locked after calls, lanes and tasks, before cache rows.
+//! What must stay true: the same failure is one row; an edit that fails for the reason of its open letter is in that letter;
+//! what fails again after a retry is the same row again, open; an open letter is never deleted. Nothing here waits for a
+//! letter: its row is locked after calls, lanes and tasks, before cache rows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use super::{DeadLetter, DeadPayload, KeptAnswer, StepError, Store, StoreError, a
 pub const TASKS: &str = "x-retouch-tasks";
 /// The images that failed at intake, in the headers of their letter: positions with commas between.
 pub const IMAGES: &str = "x-retouch-images";
+/// Tasks that one letter names, as far as failures of its edit join it later.
+const MOST_TASKS: usize = 1000;
 /// Letters that are given a group at a time.
 const GROUP_ROWS: u32 = 1000;
 
@@ -351,10 +354,44 @@ impl Store {
                 return Ok(());
             }
         }
+        if self.joins_open_letter(tx, letter, &reason).await? {
+            return Ok(());
+        }
         let settled = i64::from(letter.settled);
         let values = [vals![letter.letter_key.as_bytes()], &body, &known, vals![settled, settled]].concat();
         tx.run(sql.insert, &values).await?;
         Ok(())
+    }
+
+    /// An edit that fails again for the same reason, while its letter waits for a decision, is one more
+    /// occurrence of that letter: a retry begins its images again together with those of the letter.
+    async fn joins_open_letter(
+        &self,
+        tx: &mut dyn Tx,
+        letter: &DeadLetter,
+        reason: &str,
+    ) -> Result<bool, StepError> {
+        let sql = self.db.sql().letters;
+        let Some(edit_key) = letter.edit_key.filter(|_| !letter.settled) else { return Ok(false) };
+        let rows = tx.rows(sql.open_of_edit, vals![edit_key.as_bytes(), reason]).await?;
+        let Some(row) = rows.first() else { return Ok(false) };
+        let (id, kept) = (row.int(0)?, blob(row.opt_text(2)?.as_deref())?);
+        // Each letter names one blob of what was paid for and could not be used.
+        if letter.kept.as_ref().is_some_and(|new| Some(new.hash) != kept) {
+            return Ok(false);
+        }
+        let mut headers: BTreeMap<String, String> =
+            serde_json::from_str(&row.text(1)?).map_err(StoreError::corrupt)?;
+        let tasks = headers.entry(TASKS.to_owned()).or_default();
+        let mut all: Vec<&str> = tasks.split(',').filter(|task| !task.is_empty()).collect();
+        let new = letter.headers.get(TASKS).map(String::as_str).unwrap_or_default();
+        all.extend(new.split(',').filter(|task| !task.is_empty()));
+        if all.len() > MOST_TASKS {
+            return Ok(false);
+        }
+        *tasks = all.join(",");
+        let headers = json!(headers).to_string();
+        Ok(tx.run(sql.join_open, vals![&headers, letter.attempts, id]).await? > 0)
     }
 
     /// Letters by their cause, the most frequent first.

@@ -55,7 +55,7 @@ use batch::Batches;
 pub use cache_view::{Answered, CacheEntry, CacheShare, CallView, GoneEntry, Known, MOST_ENTRIES};
 pub use calls::HELD_REASONS;
 pub use cancels::{CANCELLED, Cancelled};
-pub use commands::{LeftOver, OpenWait, SentCall, Spent, TaskFilter};
+pub use commands::{CallStanding, LeftOver, OpenWait, SentCall, Spent, TaskFilter};
 use db::{Db, DbError};
 pub use evict::{Aged, Candidate, Evicted};
 pub use forget::{Entry, FORGOTTEN, Forgotten, Found, Mentions, Picking, Scrubbed};

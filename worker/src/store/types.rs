@@ -145,6 +145,8 @@ pub struct NewTask {
     pub trace: Option<TraceContext>,
     /// The retry that its message is, if it is one.
     pub again: Option<LetterRef>,
+    /// It is a command's, which tells the person itself what failed at intake: no letter is kept of that.
+    pub told: bool,
     /// When it was begun to look at it, its pictures being kept after that.
     pub began: std::time::Instant,
 }

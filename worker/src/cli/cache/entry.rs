@@ -10,6 +10,7 @@ use super::super::say::say;
 use super::{json_time, shortened, time};
 use crate::app::App;
 use crate::store::CacheEntry;
+use crate::words::counted;
 use indicatif::HumanBytes;
 
 /// What became of a result's bytes.
@@ -146,8 +147,11 @@ impl ShownEntry {
             let version = format!("{}: never hit, this program's is {KEY_VERSION_NUMBER}", self.key_version);
             facts.push(("key version", version));
         }
-        facts.push(("served", format!("{hits} times, last {}, made {}", self.last_hit, self.created)));
-        facts.extend(self.imported_hits.map(|hits| ("imported", format!("served {hits} times before"))));
+        let times = counted(*hits, "time");
+        facts.push(("served", format!("{times}, last {}, made {}", self.last_hit, self.created)));
+        facts.extend(
+            self.imported_hits.map(|hits| ("imported", format!("served {} before", counted(hits, "time")))),
+        );
         let size = HumanBytes(self.bytes);
         facts.push(("result", self.result_url.clone()));
         let pixels = match (self.width, self.height) {

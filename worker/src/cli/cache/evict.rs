@@ -15,6 +15,7 @@ use crate::cache::evict::{Preview, preview, step};
 use crate::cache::finish_deleting;
 use crate::config::{CacheLimits, Settings};
 use crate::store::{Candidate, Store};
+use crate::words::counted;
 
 /// Of those that would go, as many are shown one by one.
 const SHOWN: usize = 10;
@@ -126,10 +127,10 @@ fn print(preview: &Preview, json: bool) {
     say(format!("to make room would go about {}", told(&preview.for_room)));
     for candidate in all.take(SHOWN) {
         say(format!(
-            "  {}  {} bytes, {} images, saved {} {}, idle for {} h",
+            "  {}  {}, {}, saved {} {}, idle for {} h",
             candidate.edit_key,
-            candidate.bytes,
-            candidate.hits,
+            counted(candidate.bytes, "byte"),
+            counted(candidate.hits, "image"),
             decimal(candidate.saved_micros()),
             candidate.price.currency,
             candidate.idle.as_secs() / 3600
@@ -143,7 +144,8 @@ fn told(candidates: &[Candidate]) -> String {
     let saved = saved(candidates);
     let saved: Vec<String> = saved.iter().map(|(currency, amount)| format!("{amount} {currency}")).collect();
     let saved = if saved.is_empty() { "nothing".to_owned() } else { saved.join(", ") };
-    format!("{} entries of {bytes} bytes that had saved {saved}", candidates.len())
+    let entries = counted(candidates.len() as u64, "entry");
+    format!("{entries} of {} that had saved {saved}", counted(bytes, "byte"))
 }
 
 fn summed(candidates: &[Candidate]) -> Value {

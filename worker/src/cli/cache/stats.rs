@@ -17,6 +17,7 @@ use super::{json_time, shortened};
 use crate::app::open_store;
 use crate::config::Settings;
 use crate::store::{Answered, CacheEntry, CacheShare, InFlight, Spending, Store, StoreError, Tally};
+use crate::words::counted;
 
 /// Show what the cache holds, how images were answered, and the money paid, saved, and spent for nothing
 ///
@@ -181,8 +182,8 @@ impl Shown {
         let size = HumanBytes(self.bytes);
         let imported =
             if self.imported > 0 { format!(", {} imported", self.imported) } else { String::new() };
-        let entries = if self.entries == 1 { "entry" } else { "entries" };
-        say(format!("{} {entries}{imported}, {size}, served {} times", self.entries, self.served));
+        let (entries, times) = (counted(self.entries, "entry"), counted(self.served, "time"));
+        say(format!("{entries}{imported}, {size}, served {times}"));
         if !self.by_model.is_empty() {
             self.print_models();
         }

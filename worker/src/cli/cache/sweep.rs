@@ -12,6 +12,7 @@ use crate::blobs::Blobs;
 use crate::cache::finish_deleting;
 use crate::cache::orphans::{sweep_shelf, unnamed};
 use crate::config::Settings;
+use crate::words::counted;
 
 /// Delete blobs that nothing names any more: say first how many there are, then do it with --yes
 ///
@@ -50,11 +51,12 @@ impl SweepBlobs {
         if json {
             say(json!({"preview": !self.yes, "blobs": count}));
         } else if self.yes {
-            say(format!("deleted {count} blobs that nothing named"));
+            say(format!("deleted {} that nothing named", counted(count as u64, "blob")));
         } else {
             say(format!(
-                "{count} blobs would be deleted: nothing names them, and nobody has kept them for {} days",
-                self.older_days
+                "{} would be deleted: nothing names what was kept more than {} ago",
+                counted(count as u64, "blob"),
+                counted(self.older_days.into(), "day")
             ));
             say("nothing was changed: the same command with --yes does it");
         }

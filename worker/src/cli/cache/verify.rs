@@ -14,6 +14,7 @@ use crate::app::open_store;
 use crate::blobs::Blobs;
 use crate::cache::verify::{How, Tally, verify};
 use crate::config::Settings;
+use crate::words::counted;
 
 /// Read every entry's blob and compare it: what is missing or damaged becomes a miss, and is made again once when it is asked for
 ///
@@ -80,9 +81,9 @@ fn print(tally: &Tally, took: Duration, json: bool) {
         return;
     }
     say(format!(
-        "verified {} entries, {} bytes, in {:.1} s: {} good",
-        tally.verified,
-        tally.bytes,
+        "verified {}, {}, in {:.1} s: {} good",
+        counted(tally.verified, "entry"),
+        counted(tally.bytes, "byte"),
         took.as_secs_f64(),
         tally.good
     ));

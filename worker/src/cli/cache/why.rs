@@ -28,6 +28,7 @@ use crate::media;
 use crate::routes::Route;
 use crate::sources::{LoadError, Loaded};
 use crate::store::{CacheEntry, CallState, GoneEntry, Known};
+use crate::words::counted;
 
 /// So many other pictures with the same edit are compared pixel by pixel.
 const TWINS: u32 = 32;
@@ -219,8 +220,9 @@ impl Asked {
         }
         let mut message = "image: nothing is cached for the bytes of this picture".to_owned();
         if !known.gone.is_empty() {
-            message +=
-                &format!("; {} entries of it are gone (`retouch cache show` has them)", known.gone.len());
+            let entries = counted(known.gone.len() as u64, "entry");
+            let are = if known.gone.len() == 1 { "is" } else { "are" };
+            message += &format!("; {entries} of it {are} gone (`retouch cache show` says more)");
         }
         Ok((vec![Reason::new("image", hash, Value::Null, message)], None))
     }

@@ -14,6 +14,7 @@ use crate::app::{App, open_store};
 use crate::config::Settings;
 use crate::dead::{Preview, Sent, preview, send};
 use crate::store::Store;
+use crate::words::counted;
 
 /// Letters that are discarded, or counted, together.
 const BATCH: usize = 500;
@@ -102,7 +103,7 @@ impl Discard {
         if json {
             say(json!({"discarded": discarded, "skipped": skipped}));
         } else {
-            say(format!("discarded {discarded} letters{}", others(skipped)));
+            say(format!("discarded {}{}", counted(discarded, "letter"), others(skipped)));
         }
         Ok(Ending::Done)
     }
@@ -123,7 +124,7 @@ fn print_discardable(count: usize, reasons: &BTreeMap<String, u64>, json: bool) 
         say(json!({"preview": true, "letters": count, "reasons": reasons}));
         return;
     }
-    say(format!("{count} letters would be discarded"));
+    say(format!("{} would be discarded", counted(count as u64, "letter")));
     for (reason, count) in reasons {
         say(format!("  {count} {reason}"));
     }
@@ -140,31 +141,34 @@ fn print_preview(preview: &Preview, json: bool) {
         say(serde_json::to_string_pretty(&shown).unwrap_or_default());
         return;
     }
-    say(format!("{} letters about {} images would be sent again", preview.letters, preview.images));
-    let lines = [
-        (preview.free_hits, "images are in the cache by now: free hits"),
+    for line in in_words(preview) {
+        say(line);
+    }
+}
+
+/// What a retry would come to, a line each.
+fn in_words(preview: &Preview) -> Vec<String> {
+    let (letters, images) = (counted(preview.letters, "letter"), counted(preview.images, "image"));
+    let mut lines = vec![format!("{letters} would be sent again, for {images}:")];
+    let free = [
+        (preview.free_hits, "image", "in the cache by now, free"),
+        (preview.free_local, "image", "edited here, free"),
+        (preview.free_shared, "image", "answered by a call of another image, at no further cost"),
+        (preview.unknown, "image", "to be loaded before it is known whether it is a hit"),
+        (preview.nothing_left, "letter", "nothing left to do, the images were answered meanwhile"),
         (
-            preview.free_otherwise,
-            "images cost nothing: made here, or answered by a call that is counted for another image",
+            preview.kept_answers,
+            "kept answer",
+            "read again first, free; what still cannot be read is sent again",
         ),
-        (preview.unknown, "images have to be loaded before it is known whether they are hits"),
-        (preview.nothing_left, "letters have nothing left to do: their images were answered meanwhile"),
+        (
+            preview.paid_results,
+            "call",
+            "the paid result is asked for again first, free; paid again only if the provider no longer has it",
+        ),
     ];
-    for (count, what) in lines.into_iter().filter(|(count, _)| *count > 0) {
-        say(format!("  {count} {what}"));
-    }
-    if preview.kept_answers > 0 {
-        say(format!(
-            "  {} kept answers are read again first, free; what still cannot be read is sent again",
-            preview.kept_answers
-        ));
-    }
-    if preview.paid_results > 0 {
-        say(format!(
-            "  {} calls ask for the paid result again first, free, and pay again only if the provider no longer has it",
-            preview.paid_results
-        ));
-    }
+    let free = free.into_iter().filter(|(count, ..)| *count > 0);
+    lines.extend(free.map(|(count, noun, what)| format!("  {}: {what}", counted(count, noun))));
     for paid in &preview.paid {
         let most = if paid.at_most > 0 { "at most " } else { "" };
         let twice = match paid.possible_duplicates {
@@ -174,23 +178,31 @@ fn print_preview(preview: &Preview, json: bool) {
                 paid.possibly_twice, paid.currency
             ),
         };
-        say(format!(
-            "  {most}{} calls of {} would be paid: about {} {}{twice}",
-            paid.calls, paid.model, paid.cost, paid.currency
+        lines.push(format!(
+            "  {most}{} of {} would be paid: about {} {}{twice}",
+            counted(paid.calls, "call"),
+            paid.model,
+            paid.cost,
+            paid.currency
         ));
     }
     if preview.paid.is_empty() {
-        say("  nothing would be paid");
+        lines.push("  nothing would be paid".to_owned());
     }
     for (reason, count) in &preview.fails_again {
-        say(format!(
-            "  {count} {reason} fail again as long as the workers are the same: mend the producer and discard them"
+        let (letters, fail, them) = match count {
+            1 => ("letter", "fails", "it"),
+            _ => ("letters", "fail", "them"),
+        };
+        lines.push(format!(
+            "  {count} {letters} ({reason}) {fail} again as long as the workers are the same: mend the producer and discard {them}"
         ));
     }
     for (why, count) in &preview.cannot {
-        say(format!("{count} letters cannot be sent again: {why}"));
+        lines.push(format!("{} cannot be sent again: {why}", counted(*count, "letter")));
     }
-    say("nothing was changed: the same command with --yes does it");
+    lines.push("nothing was changed: the same command with --yes does it".to_owned());
+    lines
 }
 
 fn print_sent(sent: &Sent, took: Duration, json: bool) {
@@ -200,21 +212,28 @@ fn print_sent(sent: &Sent, took: Duration, json: bool) {
         return;
     }
     say(format!(
-        "sent {} letters again in {:.1} s{}",
-        sent.retried,
+        "sent {} again in {:.1} s{}",
+        counted(sent.retried, "letter"),
         took.as_secs_f64(),
         others(sent.skipped)
     ));
     if sent.hit + sent.waiting > 0 {
-        say(format!("  {} images were hits, {} wait for their call", sent.hit, sent.waiting));
+        let were = if sent.hit == 1 { "was a hit" } else { "were hits" };
+        let wait = if sent.waiting == 1 { "waits for its call" } else { "wait for their call" };
+        say(format!("  {} {were}, {} {wait}", counted(sent.hit, "image"), sent.waiting));
     }
     if sent.cannot > 0 {
-        say(format!("  {} letters cannot be sent again: without --yes this command says why", sent.cannot));
+        let letters = counted(sent.cannot, "letter");
+        say(format!("  {letters} cannot be sent again: without --yes this command says why"));
     }
 }
 
 fn others(skipped: u64) -> String {
-    if skipped == 0 { String::new() } else { format!("; {skipped} were decided about by somebody else") }
+    if skipped == 0 {
+        String::new()
+    } else {
+        format!("; {} decided about meanwhile by another run", counted(skipped, "letter"))
+    }
 }
 
 /// On a terminal only, on standard error.
@@ -224,4 +243,35 @@ fn bar(letters: usize, what: &'static str) -> ProgressBar {
         ProgressBar::new(letters as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_message(what);
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead::Paid;
+
+    #[test]
+    fn a_preview_says_what_is_paid_and_what_is_free() {
+        let paid = Paid {
+            model: "wanx".to_owned(),
+            calls: 1,
+            cost: "0.14".to_owned(),
+            currency: "CNY".to_owned(),
+            at_most: 0,
+            possible_duplicates: 1,
+            possibly_twice: "0.14".to_owned(),
+        };
+        let preview =
+            Preview { letters: 1, images: 6, free_shared: 5, paid: vec![paid], ..Preview::default() };
+        assert_eq!(
+            in_words(&preview),
+            [
+                "1 letter would be sent again, for 6 images:",
+                "  5 images: answered by a call of another image, at no further cost",
+                "  1 call of wanx would be paid: about 0.14 CNY; 1 of them may have been paid already, so up to 0.14 CNY may be \
+                 paid twice",
+                "nothing was changed: the same command with --yes does it",
+            ]
+        );
+    }
 }

@@ -12,6 +12,7 @@ use super::{json_time, time};
 use crate::app::open_store;
 use crate::config::Settings;
 use crate::store::{Letter, LetterFilter, LetterGroup, Store};
+use crate::words::counted;
 
 /// Longest message in a table, in characters.
 const WIDE: usize = 70;
@@ -124,8 +125,9 @@ fn print_groups(groups: &[LetterGroup], json: bool) {
     say(table);
     let all: u64 = groups.iter().map(|group| group.count).sum();
     say(format!(
-        "{all} letters in {} groups; `retouch dead show ID` says more, `retouch dead retry --group ID` what a retry would cost",
-        groups.len()
+        "{} in {}; `retouch dead show ID` says more, `retouch dead retry --group ID` what a retry would cost",
+        counted(all, "letter"),
+        counted(groups.len() as u64, "group")
     ));
 }
 

@@ -15,6 +15,7 @@ use crate::blobs::BlobError;
 use crate::config::Settings;
 use crate::dead::{advice, payloads, shortened};
 use crate::store::{Letter, LetterCall, Money, PastFailure};
+use crate::words::counted;
 
 /// Show one letter: what it was, every time it failed, and how to fix it
 ///
@@ -205,7 +206,8 @@ fn told(event: &Value) -> String {
     match text("what").as_str() {
         "failed" => {
             let line = text("message").lines().next().unwrap_or_default().to_owned();
-            format!("{at} failed after {} attempts: {}: {line}", event["attempts"], text("reason"))
+            let attempts = counted(event["attempts"].as_u64().unwrap_or_default(), "attempt");
+            format!("{at} failed after {attempts}: {}: {line}", text("reason"))
         }
         "retried" => format!("{at} sent again, for the {}. time", event["number"]),
         what => format!("{at} {what}"),

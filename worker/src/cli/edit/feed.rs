@@ -18,6 +18,7 @@ use crate::media::{self, Media};
 use crate::sources::fetch::MOST_BYTES;
 use crate::store::TaskRecord;
 use crate::trace;
+use crate::words;
 
 /// Tasks that are taken in at a time: one whose sources have to be waited for holds up no other.
 const AT_A_TIME: usize = 4;
@@ -99,6 +100,10 @@ pub(super) async fn keep(app: &App, input: &Input) -> Result<Result<ImageRef, Im
     Ok(Ok(ImageRef::blob(&kept.hash.to_hex())))
 }
 
+fn said(why: &(dyn std::error::Error + 'static)) -> String {
+    why.downcast_ref::<std::io::Error>().map_or_else(|| why.to_string(), words::of_io)
+}
+
 /// A file that is a picture, and not too large for one.
 ///
 /// # Errors
@@ -110,7 +115,7 @@ pub(super) fn read(input: &Input) -> Result<(Bytes, Media), ImageError> {
         Input::Unreadable { why, .. } => return Err(error("unreadable", why.clone())),
         Input::Url(_) => return Err(error("unreadable", "it is no file".to_owned())),
     };
-    let bytes = read_at_most(path).map_err(|why| error("unreadable", why.root_cause().to_string()))?;
+    let bytes = read_at_most(path).map_err(|why| error("unreadable", said(why.root_cause())))?;
     if bytes.len() > MOST_BYTES {
         let message = format!("has more than {MOST_BYTES} bytes, the limit for a picture");
         return Err(error("too_large", message));

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use retouch_shared::key::EditKey;
 
-use super::super::account::counted;
 use super::super::report::Stopped;
 use super::left::other_processes;
 use super::progress::{Progress, SILENCE, processes, seconds};
@@ -22,6 +21,7 @@ use crate::perform::OwnCalls;
 use crate::store::{
     CallState, ClosedBy, Closure, LaneView, OpenWait, ReplicaView, SentCall, UNANSWERED, Unfetched,
 };
+use crate::words::counted;
 
 /// So long a person waits for a lane that may mend itself.
 const BEARABLE: Duration = Duration::from_secs(60);

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::super::account::{Amount, Edits, amounts, counted, in_words as money};
+use super::super::account::{Amount, Edits, amounts, in_words as money};
 use crate::app::App;
 use crate::store::{Money, OpenWait, ReplicaView, StoreError};
+use crate::words::counted;
 
 /// Unfinished edits of earlier commands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -13,7 +13,7 @@ use clap::Args;
 use retouch_shared::event::micros;
 use retouch_shared::task::Task;
 
-use super::folders::{LeftOut, refuse_out_inside};
+use super::folders::{LeftOut, refuse_out};
 use super::inputs::{EditArgs, Gathered, Input, Picture, edit_types, edit_types_and_params};
 use super::output::OutputFolder;
 use super::say::complain;
@@ -57,8 +57,8 @@ use run::Run;
 pub(super) struct Edit {
     #[command(flatten)]
     edit: EditArgs,
-    /// The folder for the results, outside of the folders that are read; a picture that is there under the
-    /// same name is kept
+    /// The folder for the results, outside of the folders that are read and not that of a file that is named;
+    /// a picture that is there under the same name is kept
     #[arg(long, short = 'o', default_value = "retouched", value_name = "DIR")]
     out: PathBuf,
     /// Say what would be hit, edited and paid, and do nothing
@@ -81,7 +81,7 @@ impl Edit {
         let task = self.edit.checked().map_err(Failure::Usage)?;
         let gathered = self.edit.gather(Some(&self.out)).map_err(Failure::Usage)?;
         let Gathered { pictures, folders, left_out } = gathered;
-        refuse_out_inside(&self.out, &folders, &pictures).map_err(Failure::Usage)?;
+        refuse_out(&self.out, &folders, &pictures).map_err(Failure::Usage)?;
         let mask = self.edit.mask().map_err(Failure::Usage)?;
         settings.http = None;
         // A person waits; what is no picture by then is kept for them.
@@ -101,10 +101,10 @@ impl Edit {
                 estimate.print(json, &left_out);
             }
             limit.as_ref().map_or(Ok(()), |limit| estimate.within(limit))?;
-        }
-        if self.dry_run {
-            app.store.close().await;
-            return Ok(Ending::Done);
+            if self.dry_run {
+                app.store.close().await;
+                return Ok(estimate.ending());
+            }
         }
         app.bill.keep(limit);
         let out = OutputFolder::open(&self.out).map_err(Failure::Usage)?;

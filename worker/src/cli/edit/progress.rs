@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use retouch_shared::event::decimal;
 
-use super::super::account::counted;
 use super::super::inputs::Picture;
 use super::super::report::{done_line, failed_line};
 use super::super::say::{complain, say};
 use super::delivery::Delivered;
 use crate::store::{OpenWait, Priced, TaskRecord};
+use crate::words::counted;
 
 /// Where standard error is no terminal, a line this often.
 const LINE: Duration = Duration::from_secs(10);

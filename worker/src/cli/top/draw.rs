@@ -1,6 +1,8 @@
 //! What `top` shows, drawn into a buffer of any size: what does not fit is cut from the end of each list, and the last
 //! sections go first.
 
+use std::time::Duration;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
@@ -12,6 +14,7 @@ use crate::overview::{
     Answers, FailureGlance, LaneGlance, MoneyGlance, Overview, QueueGlance, ReplicaGlance,
 };
 use crate::store::StoreError;
+use crate::words::{age, counted, left};
 
 const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
 const FAINT: Style = Style::new().fg(Color::DarkGray);
@@ -179,10 +182,7 @@ impl View {
         match &self.overview {
             None => format!("Retouch · {}", self.place),
             Some(Overview { version, at, replicas, .. }) => {
-                let count = match replicas.len() {
-                    1 => "1 replica".to_owned(),
-                    count => format!("{count} replicas"),
-                };
+                let count = counted(replicas.len() as u64, "replica");
                 format!("Retouch {version} · {count} · {} UTC · {}", at.format("%H:%M:%S"), self.place)
             }
         }
@@ -324,7 +324,8 @@ fn lane_lines(lane: &LaneGlance, chosen: bool) -> Vec<Line> {
     ]);
     let mut lines = vec![line.style(style)];
     if let Some(reason) = &lane.reason {
-        let next = lane.probe_in_ms.map(|millis| format!(" (next try in {} s)", millis.div_ceil(1000)));
+        let left = |millis| left(Duration::from_millis(millis));
+        let next = lane.probe_in_ms.map(|millis| format!(" (next try in {})", left(millis)));
         lines.push(Line::new([format!("  {reason}{}", next.unwrap_or_default())]).style(FAINT));
     }
     lines
@@ -354,15 +355,8 @@ fn failure_line(failure: &FailureGlance) -> Line {
     if failure.state == "open" { line } else { line.style(FAINT) }
 }
 
-/// As people say it: 42 s, 3 min, 5 h, 2 d.
 fn span(millis: u64) -> String {
-    let seconds = millis / 1000;
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
+    age(millis / 1000)
 }
 
 #[cfg(test)]

@@ -57,4 +57,6 @@ pub(super) static COMMANDS: CommandStatements = CommandStatements {
             AND (? IS NULL OR t.created_at >= ?) \
             AND (? IS NULL OR t.id < (SELECT b.id FROM image_edit_tasks b WHERE b.task_id = ?)) ORDER BY t.id DESC LIMIT ?"
     ),
+    call: "SELECT state, CAST(COALESCE(lease_until > UTC_TIMESTAMP(3), 0) AS SIGNED), price_micros, unanswered, held, answer_hash, answer_type, CAST(lost_as IS NOT NULL AND provider_task_id IS NOT NULL AS SIGNED) \
+        FROM image_edit_calls WHERE edit_key = ?",
 };

@@ -47,6 +47,10 @@ pub(super) static SQL: LetterStatements = LetterStatements {
             task_id = COALESCE(?, task_id), edit_key = COALESCE(?, edit_key), edit_type = COALESCE(?, edit_type), last_at = UTC_TIMESTAMP(3) \
         WHERE id = ? AND state IN ('retrying', 'retried') AND retries = COALESCE(?, retries)",
     exists: "SELECT id FROM dead_letters WHERE id = ?",
+    // Two failures of one edit come one after the other: the call's row is locked.
+    open_of_edit: "SELECT id, headers, kept_blob FROM dead_letters FORCE INDEX (edit_key) \
+        WHERE edit_key = ? AND reason = ? AND state = 'open' ORDER BY id DESC LIMIT 1",
+    join_open: "UPDATE dead_letters SET headers = ?, attempts = ?, last_at = UTC_TIMESTAMP(3) WHERE id = ? AND state = 'open'",
     ungrouped: "SELECT l.id, l.message FROM JSON_TABLE(?, '$[*]' COLUMNS (k VARCHAR(16) CHARACTER SET ascii PATH '$')) s \
         STRAIGHT_JOIN dead_letters l FORCE INDEX (state_group) ON l.state = s.k WHERE l.group_text IS NULL LIMIT ?",
     set_groups: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$.id', grouped VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.group')) j \

@@ -47,4 +47,6 @@ pub(super) static COMMANDS: CommandStatements = CommandStatements {
             AND (? IS NULL OR t.created_at >= ?) \
             AND (? IS NULL OR t.id < (SELECT b.id FROM image_edit_tasks b WHERE b.task_id = ?)) ORDER BY t.id DESC LIMIT ?"
     ),
+    call: "SELECT state, coalesce(lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), 0), price_micros, unanswered, held, answer_hash, answer_type, lost_as IS NOT NULL AND provider_task_id IS NOT NULL \
+        FROM image_edit_calls WHERE edit_key = ?",
 };

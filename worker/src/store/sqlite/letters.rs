@@ -42,6 +42,10 @@ pub(super) static SQL: LetterStatements = LetterStatements {
             last_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
         WHERE id = ? AND state IN ('retrying', 'retried') AND retries = coalesce(?, retries)",
     exists: "SELECT id FROM dead_letters WHERE id = ?",
+    // Two failures of one edit come one after the other: the call's row is locked.
+    open_of_edit: "SELECT id, headers, kept_blob FROM dead_letters \
+        WHERE edit_key = ? AND reason = ? AND state = 'open' ORDER BY id DESC LIMIT 1",
+    join_open: "UPDATE dead_letters SET headers = ?, attempts = ?, last_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE id = ? AND state = 'open'",
     ungrouped: "SELECT l.id, l.message FROM json_each(?) s CROSS JOIN dead_letters l ON l.state = s.value WHERE l.group_text IS NULL LIMIT ?",
     set_groups: "UPDATE dead_letters SET group_text = j.value ->> 'group', edit_type = coalesce(edit_type, \
             (SELECT c.edit_type FROM image_edit_calls c WHERE c.edit_key = dead_letters.edit_key), \

@@ -8,6 +8,7 @@ use super::super::super::say::say;
 use crate::import::{Links, Manner, PromptExample, Report, TodaysRoute};
 use crate::store::DatabaseLocation;
 use crate::store::older::Layout;
+use crate::words::counted;
 
 /// What is read, and as what.
 pub(super) fn preview(layout: &Layout, location: &DatabaseLocation, manner: Manner, price: Option<&str>) {
@@ -58,7 +59,8 @@ pub(super) fn as_json(report: &Report, layout: &Layout, manner: Manner, took: Du
 
 pub(super) fn as_text(report: &Report, manner: Manner, took: Duration) {
     let seconds = took.as_secs_f64();
-    say(format!("{} rows with {} results in {seconds:.1} s", report.rows, report.images));
+    let (rows, results) = (counted(report.rows, "row"), counted(report.images, "result"));
+    say(format!("{rows} with {results} in {seconds:.1} s"));
     let would = if manner.dry_run { "would be " } else { "" };
     if manner.links == Links::Check {
         say(format!("  {:>8} links lead somewhere", report.alive));
@@ -90,8 +92,8 @@ fn taken_for(report: &Report) {
                 // Plain data always serialises.
                 let params = serde_json::to_string(params).unwrap_or_default();
                 say(format!(
-                    "  {older} → {edit_type}: {editor}, model {model}, parameters {params}: {} results",
-                    taken.results
+                    "  {older} → {edit_type}: {editor}, model {model}, parameters {params}: {}",
+                    counted(taken.results, "result")
                 ));
             }
             None => say(format!("  {older} → nothing")),
@@ -153,6 +155,6 @@ fn merged(report: &Report) {
     }
     let told = merged.examples.len();
     if merged.groups > told {
-        say(format!("  … and {} groups more", merged.groups - told));
+        say(format!("  … and {} more", counted((merged.groups - told) as u64, "group")));
     }
 }
