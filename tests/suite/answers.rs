@@ -226,7 +226,7 @@ async fn a_kept_answer_is_sent_again_only_by_a_persons_retry() {
     assert_eq!((odd.fired(), provider.ledger().received.len()), (1, 1), "nothing was sent again");
     let preview = program(&laptop, &provider, &["dead", "retry", "1"]).run().await.stdout;
     assert!(preview.contains("1 kept answer: read again first, free"), "{preview}");
-    assert!(preview.contains("at most 1 calls of gpt-image-1.5 would be paid: about 0.04"), "{preview}");
+    assert!(preview.contains("at most 1 call of gpt-image-1.5 would be paid: about 0.04"), "{preview}");
     let export = program(&laptop, &provider, &["dead", "export"]).run().await.stdout;
     let line: Value = serde_json::from_str(export.lines().next().unwrap()).unwrap();
     assert!(line["kept"]["blob"].is_string(), "{line}");

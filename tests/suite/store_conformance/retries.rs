@@ -357,7 +357,7 @@ async fn a_retry_releases_a_held_call_and_resets_its_count(db: Fixture) {
     assert!(!begin(&store, lease).await);
     ended(store.fail_edit(lease, &error("ambiguous", "no"), true).await.unwrap());
     let done = store.reopen_edits(&open_edits(&store).await, &Reopening::default()).await.unwrap();
-    assert_eq!((done.retried.len(), done.waiting, done.wake.len()), (2, 4, 1));
+    assert_eq!((done.retried.len(), done.waiting, done.wake.len()), (1, 4, 1));
     assert_eq!(db.of_call("possible_duplicates", bad.edit_key).await, 1, "it may be paid twice");
     let call = claim(&store, bad.edit_key).await;
     assert_eq!((call.held.as_deref(), call.unanswered), (None, 0));
