@@ -33,6 +33,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("open_waits", "reads"),
     ("left_over", "reads"),
     ("sent_calls", "reads"),
+    ("call_standing", "reads"),
     ("claim_submitted", "`claim_call` of a call that is submitted, and of no other"),
     ("spent_by_open", "reads"),
     ("in_flight", "reads"),
