@@ -58,7 +58,7 @@ async fn a_death_at_any_transition_loses_and_repays_nothing_uncounted() {
 
 #[test]
 fn three_hundred_deaths_lose_and_repay_nothing_uncounted() {
-    let books = simulated::run(300, Duration::from_secs(60), 4);
+    let books = simulated::run(300, Duration::from_secs(240), 4);
     println!("{books}");
     assert_eq!(books.broken(), Vec::<String>::new());
     assert!(books.kills >= 300);
