@@ -1,11 +1,11 @@
-//! Performs the calls that the tasks of one command wait for, and sends no others: a person pays for what that
-//! person started.
+//! Performs the calls that the tasks of one command wait for, and sends no others: a person pays for what
+//! that person started.
 //!
 //! What must stay true: no queue is consumed, and a call is begun only while an image of these tasks waits
-//! for it. The one exception costs nothing: a call of another command that the provider has accepted, and that
-//! keeps the lane from taking these, is polled on until its result is kept. Which process works on a call is decided by its lease: one that another process holds is waited
-//! for, and begun here should that process die. What this process leaves is found by the next one that wants
-//! it, or by a worker's sweep.
+//! for it. The one exception costs nothing: a call of another command that the provider has accepted, and
+//! that keeps the lane from taking these, is polled on until its result is kept. Which process works on a
+//! call is decided by its lease: one that another process holds is waited for, and begun here should that
+//! process die. What this process leaves is found by the next one that wants it, or by a worker's sweep.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

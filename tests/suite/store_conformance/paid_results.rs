@@ -134,7 +134,7 @@ async fn a_later_task_asks_for_a_lost_result_too(db: Fixture) {
     assert!(store.requeue_call(again.lease, false, "gone", Duration::ZERO).await.unwrap());
     let held = claim(&store, call.edit_key).await;
     assert_eq!((held.state, held.held.as_deref()), (CallState::Claimed, Some(NO_PICTURE)));
-    assert!(!begin(&store, held.lease).await, "nobody has decided that it is paid again");
+    assert!(!begin(&store, held.lease).await, "no person has decided that it is paid again");
     assert_eq!(spent(&store).await, [row(NO_PICTURE, 1)]);
 }
 

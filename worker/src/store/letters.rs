@@ -1,8 +1,10 @@
-//! Dead letters: kept once, read in groups, one by one, and forgotten when a person has decided about them long ago.
+//! Dead letters: kept once, read in groups, one by one, and forgotten when a person has decided about them
+//! long ago.
 //!
-//! What must stay true: the same failure is one row; an edit that fails for the reason of its open letter is in that letter;
-//! what fails again after a retry is the same row again, open; an open letter is never deleted. Nothing here waits for a
-//! letter: its row is locked after calls, lanes and tasks, before cache rows.
+//! What must stay true: the same failure is one row; an edit that fails for the reason of its open letter is
+//! in that letter; what fails again after a retry is the same row again, open; an open letter is never
+//! deleted. Nothing here waits for a letter: its row is locked after calls, lanes and tasks, before cache
+//! rows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -132,7 +134,8 @@ impl LetterFilter {
         Self { states: states.to_vec(), reason: None, group: None, edit_type: None, since: None, task: None }
     }
 
-    /// A value that no column of the table can hold would be read as no filter at all: it becomes one that nothing matches.
+    /// A value that no column of the table can hold would be read as no filter at all: it becomes one that
+    /// nothing matches.
     fn to_json(&self) -> String {
         let word = |word: &Option<String>, most| {
             let fits =
@@ -498,7 +501,8 @@ impl Store {
         }
     }
 
-    /// Deletes letters that were retried or discarded so many days ago, and what is known of their retries; says how many.
+    /// Deletes letters that were retried or discarded so many days ago, and what is known of their retries;
+    /// says how many.
     ///
     /// # Errors
     /// See [`StoreError`].

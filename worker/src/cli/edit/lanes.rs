@@ -1,8 +1,8 @@
 //! What keeps a command's own calls from being sent: its lane is closed, or the places of the lane are taken.
 //!
 //! What must stay true: nothing is sent for another command's task; a call that the provider has accepted is
-//! carried on, whoever started it, because that costs nothing; and a command does not wait without end for
-//! calls that no process works on.
+//! carried on, for every command that started it, because that costs nothing; and a command does not wait
+//! without end for calls that no process works on.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -119,8 +119,8 @@ impl Lanes {
         Ok(None)
     }
 
-    /// A worker waits for a closed lane for ever; a person wants to know, and to mend it. Waits only for a lane
-    /// that may mend itself, or where a call is under way that may find it open.
+    /// A worker waits for a closed lane for ever; a person wants to know, and to mend it. Waits only for a
+    /// lane that may mend itself, or where a call is under way that may find it open.
     fn closed(
         &mut self,
         places: &Places<'_>,
